@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# From a fresh clone to a running demo: `make demo`. What is missing gets installed first
+# (tools/bootstrap: Debian packages, .venv); PYTHON=/path/to/python3.12 picks another interpreter.
+
+PY := .venv/bin/python
+# What the compiled data plane is made of. The list itself is kept, so that a removed file counts too.
+NATIVE := $(sort $(wildcard hummingbird/dataplane/*.[ch] cl_kernels/*.h cl_kernels/*.cl \
+                            cl_kernels/nf/*.h cl_kernels/nf/*.cl))
+LIST := build/native.list
+BUILT := .venv/.built
+C_CODE = $(wildcard hummingbird/dataplane/*.[ch] cl_kernels/*.h cl_kernels/*.cl cl_kernels/nf/*.h \
+                    cl_kernels/nf/*.cl tests/c/*.[ch])
+DEMO := build/demo
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test fmt clean help ready FORCE
+
+build: ready $(BUILT) ## compile the data plane, installing what is missing
+
+demo: build ## replay a capture through a topology with a branch; results in build/demo
+	@mkdir -p $(DEMO)
+	.venv/bin/hummingbird run policies/branch_gateway.yaml --in policies/demo/branch.pcap \
+	    --out $(DEMO)/out.pcap --json $(DEMO)/summary.json
+
+test: ready $(BUILT) ## run all tests and style checks; ARGS="-k name" picks some
+	@$(PY) -m pytest -q $(ARGS)
+
+fmt: ready ## format Python and C, and fix what ruff can
+	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .
+	@.venv/bin/clang-format -i $(C_CODE)
+
+clean: ## remove what was built; .venv stays
+	@rm -rf build dist *.egg-info hummingbird/dataplane/_native*.so $(BUILT)
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+
+ready:
+	@tools/bootstrap $(if $(filter test fmt,$(MAKECMDGOALS)),test,run)
+
+$(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.toml | ready
+	@echo "compiling the data plane"
+	@$(PY) setup.py -q build_ext --inplace --force
+	@touch $@
+
+$(LIST): FORCE
+	@mkdir -p build
+	@echo '$(NATIVE)' | cmp -s - $@ || echo '$(NATIVE)' >$@

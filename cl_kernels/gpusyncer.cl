@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * gpusyncer.cl: the device side of the circular queue (docs/protocol.md; Hummingbird paper,
+ * Algorithm 1, with rows that carry their program).
+ *
+ * The build puts in front of this file: hummingbird.h, the nf/<name>.cl of every NF in use, and
+ * HB_NF_CASES, the `case kind: verdict = hb_nf_name(...)` lines of those NFs.
+ * hb_run_lane() is also compiled as C: the tests run the same code on a thread that plays the GPU.
+ */
+
+/* Where the arrays of a queue lie; a `launch` executor with staged copies has its own. */
+typedef struct {
+    HB_GLOBAL const struct hb_rowdesc *rowdesc;
+    HB_GLOBAL const struct hb_work *work;
+    HB_GLOBAL const hb_u64 *arg;
+    HB_GLOBAL struct hb_done *done;
+    HB_GLOBAL hb_u8 *frames;
+    hb_u64 stride; /* bytes between two values of hb_work.frame */
+    hb_u32 lanes;
+    HB_GLOBAL const hb_u8 *tables;
+} hb_queue;
+
+static inline hb_u32 hb_run_nf(HB_GLOBAL const hb_u8 *tables, hb_u32 nf, hb_packet *p, hb_u64 arg,
+                               hb_u64 *result)
+{
+    HB_GLOBAL const struct hb_tables *head = (HB_GLOBAL const struct hb_tables *)tables;
+    HB_GLOBAL const struct hb_nf_instance *inst =
+        (HB_GLOBAL const struct hb_nf_instance *)(tables + head->nfs_off) + nf;
+    hb_table t;
+    t.base = tables + inst->base;
+    t.length = inst->length;
+    switch (inst->kind) {
+        HB_NF_CASES
+    default:
+        return 0; /* no such NF: the host counts drop{bad_result} */
+    }
+}
+
+/* Run the program of `row` on the packet of `lane`; a dummy packet (lane >= count) does nothing. */
+static inline void hb_run_lane(const hb_queue *q, hb_u32 row, hb_u32 lane)
+{
+    HB_GLOBAL const struct hb_rowdesc *rd = q->rowdesc + row;
+    if (lane >= rd->count)
+        return;
+    hb_u64 slot = (hb_u64)row * q->lanes + lane;
+    struct hb_work w = q->work[slot];
+    hb_packet p;
+    p.frame = q->frames + (hb_u64)w.frame * q->stride;
+    p.offset = w.offset;
+    p.length = w.length;
+    p.low = w.offset - rd->head;
+    p.high = (hb_u32)w.offset + w.length + rd->tail;
+    p.l3 = w.l3;
+    p.l4 = w.l4;
+    p.type = w.type;
+    p.flow = w.flow;
+
+    HB_GLOBAL const struct hb_program *prog =
+        (HB_GLOBAL const struct hb_program
+             *)(q->tables + ((HB_GLOBAL const struct hb_tables *)q->tables)->programs_off) +
+        rd->program;
+    hb_u32 verdict = 0;
+    hb_u32 i = 0;
+    hb_u64 result = 0;
+    for (;; i++) {
+        verdict = hb_run_nf(q->tables, prog->nf[i], &p, q->arg[slot], &result);
+        if (verdict != HB_PASS || i + 1 >= prog->count)
+            break;
+    }
+    struct hb_done d;
+    d.offset = (hb_u16)p.offset;
+    d.length = (hb_u16)p.length;
+    d.value = (hb_u16)(verdict >> 8);
+    d.verdict = (hb_u8)verdict;
+    d.stopped = (hb_u8)i;
+    d.result = result;
+    q->done[slot] = d;
+}
+
+#ifdef __OPENCL_VERSION__
+
+#define HB_AT(type, base, off) ((__global type *)((base) + (off)))
+#define HB_WORD(base, off, i) HB_AT(hb_u32, base, (off) + (ulong)(i)*HB_LINE)
+
+/* Polls of an unchanging tick after which the host is taken for dead. A poll is a few ns to a few
+ * hundred; the host writes the tick at least every millisecond while it lives. */
+#define HB_DEAD_POLLS (1u << 26)
+
+static hb_queue hb_queue_of(__global hb_u8 *control, __global hb_u8 *frames, ulong stride,
+                            __global hb_u8 *tables)
+{
+    __global struct hb_control *c = (__global struct hb_control *)control;
+    hb_queue q;
+    q.rowdesc = HB_AT(const struct hb_rowdesc, control, c->rowdesc_off);
+    q.work = HB_AT(const struct hb_work, control, c->work_off);
+    q.arg = HB_AT(const hb_u64, control, c->arg_off);
+    q.done = HB_AT(struct hb_done, control, c->done_off);
+    q.frames = frames;
+    q.stride = stride;
+    q.lanes = c->lanes;
+    q.tables = tables;
+    return q;
+}
+
+/* Work-item 0: say that this group runs, wait for its rank. HB_RANK_EXIT if it came too late. */
+static hb_u32 hb_check_in(__global hb_u8 *control, hb_u32 group)
+{
+    __global struct hb_control *c = (__global struct hb_control *)control;
+    hb_u32 id = HB_AT(struct hb_launch, control, c->launch_off)->id;
+    hb_store_release(HB_WORD(control, c->checkin_off, group), id);
+    for (hb_u32 polls = 0; polls < HB_DEAD_POLLS; polls++) {
+        hb_u32 word = hb_load_acquire(HB_WORD(control, c->rank_off, group));
+        if (word >> HB_RANK_BITS == (id & (0xffffffffu >> HB_RANK_BITS)))
+            return word & HB_RANK_MASK;
+        if (hb_load_acquire(HB_AT(hb_u32, control, c->exit_off)))
+            break;
+    }
+    return HB_RANK_EXIT;
+}
+
+/* What work-item 0 remembers between rows; private to it. */
+typedef struct {
+    hb_u32 w;      /* workgroup it looks at next */
+    hb_u32 first;  /* its first workgroup: its rank */
+    hb_u32 step;   /* R */
+    hb_u32 start;  /* tick of the first poll */
+    hb_u32 active; /* tick of the last row */
+    hb_u32 tick;   /* last tick seen */
+    hb_u32 quiet;  /* polls since the tick moved */
+} hb_poller;
+
+#define HB_LEAVE 0xffffffffu
+
+/* Work-item 0: the next workgroup with a published row, or HB_LEAVE. Returns between rows only, so
+ * the kernel always ends at a row boundary. */
+static hb_u32 hb_poll(__global hb_u8 *control, hb_poller *s)
+{
+    __global struct hb_control *c = (__global struct hb_control *)control;
+    __global struct hb_launch *launch = HB_AT(struct hb_launch, control, c->launch_off);
+    for (;;) {
+        hb_u32 tick = hb_load_acquire(HB_AT(hb_u32, control, c->tick_off));
+        s->quiet = tick == s->tick ? s->quiet + 1 : 0;
+        s->tick = tick;
+        if (hb_load_acquire(HB_AT(hb_u32, control, c->exit_off)) ||
+            tick - s->start > launch->lifetime_us || tick - s->active > launch->idle_us ||
+            s->quiet > HB_DEAD_POLLS)
+            return HB_LEAVE;
+        for (hb_u32 n = s->first; n < c->workgroups; n += s->step) {
+            hb_u32 w = s->w;
+            s->w = w + s->step < c->workgroups ? w + s->step : s->first;
+            hb_u32 published = hb_load_acquire(HB_WORD(control, c->cpu_off, w));
+            if (published != *HB_WORD(control, c->gpu_off, w)) {
+                s->active = tick;
+                return w;
+            }
+        }
+    }
+}
+
+/* GPUSyncer: one atomic load and one store per workgroup and row, by work-item 0; barriers keep
+ * the group in step; lanes without a packet run as dummy packets. */
+__kernel void hb_persistent(__global hb_u8 *control, __global hb_u8 *frames, ulong stride,
+                            __global hb_u8 *tables)
+{
+    __local hb_u32 next_w, next_row;
+    __global struct hb_control *c = (__global struct hb_control *)control;
+    hb_queue q = hb_queue_of(control, frames, stride, tables);
+    hb_u32 lane = get_local_id(0);
+    hb_u32 depth = c->depth;
+    hb_poller s;
+    if (lane == 0) {
+        s.first = hb_check_in(control, get_group_id(0));
+        s.step = HB_AT(struct hb_launch, control, c->launch_off)->resident;
+        s.w = s.first;
+        s.start = s.active = s.tick = hb_load_acquire(HB_AT(hb_u32, control, c->tick_off));
+        s.quiet = 0;
+    }
+    for (;;) {
+        if (lane == 0) {
+            hb_u32 w = s.first >= c->workgroups ? HB_LEAVE : hb_poll(control, &s);
+            next_w = w;
+            if (w != HB_LEAVE)
+                next_row = *HB_WORD(control, c->gpu_off, w);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
+        hb_u32 w = next_w, row = next_row;
+        if (w == HB_LEAVE)
+            break;
+        hb_run_lane(&q, w * depth + (row & (depth - 1)), lane);
+        barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
+        if (lane == 0)
+            hb_store_release(HB_WORD(control, c->gpu_off, w), row + 1);
+    }
+}
+
+/* The `launch` executor's kernel: group g runs the rows of runs[g], in order. The arrays may be
+ * those of the control region or staged copies; their places come as offsets from `queue`. */
+__kernel void hb_batch(__global hb_u8 *queue, __global hb_u8 *frames, ulong stride,
+                       __global hb_u8 *tables, uint lanes, ulong runs_off, ulong rowdesc_off,
+                       ulong work_off, ulong arg_off, ulong done_off)
+{
+    __global const struct hb_run *run =
+        HB_AT(const struct hb_run, queue, runs_off) + get_group_id(0);
+    hb_queue q;
+    q.rowdesc = HB_AT(const struct hb_rowdesc, queue, rowdesc_off);
+    q.work = HB_AT(const struct hb_work, queue, work_off);
+    q.arg = HB_AT(const hb_u64, queue, arg_off);
+    q.done = HB_AT(struct hb_done, queue, done_off);
+    q.frames = frames;
+    q.stride = stride;
+    q.lanes = lanes;
+    q.tables = tables;
+    for (hb_u32 i = 0; i < run->count; i++) {
+        hb_run_lane(&q, run->base + ((run->first + i) & run->mask), get_local_id(0));
+        barrier(CLK_GLOBAL_MEM_FENCE);
+    }
+}
+
+#endif

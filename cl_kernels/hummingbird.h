@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * hummingbird.h: the memory that CPU and GPU share, and the only way NF code may touch it.
+ *
+ * This one file is compiled as C11 (data plane), as OpenCL C 3.0 (C11 atomics) and as OpenCL C 1.2
+ * (volatile accesses and fences; for devices whose compiler has no all-devices scope).
+ * Every shared layout starts with a magic and a version, every line has one writer, and lines that
+ * are written at run time are HB_LINE bytes apart, so no two writers ever share one.
+ *
+ * Three regions:
+ *   frames   packet bytes, `frame_size` apart               NIC, CPU and GPU write (one at a time)
+ *   control  the circular queue of a device, its indices    see struct hb_control
+ *   tables   programs, NF instances and their tables        host writes, device reads
+ *
+ * docs/protocol.md is the contract for who writes which word when.
+ */
+#ifndef HUMMINGBIRD_H
+#define HUMMINGBIRD_H
+
+#ifdef __OPENCL_VERSION__
+#define HB_GLOBAL __global
+typedef uchar hb_u8;
+typedef ushort hb_u16;
+typedef uint hb_u32;
+typedef ulong hb_u64;
+#else
+#include <stdint.h>
+#define HB_GLOBAL
+typedef uint8_t hb_u8;
+typedef uint16_t hb_u16;
+typedef uint32_t hb_u32;
+typedef uint64_t hb_u64;
+#endif
+
+#define HB_LAYOUT_VERSION 1u
+#define HB_NF_ABI 1u /* version of the interface at the end of this file */
+#define HB_LINE 128u /* bytes: two 64-byte lines, because CPUs prefetch them in pairs */
+#define HB_CONTROL_MAGIC 0x48624351u /* "HbCQ" */
+#define HB_TABLES_MAGIC 0x48625442u  /* "HbTB" */
+#define HB_PROGRAM_NFS 8u            /* NFs that one row may run to completion */
+
+/* ---- control region -------------------------------------------------------------------------- */
+
+/*
+ * Head of the control region: written once by the host before the first launch.
+ * `*_off` are bytes from the start of the region; per-workgroup words are HB_LINE apart.
+ *
+ *   word / array               element           writer
+ *   exit_off                   u32               executor: 0 run, 1 leave at the next row boundary
+ *   tick_off                   u32, microseconds the device's first CPUSyncer
+ *   launch_off                 struct hb_launch  executor, before and during check-in
+ *   checkin_off [group]        u32 launch id     work-item 0 of the launched group
+ *   rank_off    [group]        u32, HB_RANK_*    executor
+ *   cpu_off     [w]            u32 CpuIndex      the CPUSyncer that owns w
+ *   gpu_off     [w]            u32 GpuIndex      work-item 0 of the group that serves w
+ *   rowdesc_off [w][row]       struct hb_rowdesc the CPUSyncer that owns w
+ *   work_off    [w][row][lane] struct hb_work    the CPUSyncer that owns w
+ *   arg_off     [w][row][lane] u64               the CPUSyncer that owns w
+ *   done_off    [w][row][lane] struct hb_done    work-item `lane` of the group that serves w
+ *   runs_off    [2][w]         struct hb_run     the `launch` executor
+ */
+struct hb_control {
+    hb_u32 magic;
+    hb_u32 version;
+    hb_u32 workgroups; /* logical workgroups, w = 0 .. workgroups-1 */
+    hb_u32 lanes;      /* work-items of a workgroup; KernSize = workgroups * lanes */
+    hb_u32 depth;      /* rows of a workgroup, a power of two */
+    hb_u32 groups;     /* most groups that one launch may start */
+    hb_u32 exit_off;
+    hb_u32 tick_off;
+    hb_u32 launch_off;
+    hb_u32 checkin_off;
+    hb_u32 rank_off;
+    hb_u32 cpu_off;
+    hb_u32 gpu_off;
+    hb_u32 rowdesc_off;
+    hb_u32 work_off;
+    hb_u32 arg_off;
+    hb_u32 done_off;
+    hb_u32 runs_off;
+    hb_u32 size; /* bytes of the whole region */
+};
+
+/* What a persistent launch needs to know; all but `resident` are written before the launch. */
+struct hb_launch {
+    hb_u32 id;          /* counts launches, never 0 */
+    hb_u32 lifetime_us; /* leave this long after the first tick seen */
+    hb_u32 idle_us;     /* leave after this long without a row */
+    hb_u32 resident;    /* R: groups that got a rank; valid once the rank word is */
+};
+
+/* rank word = launch id << HB_RANK_BITS | rank, or HB_RANK_EXIT in the low bits: leave at once. */
+#define HB_RANK_BITS 12u
+#define HB_RANK_MASK 0xfffu
+#define HB_RANK_EXIT 0xfffu
+
+/* One row, 32 bytes: what its lanes shall run. */
+struct hb_rowdesc {
+    hb_u32 program; /* index into the program table */
+    hb_u16 count;   /* lanes 0..count-1 hold packets, the others are dummy packets */
+    hb_u16 head;    /* bytes the program may grow a packet in front ... */
+    hb_u16 tail;    /* ... and behind */
+    hb_u16 pad;
+    hb_u32 generation; /* of the tables */
+    hb_u32 route;      /* policy version slot, for the trace; the device ignores it */
+    hb_u32 pad2;
+    hb_u64 tick; /* host ticks at publish */
+};
+
+/* One packet for a lane, 16 bytes. */
+struct hb_work {
+    hb_u32 frame;  /* in units of the launch's stride from the frame base */
+    hb_u16 offset; /* bytes from the frame's start to the first packet byte */
+    hb_u16 length; /* bytes */
+    hb_u8 l3;      /* bytes from the first packet byte; HB_NO_LAYER if there is none */
+    hb_u8 l4;      /* likewise; HB_NO_LAYER also for a later fragment */
+    hb_u16 type;   /* packet type */
+    hb_u32 flow;   /* flow index, HB_NO_FLOW if none */
+};
+#define HB_NO_LAYER 0xffu
+#define HB_NO_FLOW 0xffffffffu
+
+/* What a lane answers, 16 bytes. The host checks every field before it believes it. */
+struct hb_done {
+    hb_u16 offset;
+    hb_u16 length;
+    hb_u16 value;  /* drop reason for HB_VERDICT_DROP, new type for HB_VERDICT_RETYPE */
+    hb_u8 verdict; /* HB_VERDICT_*; 0 is never written, so an untouched slot is caught */
+    hb_u8 stopped; /* index in the program of the NF that ended it; last one if all passed */
+    hb_u64 result; /* the NF's own 64 bits, given to its finish() */
+};
+
+/* Consecutive rows of one workgroup for one group of a `launch` executor's kernel:
+ * row i is slot row base + ((first + i) & mask). */
+struct hb_run {
+    hb_u32 base;
+    hb_u32 first;
+    hb_u32 count;
+    hb_u32 mask;
+};
+
+/* ---- tables region --------------------------------------------------------------------------- */
+
+/* Head of the tables region; arrays follow at the offsets. Host-written before start. */
+struct hb_tables {
+    hb_u32 magic;
+    hb_u32 version;
+    hb_u32 programs; /* entries at programs_off */
+    hb_u32 nfs;      /* entries at nfs_off, indexed by NF instance */
+    hb_u32 programs_off;
+    hb_u32 nfs_off;
+};
+
+/* The NFs that a row runs, in order. */
+struct hb_program {
+    hb_u32 count;
+    hb_u32 nf[HB_PROGRAM_NFS]; /* NF instances */
+};
+
+/* One NF instance: which code, and where its table lies. */
+struct hb_nf_instance {
+    hb_u32 kind;       /* HB_NF_* below */
+    hb_u32 generation; /* of the table; a row names the one it was published under */
+    hb_u64 base;       /* table, bytes from the start of the tables region, HB_LINE aligned */
+    hb_u64 length;     /* bytes */
+};
+
+/* NF kinds: a number is never given to another NF. X(number, name); code in nf/<name>.cl. */
+#define HB_NF_KINDS(X)                                                                             \
+    X(1, forward)                                                                                  \
+    X(2, router)                                                                                   \
+    X(3, nids)                                                                                     \
+    X(4, ipsec)                                                                                    \
+    X(5, probe)
+
+/* ---- verdicts and drop reasons --------------------------------------------------------------- */
+
+#define HB_VERDICT_PASS 1u
+#define HB_VERDICT_DROP 2u
+#define HB_VERDICT_RETYPE 3u
+
+/* What a packet function returns: a verdict, its value in the upper bits. */
+#define HB_PASS HB_VERDICT_PASS
+#define HB_DROP(reason) (HB_VERDICT_DROP | (hb_u32)(reason) << 8)
+#define HB_RETYPE(type) (HB_VERDICT_RETYPE | (hb_u32)(type) << 8)
+
+/* Every reason a packet can be dropped for: X(name, what it means to an operator). */
+#define HB_DROP_REASONS(X)                                                                         \
+    X(none, "not a drop")                                                                          \
+    X(policy, "the route policy says drop")                                                        \
+    X(no_route_row, "no row of the policy leads on from here for this type")                       \
+    X(no_mbuf, "the mbuf pool was empty")                                                          \
+    X(ring_full, "the ring to the lcore of this node was full")                                    \
+    X(node_full, "the input queue of this node was full")                                          \
+    X(runt, "shorter than an Ethernet header")                                                     \
+    X(too_long, "longer than a frame can hold")                                                    \
+    X(truncated, "the packet claims more bytes than were received")                                \
+    X(malformed, "a header contradicts itself")                                                    \
+    X(segmented, "chained mbufs, which this version does not process")                             \
+    X(not_ip, "the NF needs an IP packet")                                                         \
+    X(not_ipv4, "the NF needs an IPv4 packet")                                                     \
+    X(bad_checksum, "the IPv4 header checksum is wrong")                                           \
+    X(ttl_expired, "the time to live ran out")                                                     \
+    X(no_route, "no prefix of the routing table covers the destination")                           \
+    X(no_room, "the frame has no room for the NF's headers")                                       \
+    X(seq_exhausted, "the security association used up its sequence numbers")                      \
+    X(nf_action, "the NF was told to drop such packets")                                           \
+    X(bad_result, "the device answered something impossible")                                      \
+    X(device_lost, "the device failed while it had the packet")                                    \
+    X(port_error, "the port could not send it")                                                    \
+    X(shutdown, "still in flight when the drain timed out")
+
+#define HB_REASON_ENUM(name, text) HB_REASON_##name,
+enum hb_reason { HB_DROP_REASONS(HB_REASON_ENUM) HB_REASONS };
+
+/* ---- words both sides read while both run ---------------------------------------------------- */
+
+/* Only loads and stores: an atomic read-modify-write on memory the host shares is dropped or
+ * faults on some GPUs. Acquire and release, because each index word guards plain data. */
+#ifdef __OPENCL_VERSION__
+#ifdef HB_C11_ATOMICS
+static inline hb_u32 hb_load_acquire(__global hb_u32 *p)
+{
+    return atomic_load_explicit((volatile __global atomic_uint *)p, memory_order_acquire,
+                                memory_scope_all_svm_devices);
+}
+
+static inline void hb_store_release(__global hb_u32 *p, hb_u32 v)
+{
+    atomic_store_explicit((volatile __global atomic_uint *)p, v, memory_order_release,
+                          memory_scope_all_svm_devices);
+}
+#else
+static inline hb_u32 hb_load_acquire(__global hb_u32 *p)
+{
+    hb_u32 v = *(volatile __global hb_u32 *)p;
+    mem_fence(CLK_GLOBAL_MEM_FENCE);
+    return v;
+}
+
+static inline void hb_store_release(__global hb_u32 *p, hb_u32 v)
+{
+    mem_fence(CLK_GLOBAL_MEM_FENCE);
+    *(volatile __global hb_u32 *)p = v;
+}
+#endif
+#else
+static inline hb_u32 hb_load_acquire(const hb_u32 *p)
+{
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static inline void hb_store_release(hb_u32 *p, hb_u32 v)
+{
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+#endif
+
+/* ---- the NF interface (HB_NF_ABI) ------------------------------------------------------------ */
+
+/*
+ * A packet function is
+ *     static hb_u32 hb_nf_<name>(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+ * It sees a packet and one table through the checked accessors below and returns HB_PASS,
+ * HB_DROP(reason) or HB_RETYPE(type). It may not use a raw global pointer, a barrier, or anything
+ * outside the subset that C11 and OpenCL C 1.2 share. `arg` comes from prepare(), `*result` goes
+ * to finish(); both are 0 when the NF has no such part.
+ * Offsets are bytes from the first packet byte; multi-byte accesses are big-endian.
+ * An access outside the packet reads 0 or writes nothing.
+ */
+typedef struct {
+    HB_GLOBAL hb_u8 *frame; /* the frame's first byte */
+    hb_u32 low;             /* the packet may grow down to here ... */
+    hb_u32 high;            /* ... and up to here; bytes from the frame's start */
+    hb_u32 offset;
+    hb_u32 length;
+    hb_u32 l3;
+    hb_u32 l4;
+    hb_u32 type;
+    hb_u32 flow;
+} hb_packet;
+
+typedef struct {
+    HB_GLOBAL const hb_u8 *base; /* HB_LINE aligned */
+    hb_u64 length;               /* bytes */
+} hb_table;
+
+static inline hb_u32 hb_get8(const hb_packet *p, hb_u32 at)
+{
+    return at < p->length ? p->frame[p->offset + at] : 0;
+}
+
+static inline hb_u32 hb_get16(const hb_packet *p, hb_u32 at)
+{
+    if (p->length < 2 || at > p->length - 2)
+        return 0;
+    HB_GLOBAL const hb_u8 *b = p->frame + p->offset + at;
+    return (hb_u32)b[0] << 8 | b[1];
+}
+
+static inline hb_u32 hb_get32(const hb_packet *p, hb_u32 at)
+{
+    if (p->length < 4 || at > p->length - 4)
+        return 0;
+    HB_GLOBAL const hb_u8 *b = p->frame + p->offset + at;
+    return (hb_u32)b[0] << 24 | (hb_u32)b[1] << 16 | (hb_u32)b[2] << 8 | b[3];
+}
+
+static inline void hb_put8(hb_packet *p, hb_u32 at, hb_u32 v)
+{
+    if (at < p->length)
+        p->frame[p->offset + at] = (hb_u8)v;
+}
+
+static inline void hb_put16(hb_packet *p, hb_u32 at, hb_u32 v)
+{
+    if (p->length < 2 || at > p->length - 2)
+        return;
+    HB_GLOBAL hb_u8 *b = p->frame + p->offset + at;
+    b[0] = (hb_u8)(v >> 8);
+    b[1] = (hb_u8)v;
+}
+
+static inline void hb_put32(hb_packet *p, hb_u32 at, hb_u32 v)
+{
+    if (p->length < 4 || at > p->length - 4)
+        return;
+    HB_GLOBAL hb_u8 *b = p->frame + p->offset + at;
+    b[0] = (hb_u8)(v >> 24);
+    b[1] = (hb_u8)(v >> 16);
+    b[2] = (hb_u8)(v >> 8);
+    b[3] = (hb_u8)v;
+}
+
+/* Grow the packet by n bytes in front (offsets shift: old byte 0 is now byte n). 0 if no room. */
+static inline int hb_grow_head(hb_packet *p, hb_u32 n)
+{
+    if (p->offset < p->low || p->offset - p->low < n)
+        return 0;
+    p->offset -= n;
+    p->length += n;
+    return 1;
+}
+
+/* Grow (or, with hb_trim_tail, cut) the packet at its end. 0 if no room. */
+static inline int hb_grow_tail(hb_packet *p, hb_u32 n)
+{
+    if (p->offset + p->length > p->high || p->high - p->offset - p->length < n)
+        return 0;
+    p->length += n;
+    return 1;
+}
+
+static inline void hb_trim_tail(hb_packet *p, hb_u32 length)
+{
+    if (length < p->length)
+        p->length = length;
+}
+
+/* Table element i of the table's bytes taken as little arrays of u8, u16 or u32 (host order). */
+static inline hb_u32 hb_table8(const hb_table *t, hb_u64 i)
+{
+    return i < t->length ? t->base[i] : 0;
+}
+
+static inline hb_u32 hb_table16(const hb_table *t, hb_u64 i)
+{
+    return i < t->length / 2 ? ((HB_GLOBAL const hb_u16 *)t->base)[i] : 0;
+}
+
+static inline hb_u32 hb_table32(const hb_table *t, hb_u64 i)
+{
+    return i < t->length / 4 ? ((HB_GLOBAL const hb_u32 *)t->base)[i] : 0;
+}
+
+/* IP version of the header at l3: 4 or 6; 0 if there is no IP packet. */
+static inline hb_u32 hb_ip_version(const hb_packet *p)
+{
+    hb_u32 version = p->l3 == HB_NO_LAYER ? 0 : hb_get8(p, p->l3) >> 4;
+    return version == 4 || version == 6 ? version : 0;
+}
+
+/* Offset of the first byte behind the IP packet by its own length field, because Ethernet pads
+ * short frames; 0 if there is none, or its header contradicts itself or the bytes received. */
+static inline hb_u32 hb_ip_end(const hb_packet *p)
+{
+    hb_u32 version = hb_ip_version(p);
+    hb_u32 header = version == 4 ? (hb_get8(p, p->l3) & 15) * 4 : 40;
+    hb_u32 total = version == 4 ? hb_get16(p, p->l3 + 2) : 40 + hb_get16(p, p->l3 + 4);
+    if (!version || header < 20 || total < header || total > p->length - p->l3)
+        return 0;
+    return p->l3 + total;
+}
+
+#endif

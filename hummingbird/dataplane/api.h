@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * api.h: everything the control plane may call. Plain declarations, because cffi reads this file.
+ *
+ * Order of calls: hb_new, then ports, device, NFs, types and hb_publish_policy in any order,
+ * hb_start, ... hb_drain, hb_stop, hb_free. Only hb_publish_policy, hb_drain and the readers may be
+ * called while it runs. One control thread calls; none of these functions is on the packet path.
+ * Functions that can fail return a negative number and leave a text in hb_error().
+ */
+#ifndef HB_API_H
+#define HB_API_H
+#include <stddef.h>
+#include <stdint.h>
+
+#define HB_MAX_NODES 64
+#define HB_MAX_TYPES 256
+#define HB_MAX_LCORES 32
+#define HB_MAX_POLICIES 4
+#define HB_HIST_BUCKETS 640
+#define HB_FRAME_RESERVED 256 /* bytes at a frame's start that belong to the port driver */
+#define HB_FRAME_HEADROOM 128 /* bytes behind them for NFs that grow a packet in front */
+
+typedef struct hb_dataplane hb_dataplane;
+
+/* Memory for frames, tables or counters: anonymous, page-aligned, transparent huge pages asked for,
+ * pre-faulted, locked if the limit allows, not inherited by children. NULL: out of memory. */
+void *hb_region_new(size_t bytes);
+void hb_region_free(void *region, size_t bytes);
+
+typedef struct {
+    void *frames;        /* mbufs * frame_size bytes, page-aligned; the caller keeps it */
+    void *tables;        /* the tables region (struct hb_tables), or NULL without NFs */
+    void *stats;         /* hb_stats_size() bytes, zeroed; may be shared memory */
+    uint32_t mbufs;      /* packets that exist at once */
+    uint32_t frame_size; /* bytes: 2048 or 4096 */
+    uint32_t queue;      /* entries of a node's input and of a ring between lcores; power of two */
+    uint32_t flows;      /* entries of an lcore's flow cache; power of two */
+    uint32_t types;      /* packet types; type 0 is "other" */
+    uint32_t lcores;     /* data-plane threads ... */
+    int32_t cpus[HB_MAX_LCORES]; /* ... and the CPU each is pinned to, -1 for none */
+} hb_config;
+
+/* Bytes of counters for this many nodes, types and lcores. */
+size_t hb_stats_size(uint32_t lcores, uint32_t nodes, uint32_t types);
+
+hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_t error_size);
+void hb_free(hb_dataplane *dp);
+const char *hb_error(const hb_dataplane *dp);
+
+/* ---- nodes: ports and NFs; each returns its node number, given in the order of the calls -------
+ */
+
+/* How an input port paces itself. */
+#define HB_PACE_FAST 0     /* as fast as it is taken, with credits: no overload drops */
+#define HB_PACE_RATE 1     /* packets per second; drops if the chain is slower */
+#define HB_PACE_ORIGINAL 2 /* the capture's own gaps; drops if the chain is slower */
+
+typedef struct {
+    const char *path;
+    uint64_t loops; /* times the capture is played; 0: for ever */
+    int pace;       /* HB_PACE_* */
+    double rate;    /* packets per second for HB_PACE_RATE */
+} hb_pcap_input;
+int hb_add_pcap_input(hb_dataplane *dp, uint32_t lcore, const hb_pcap_input *in);
+/* Nanosecond capture, Ethernet; an existing file is replaced. */
+int hb_add_pcap_output(hb_dataplane *dp, uint32_t lcore, const char *path);
+
+typedef struct {
+    uint64_t packets;    /* to make in all; 0: for ever */
+    int pace;            /* HB_PACE_FAST or HB_PACE_RATE */
+    double rate;         /* packets per second */
+    uint32_t flows;      /* distinct 5-tuples, taken in turn */
+    uint32_t sizes;      /* entries of size[] and weight[] */
+    uint16_t size[8];    /* frame bytes without FCS, 60 to 1514 */
+    uint16_t weight[8];  /* of each size in the mix */
+    uint32_t protocols;  /* entries of protocol[] */
+    uint8_t protocol[4]; /* IP protocols (6, 17 or 1), flow i takes i % protocols */
+    uint32_t src;        /* IPv4 of flow 0, host order; low 16 bits vary with the flow */
+    uint32_t dst;
+    uint16_t dst_port;
+    uint64_t seed; /* of the size mix and the payload */
+} hb_generator;
+int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen);
+/* Counts and drops everything: the far end of a benchmark. */
+int hb_add_sink(hb_dataplane *dp, uint32_t lcore);
+
+/* What an NF declares about itself (hummingbird/nfs/<name>.py). */
+#define HB_READS_HEADER 0 /* at most HB_HEADER_BYTES from the first packet byte */
+#define HB_READS_PACKET 1 /* everything */
+#define HB_WRITES_NOTHING 0
+#define HB_WRITES_HEADER 1
+#define HB_WRITES_PACKET 2
+#define HB_HEADER_BYTES 128
+typedef struct {
+    uint32_t kind;     /* HB_NF_KINDS of hummingbird.h */
+    uint32_t instance; /* index of its entry in the tables region */
+    uint32_t reads;
+    uint32_t writes;
+    uint32_t head;   /* bytes it may add in front */
+    uint32_t tail;   /* bytes it may add behind */
+    uint32_t rules;  /* counters its finish() keeps, read with hb_rule_hits() */
+    int sticky;      /* a re-type holds for the whole flow from then on */
+    uint32_t lcores; /* lcores that serve it: CNF threads, or syncers for a GNF */
+    uint32_t lcore[HB_MAX_LCORES];
+} hb_nf;
+int hb_add_cnf(hb_dataplane *dp, const hb_nf *nf);
+/* workgroups: how many logical workgroups each of its syncers gives it. */
+int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups);
+
+/* ---- the device ------------------------------------------------------------------------------ */
+
+#define HB_EXECUTOR_PERSISTENT 1
+#define HB_EXECUTOR_LAUNCH 2
+
+typedef struct {
+    int executor;        /* HB_EXECUTOR_* */
+    void *queue;         /* cl_command_queue, in order */
+    void *kernel;        /* cl_kernel: hb_persistent or hb_batch, its memory arguments set */
+    void *context;       /* cl_context, for the staging buffers; NULL unless staged */
+    void *control;       /* control region, hb_control_size() bytes, visible to the device */
+    int staged;          /* launch only: frames and control are copied to and from the device */
+    uint32_t workgroups; /* logical; the sum over GNFs and their syncers */
+    uint32_t lanes;
+    uint32_t depth;
+    uint32_t groups; /* groups to launch at first; check-in finds how many are resident */
+    uint32_t lifetime_us;
+    uint32_t idle_us;
+} hb_device;
+size_t hb_control_size(uint32_t workgroups, uint32_t lanes, uint32_t depth, uint32_t groups);
+/* Writes the head of the region and clears its words; hb_set_device() does it too. */
+void hb_control_init(void *control, uint32_t workgroups, uint32_t lanes, uint32_t depth,
+                     uint32_t groups);
+int hb_set_device(hb_dataplane *dp, const hb_device *device);
+
+/* ---- packet types and routes ----------------------------------------------------------------- */
+
+/* A 5-tuple rule; first match wins. Addresses are 128 bit, IPv4 as ::ffff:a.b.c.d. */
+typedef struct {
+    uint16_t type;
+    uint8_t any_proto;
+    uint8_t proto;
+    uint8_t src[16];
+    uint8_t dst[16];
+    uint8_t src_bits; /* prefix lengths; 0 matches all */
+    uint8_t dst_bits;
+    uint16_t src_port[2]; /* first and last; 0 and 65535 match also packets without ports */
+    uint16_t dst_port[2];
+    uint16_t port[2]; /* matches if either port lies in it */
+} hb_rule;
+int hb_set_rules(hb_dataplane *dp, const hb_rule *rules, uint32_t count);
+/* Parse one packet and match it, as an input port does: 0, or the reason it would be dropped for.
+ * *rule_index is the first rule that matches, -1 if none does. For tools and tests. */
+int hb_classify(const uint8_t *packet, uint32_t length, const hb_rule *rules, uint32_t count,
+                int32_t *rule_index);
+
+#define HB_NEXT_DROP 0xffff /* the policy says drop */
+#define HB_NEXT_NONE 0xfffe /* the policy has no row */
+/* next[node * types + type] = next node or HB_NEXT_*. Returns the version number (1, 2, ...), or
+ * -1 if HB_MAX_POLICIES versions still have packets in flight. */
+int hb_publish_policy(hb_dataplane *dp, const uint16_t *next);
+/* Versions in use: bit s is set while slot s is current or has packets in flight. */
+uint32_t hb_live_policies(hb_dataplane *dp);
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+int hb_start(hb_dataplane *dp);
+/* Inputs that have an end have all reached it, and nothing is in flight. */
+int hb_finished(hb_dataplane *dp);
+/* Stop taking packets in, then wait until none is in flight: 0, or the packets that were still in
+ * flight after the timeout and were dropped as shutdown. Data-plane threads keep running. */
+int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms);
+/* End all threads. After hb_drain nothing is left in flight. */
+void hb_stop(hb_dataplane *dp);
+/* Packets outside the pool, its caches and the drivers, counted by themselves (not a remainder). */
+int64_t hb_in_flight(const hb_dataplane *dp);
+/* Free mbufs found by walking pool and caches: only when stopped. */
+int64_t hb_count_free(const hb_dataplane *dp);
+uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule);
+uint64_t hb_ticks(void); /* of the clock that all latencies use */
+double hb_ticks_per_second(void);
+
+/* 0 healthy, 1 the device failed and was restarted at least once, 2 it hangs and is given up. */
+int hb_device_state(const hb_dataplane *dp);
+
+/* Names of drop reasons and NF kinds, as compiled in; NULL past the last. */
+const char *hb_reason_name(uint32_t reason);
+const char *hb_reason_text(uint32_t reason);
+const char *hb_nf_kind_name(uint32_t kind);
+/* Run one packet function on n packets laid out as arrays, for tests and tools: no threads, no
+ * queue. work[i].frame indexes frames; done[i] gets the answers. */
+void hb_run_program(void *frames, uint32_t frame_size, const void *tables, uint32_t program,
+                    uint32_t head, uint32_t tail, const void *work, const uint64_t *arg, void *done,
+                    uint32_t n);
+
+/* ---- counters -------------------------------------------------------------------------------- */
+
+/*
+ * The stats region: this head, then per lcore one block of `lcore_bytes`:
+ *   hb_lcore_stats, hb_node_stats[nodes], drops u64[nodes][reasons], hops u64[nodes][types],
+ *   ended u64[types][2] (sent, dropped), latency u64[nodes][HB_HIST_BUCKETS].
+ * and behind the lcores one hb_device_stats. All u64 with one writer each (the lcore; the executor
+ * thread); readers just load. Latency is in ticks: bucket b < 16 holds value b, above that 16
+ * buckets per power of two: bucket 16 * e + m holds (16 + m) << (e - 1) and up.
+ * One packet of a burst is sampled; every other figure counts every packet.
+ */
+typedef struct {
+    uint64_t magic; /* HB_STATS_MAGIC */
+    uint64_t version;
+    uint64_t lcores;
+    uint64_t nodes;
+    uint64_t types;
+    uint64_t reasons;
+    uint64_t head_bytes;
+    uint64_t lcore_bytes;
+    uint64_t nodes_off; /* from the start of an lcore's block, like the next four */
+    uint64_t drops_off;
+    uint64_t hops_off;
+    uint64_t ended_off;
+    uint64_t latency_off;
+    uint64_t device_off; /* from the start of the region */
+    uint64_t start_ticks;
+    uint64_t ticks_per_second;
+} hb_stats_head;
+#define HB_STATS_MAGIC 0x48625354
+
+typedef struct {
+    uint64_t passes; /* of the poll loop */
+    uint64_t idle_passes;
+    uint64_t sleeps;
+    uint64_t born; /* packets that came into being here (received or created) ... */
+    uint64_t gone; /* ... and that ended here (sent or dropped) */
+    uint64_t flow_hits;
+    uint64_t flow_misses;
+    uint64_t flow_evictions;
+    uint64_t admitted[HB_MAX_POLICIES]; /* packets stamped with the version in this slot ... */
+    uint64_t retired[HB_MAX_POLICIES];  /* ... and gone again */
+    uint64_t rows;                      /* published by this lcore's CPUSyncer */
+    uint64_t row_packets; /* lanes that held a packet; rows * lanes - row_packets were dummies */
+    uint64_t quarantined; /* mbufs never given back because the device hangs */
+    uint64_t starved;     /* syncer passes that left packets waiting because no row was free */
+} hb_lcore_stats;
+
+typedef struct {
+    uint64_t in_packets; /* port: received. NF: entered */
+    uint64_t in_bytes;
+    uint64_t out_packets; /* port: sent. NF: left with a verdict other than drop */
+    uint64_t out_bytes;
+    uint64_t dropped; /* sum over reasons */
+    uint64_t created; /* packets this node made */
+    uint64_t retyped;
+    uint64_t bursts;
+    uint64_t end; /* input port: 1 once its source is exhausted */
+} hb_node_stats;
+
+typedef struct {
+    uint64_t launches;
+    uint64_t failures;     /* launches that ended in an error */
+    uint64_t resident;     /* groups that checked in at the last launch */
+    uint64_t copied_bytes; /* staged copies, both ways */
+} hb_device_stats;
+
+#endif

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How cffi builds the data plane: every C file of this directory, behind what api.h declares.
+
+setup.py runs this file; nothing imports it at run time.
+"""
+
+import os
+import platform
+import re
+
+from cffi import FFI
+
+HERE = os.path.dirname(__file__) or "."
+KERNELS = os.path.join(HERE, "..", "..", "cl_kernels")  # some C files include the device code
+
+INCLUDE_DIRS = [os.path.normpath(HERE), os.path.normpath(KERNELS)]
+LIBRARIES = ["pcap", "pthread"]
+CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+if platform.machine() == "x86_64":
+    CFLAGS += ["-msse4.2", "-mpopcnt"]  # in every x86-64 core since 2009; CRC32C comes with it
+
+
+def find(*suffixes: str) -> list[str]:
+    """The files of the data plane and of cl_kernels/ with one of these suffixes, sorted."""
+    return sorted(
+        os.path.join(directory, name)
+        for top in INCLUDE_DIRS
+        for directory, _, names in os.walk(top)
+        for name in names
+        if name.endswith(suffixes)
+    )
+
+
+def declarations(header: str) -> str:
+    """What cffi's parser understands of a header: plain declarations and `#define NAME number`.
+
+    A constant that is more than a number (`1u << 3`) becomes `...`: the C compiler fills it in.
+    """
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", header, flags=re.DOTALL)
+    text = re.sub(r"\\\n", " ", text)
+    text = re.sub(r"^\s*#\s*ifdef\s+__cplusplus\b.*?#\s*endif", "", text, flags=re.M | re.DOTALL)
+    lines = []
+    for line in text.splitlines():
+        if not line.lstrip().startswith("#"):
+            lines.append(line)
+        elif constant := re.match(r"\s*#\s*define\s+(\w+)\s+(\S.*)", line):
+            name, value = constant.groups()
+            number = re.fullmatch(r"-?(0x)?[0-9a-f]+[ul]*\s*", value, re.IGNORECASE)
+            lines.append(f"#define {name} {value if number else '...'}")
+    return "\n".join(lines)
+
+
+ffi = FFI()
+with open(os.path.join(HERE, "api.h"), encoding="utf-8") as api:
+    ffi.cdef(declarations(api.read()))
+ffi.set_source(
+    "hummingbird.dataplane._native",
+    '#include "api.h"',
+    sources=find(".c"),
+    depends=[*find(".h", ".cl"), os.path.join(HERE, "build.py")],
+    include_dirs=INCLUDE_DIRS,
+    libraries=LIBRARIES,
+    extra_compile_args=[*CFLAGS, "-O3", "-Werror"],
+)

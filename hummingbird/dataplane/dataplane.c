@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* dataplane.c: set-up, start, drain and stop: the control thread's side of everything in api.h. */
+#include "dataplane.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "device.h"
+#include "stats.h"
+#include "syncer.h"
+
+static int fail(hb_dataplane *dp, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(dp->error, sizeof dp->error, format, args);
+    va_end(args);
+    return -1;
+}
+
+const char *hb_error(const hb_dataplane *dp)
+{
+    return dp->error;
+}
+
+hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_t error_size)
+{
+    hb_dataplane *dp = calloc(1, sizeof *dp);
+    if (dp)
+        dp->lcore = aligned_alloc(128, (config->lcores * sizeof(hb_lcore) + 127) / 128 * 128);
+    if (!dp || !dp->lcore ||
+        hb_arena_init(&dp->arena, config->frames, config->frame_size, config->mbufs,
+                      config->lcores)) {
+        snprintf(error, error_size, "out of memory for %u mbufs", config->mbufs);
+        hb_free(dp);
+        return NULL;
+    }
+    memset(dp->lcore, 0, config->lcores * sizeof(hb_lcore));
+    dp->config = *config;
+    dp->max_nodes = nodes;
+    dp->stats = config->stats;
+    dp->device_stats = hb_stats_init(config->stats, config->lcores, nodes, config->types);
+    for (uint32_t l = 0; l < config->lcores; l++) {
+        hb_lcore *lc = &dp->lcore[l];
+        lc->dp = dp;
+        lc->id = l;
+        lc->cpu = config->cpus[l];
+        hb_stats_attach(lc);
+        hb_cache_init(&lc->cache, &dp->arena);
+    }
+    return dp;
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------
+ */
+
+static int add_node(hb_dataplane *dp, const hb_node *node)
+{
+    if (dp->nodes == dp->max_nodes)
+        return fail(dp, "more than the %u nodes that were announced", dp->max_nodes);
+    dp->node[dp->nodes] = *node;
+    return (int)dp->nodes++;
+}
+
+static int add_port(hb_dataplane *dp, enum hb_node_kind kind, uint32_t lcore, hb_port *port)
+{
+    if (!port)
+        return -1; /* the driver has said why */
+    return add_node(dp, &(hb_node){.kind = kind, .lcores = 1, .lcore = {lcore}, .port = port});
+}
+
+int hb_add_pcap_input(hb_dataplane *dp, uint32_t lcore, const hb_pcap_input *in)
+{
+    return add_port(dp, HB_NODE_INPUT, lcore, hb_pcap_input_open(in, dp->error, sizeof dp->error));
+}
+
+int hb_add_pcap_output(hb_dataplane *dp, uint32_t lcore, const char *path)
+{
+    return add_port(dp, HB_NODE_OUTPUT, lcore,
+                    hb_pcap_output_open(path, dp->error, sizeof dp->error));
+}
+
+int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen)
+{
+    return add_port(dp, HB_NODE_INPUT, lcore, hb_generator_open(gen, dp->error, sizeof dp->error));
+}
+
+int hb_add_sink(hb_dataplane *dp, uint32_t lcore)
+{
+    return add_port(dp, HB_NODE_OUTPUT, lcore, hb_sink_open());
+}
+
+static int add_nf(hb_dataplane *dp, enum hb_node_kind kind, const hb_nf *nf, uint32_t workgroups)
+{
+    hb_node node = {.kind = kind, .lcores = nf->lcores, .nf = *nf, .workgroups = workgroups};
+    memcpy(node.lcore, nf->lcore, sizeof node.lcore);
+    return add_node(dp, &node);
+}
+
+int hb_add_cnf(hb_dataplane *dp, const hb_nf *nf)
+{
+    return add_nf(dp, HB_NODE_CNF, nf, 0);
+}
+
+int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups)
+{
+    return add_nf(dp, HB_NODE_GNF, nf, workgroups);
+}
+
+int hb_set_device(hb_dataplane *dp, const hb_device *device)
+{
+    hb_device_ctl *d = aligned_alloc(128, (sizeof *d + 127) / 128 * 128);
+    if (!d)
+        return fail(dp, "out of memory");
+    memset(d, 0, sizeof *d);
+    d->config = *device;
+    d->control = device->control;
+    d->stats = dp->device_stats;
+    d->frames = dp->arena.frames;
+    d->frame_size = dp->config.frame_size;
+    hb_control_init(device->control, device->workgroups, device->lanes, device->depth,
+                    device->groups);
+    dp->device = d;
+    return 0;
+}
+
+int hb_set_rules(hb_dataplane *dp, const hb_rule *rules, uint32_t count)
+{
+    free(dp->rules);
+    dp->rules = calloc(count + 1, sizeof *rules);
+    if (!dp->rules)
+        return fail(dp, "out of memory");
+    memcpy(dp->rules, rules, count * sizeof *rules);
+    dp->nb_rules = count;
+    return 0;
+}
+
+/* ---- start ------------------------------------------------------------------------------------
+ */
+
+static bool served_by(const hb_node *node, uint32_t lcore)
+{
+    for (uint32_t i = 0; i < node->lcores; i++)
+        if (node->lcore[i] == lcore)
+            return true;
+    return false;
+}
+
+/* Poll order: inputs, then NFs, then outputs, so that one pass carries a packet through its CNFs.
+ */
+static void order_nodes(hb_lcore *lc)
+{
+    static const enum hb_node_kind order[] = {HB_NODE_INPUT, HB_NODE_CNF, HB_NODE_OUTPUT};
+    hb_dataplane *dp = lc->dp;
+    for (uint32_t k = 0; k < sizeof order / sizeof *order; k++)
+        for (uint32_t i = 0; i < dp->nodes; i++)
+            if (dp->node[i].kind == order[k] &&
+                (served_by(&dp->node[i], lc->id) || (order[k] == HB_NODE_INPUT && lc->flows.flow)))
+                lc->node[lc->nodes++] = i;
+}
+
+static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
+{
+    const hb_nf *nf = &dp->node[node].nf;
+    hb_nf_seat *seat = &lc->seat[node];
+    seat->hooks = hb_nf_hooks_of(nf->kind);
+    seat->table = hb_nf_table(dp->config.tables, nf->instance);
+    seat->hits = calloc(nf->rules + 1, sizeof *seat->hits);
+    seat->state = calloc(1, seat->hooks->state_bytes + 1);
+    return seat->hits && seat->state ? 0 : -1;
+}
+
+static int set_up_inputs(hb_dataplane *dp, hb_lcore *lc)
+{
+    for (uint32_t i = 0; i < dp->nodes; i++) {
+        const hb_node *node = &dp->node[i];
+        bool owner = node->kind == HB_NODE_INPUT && lc->flows.flow;
+        if (!owner && !served_by(node, lc->id))
+            continue;
+        if (hb_fifo_init(&lc->input[i], dp->config.queue))
+            return -1;
+        if ((node->kind == HB_NODE_CNF || node->kind == HB_NODE_GNF) && seat_nf(dp, lc, i))
+            return -1;
+    }
+    return 0;
+}
+
+static int connect_lcores(hb_dataplane *dp)
+{
+    for (uint32_t from = 0; from < dp->config.lcores; from++)
+        for (uint32_t to = 0; to < dp->config.lcores; to++) {
+            if (from == to)
+                continue;
+            hb_ring *r = aligned_alloc(128, (sizeof *r + 127) / 128 * 128);
+            if (!r)
+                return -1;
+            memset(r, 0, sizeof *r);
+            dp->lcore[from].to[to] = dp->lcore[to].from[from] = r;
+            if (hb_ring_init(r, dp->config.queue))
+                return -1;
+        }
+    return 0;
+}
+
+/* Lcores with an input port own flows: both directions of a flow meet at one of them. */
+static int set_up_owners(hb_dataplane *dp)
+{
+    uint32_t unpaced = 0;
+    for (uint32_t i = 0; i < dp->nodes; i++) {
+        const hb_node *node = &dp->node[i];
+        if (node->kind != HB_NODE_INPUT)
+            continue;
+        unpaced += !node->port->paced;
+        hb_lcore *lc = &dp->lcore[node->lcore[0]];
+        if (lc->flows.flow)
+            continue;
+        if (hb_flows_init(&lc->flows, dp->config.flows, dp->rules, dp->nb_rules, lc->stats))
+            return -1;
+        dp->owner[dp->owners++] = lc->id;
+    }
+    /* together no more than any one queue holds, and never the whole pool */
+    uint32_t most =
+        dp->config.queue < dp->config.mbufs / 2 ? dp->config.queue : dp->config.mbufs / 2;
+    dp->credits = most / (unpaced ? unpaced : 1);
+    if (dp->credits > HB_MOST_CREDITS)
+        dp->credits = HB_MOST_CREDITS;
+    return 0;
+}
+
+static int set_up_device(hb_dataplane *dp)
+{
+    uint32_t first_w = 0;
+    if (!dp->device)
+        return 0;
+    for (uint32_t i = 0; i < dp->nodes; i++)
+        if (dp->node[i].kind == HB_NODE_GNF)
+            dp->device->program[dp->node[i].nf.instance] = &dp->node[i].nf;
+    for (uint32_t l = 0; l < dp->config.lcores; l++) {
+        hb_lcore *lc = &dp->lcore[l];
+        bool any = false;
+        for (uint32_t i = 0; i < dp->nodes; i++)
+            any |= dp->node[i].kind == HB_NODE_GNF && served_by(&dp->node[i], l);
+        if (!any)
+            continue;
+        lc->syncer = hb_syncer_new(lc, dp->device, &first_w, dp->device->syncers == 0);
+        if (!lc->syncer)
+            return -1;
+        dp->device->syncers++;
+    }
+    if (first_w > dp->device->config.workgroups)
+        return fail(dp, "the device has %u workgroups, the GNFs were given %u",
+                    dp->device->config.workgroups, first_w);
+    return hb_device_start(dp->device);
+}
+
+int hb_start(hb_dataplane *dp)
+{
+    fail(dp, "out of memory");
+    if (!dp->versions)
+        return fail(dp, "no route policy was published");
+    if (set_up_owners(dp) || connect_lcores(dp))
+        return -1;
+    for (uint32_t l = 0; l < dp->config.lcores; l++) {
+        if (set_up_inputs(dp, &dp->lcore[l]))
+            return -1;
+        order_nodes(&dp->lcore[l]);
+    }
+    if (set_up_device(dp))
+        return -1;
+    dp->running = true;
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        if (hb_lcore_start(&dp->lcore[l])) {
+            dp->config.lcores = l; /* those that run are stopped by hb_stop */
+            return fail(dp, "cannot start a thread for lcore %u", l);
+        }
+    return 0;
+}
+
+/* ---- drain and stop ---------------------------------------------------------------------------
+ */
+
+int64_t hb_in_flight(const hb_dataplane *dp)
+{
+    uint64_t gone = 0, born = 0;
+    /* the dead first: read the other way round, a packet born and gone meanwhile would count -1 */
+    for (uint32_t l = 0; l < dp->config.lcores; l++) {
+        const hb_lcore_stats *s = dp->lcore[l].stats;
+        gone += __atomic_load_n(&s->gone, __ATOMIC_ACQUIRE);
+        gone += __atomic_load_n(&s->quarantined, __ATOMIC_ACQUIRE);
+    }
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        born += __atomic_load_n(&dp->lcore[l].stats->born, __ATOMIC_ACQUIRE);
+    return (int64_t)(born - gone);
+}
+
+int hb_finished(hb_dataplane *dp)
+{
+    for (uint32_t i = 0; i < dp->nodes; i++) {
+        const hb_node *node = &dp->node[i];
+        if (node->kind == HB_NODE_INPUT &&
+            !__atomic_load_n(&dp->lcore[node->lcore[0]].node_stats[i].end, __ATOMIC_ACQUIRE))
+            return 0;
+    }
+    return hb_in_flight(dp) == 0;
+}
+
+static int64_t wait_until_empty(hb_dataplane *dp, uint32_t timeout_ms)
+{
+    struct timespec t = {0, 200000};
+    uint64_t until = hb_monotonic_ns() + timeout_ms * 1000000ull;
+    /* inputs see `draining` at their next pass; only then is "none in flight" final */
+    uint64_t seen[HB_MAX_LCORES];
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        seen[l] = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) + 2;
+    for (;;) {
+        bool passed = true;
+        for (uint32_t l = 0; l < dp->config.lcores; l++)
+            passed &= atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) >= seen[l];
+        int64_t left = hb_in_flight(dp);
+        if ((passed && !left) || hb_monotonic_ns() > until)
+            return left;
+        nanosleep(&t, NULL);
+    }
+}
+
+int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms)
+{
+    if (!dp->running)
+        return 0;
+    atomic_store_explicit(&dp->draining, 1, memory_order_relaxed);
+    int64_t left = wait_until_empty(dp, timeout_ms);
+    if (!left)
+        return 0;
+    atomic_store_explicit(&dp->draining, 2, memory_order_relaxed);
+    wait_until_empty(dp, timeout_ms);
+    return left;
+}
+
+void hb_stop(hb_dataplane *dp)
+{
+    if (!dp->running)
+        return;
+    /* the executor first: it ends the kernel, and syncers still reap what that finished */
+    if (dp->device)
+        hb_device_stop(dp->device);
+    atomic_store_explicit(&dp->stop, 1, memory_order_relaxed);
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        pthread_join(dp->lcore[l].thread, NULL);
+    dp->running = false;
+}
+
+static void free_lcore(hb_lcore *lc)
+{
+    for (uint32_t l = 0; l < HB_MAX_LCORES; l++)
+        if (lc->to[l]) {
+            free(lc->to[l]->entry);
+            free(lc->to[l]);
+        }
+    for (uint32_t i = 0; i < HB_MAX_NODES; i++) {
+        free(lc->input[i].slot);
+        free(lc->seat[i].state);
+        free(lc->seat[i].hits);
+    }
+    if (lc->flows.flow)
+        hb_region_free(lc->flows.flow, (lc->flows.mask + 1ull) * sizeof(hb_flow));
+    hb_syncer_free(lc->syncer);
+}
+
+void hb_free(hb_dataplane *dp)
+{
+    if (!dp)
+        return;
+    hb_stop(dp);
+    for (uint32_t i = 0; i < dp->nodes; i++)
+        if (dp->node[i].port)
+            dp->node[i].port->ops->close(dp->node[i].port);
+    for (uint32_t l = 0; dp->lcore && l < dp->config.lcores; l++)
+        free_lcore(&dp->lcore[l]);
+    for (uint32_t s = 0; s < HB_MAX_POLICIES; s++)
+        free(dp->policy[s].next);
+    if (dp->device)
+        hb_device_free(dp->device);
+    hb_arena_free(&dp->arena);
+    free(dp->rules);
+    free(dp->lcore);
+    free(dp);
+}
+
+/* ---- readers ----------------------------------------------------------------------------------
+ */
+
+int64_t hb_count_free(const hb_dataplane *dp)
+{
+    return (int64_t)hb_arena_count_free(&dp->arena);
+}
+
+uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule)
+{
+    uint64_t hits = 0;
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        if (dp->lcore[l].seat[node].hits && rule < dp->node[node].nf.rules)
+            hits += dp->lcore[l].seat[node].hits[rule];
+    return hits;
+}
+
+int hb_device_state(const hb_dataplane *dp)
+{
+    if (!dp->device)
+        return 0;
+    if (atomic_load_explicit(&dp->device->condition, memory_order_relaxed) == HB_DEVICE_HUNG)
+        return 2;
+    return (int)atomic_load_explicit(&dp->device->failed, memory_order_relaxed);
+}

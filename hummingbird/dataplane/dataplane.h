@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * dataplane.h: the data plane's own view of itself: nodes, lcores, policies, and the one way a
+ * packet moves on or ends.
+ *
+ * Everything here is laid out before hb_start() and constant while lcores run, except what is
+ * marked with its writer.
+ */
+#ifndef HB_DATAPLANE_H
+#define HB_DATAPLANE_H
+#include <pthread.h>
+
+#include "clock.h"
+#include "flow.h"
+#include "mbuf.h"
+#include "nf.h"
+#include "parse.h"
+#include "port.h"
+#include "ring.h"
+
+typedef struct hb_lcore hb_lcore;
+typedef struct hb_device_ctl hb_device_ctl;
+typedef struct hb_syncer hb_syncer;
+
+enum hb_node_kind { HB_NODE_INPUT, HB_NODE_OUTPUT, HB_NODE_CNF, HB_NODE_GNF };
+
+/* A place a packet can be in: a port or an NF. */
+typedef struct {
+    enum hb_node_kind kind;
+    uint32_t lcores; /* that serve it; a flow always meets the same one */
+    uint32_t lcore[HB_MAX_LCORES];
+    hb_port *port;       /* ports */
+    hb_nf nf;            /* NFs */
+    uint32_t workgroups; /* GNF: of each of its syncers */
+} hb_node;
+
+/* One policy version; immutable once current. */
+typedef struct {
+    uint32_t version; /* 0: slot free */
+    uint16_t *next;   /* [node * types + type]: node or HB_NEXT_* */
+} hb_policy;
+
+/* An NF instance as one lcore runs it: the state of its prepare() and finish(). Written by that
+ * lcore. */
+typedef struct {
+    const hb_nf_hooks *hooks;
+    hb_table table;
+    void *state;
+    uint64_t *hits; /* [rules] */
+} hb_nf_seat;
+
+/* One data-plane thread and what only it touches. */
+struct hb_lcore {
+    hb_dataplane *dp;
+    uint32_t id;
+    int cpu;
+    pthread_t thread;
+    hb_cache cache;
+    hb_flows flows;    /* of the flows it owns; used by lcores with an input port */
+    hb_syncer *syncer; /* NULL if it serves no GNF */
+
+    hb_lcore_stats *stats; /* in the stats region, like the next five */
+    hb_node_stats *node_stats;
+    uint64_t *drops;
+    uint64_t *hops;
+    uint64_t *ended;
+    uint64_t *latency;
+
+    uint32_t nodes;              /* that this lcore polls, in the order of polling */
+    uint32_t node[HB_MAX_NODES]; /* their numbers */
+    hb_fifo input[HB_MAX_NODES]; /* by node number; set for the nodes it serves */
+    hb_nf_seat seat[HB_MAX_NODES];
+    hb_ring *from[HB_MAX_LCORES]; /* by lcore; NULL for itself */
+    hb_ring *to[HB_MAX_LCORES];
+
+    /* Packets of each input port that ended here: what gives an unpaced port its credits back.
+     * Written by this lcore, read by the ports'. */
+    _Atomic uint64_t ended_from[HB_MAX_NODES];
+    uint32_t spare[HB_MAX_NODES][HB_BURST]; /* empty mbufs an input port holds for its next burst */
+    uint32_t spares[HB_MAX_NODES];
+    uint64_t admitted[HB_MAX_NODES]; /* by its own input ports */
+    uint32_t dead[HB_BURST];         /* ended packets, given back to the pool together */
+    uint32_t deads;
+    uint64_t pass_tick;      /* when this pass began: hop_tick of what it delivers */
+    _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
+                                pointers are forgotten */
+};
+
+struct hb_dataplane {
+    hb_config config;
+    char error[256];
+    hb_arena arena;
+    hb_node node[HB_MAX_NODES];
+    uint32_t nodes;     /* added so far */
+    uint32_t max_nodes; /* that the stats region has room for */
+    hb_rule *rules;
+    uint32_t nb_rules;
+    hb_policy policy[HB_MAX_POLICIES];
+    _Atomic uint32_t current;      /* slot of the policy that admits packets; written by control */
+    uint32_t versions;             /* published so far */
+    uint32_t owner[HB_MAX_LCORES]; /* lcores with input ports: the flow owners */
+    uint32_t owners;
+    uint32_t credits; /* of each unpaced input port: packets it may have in flight */
+    hb_lcore *lcore;
+    hb_stats_head *stats;
+    hb_device_stats *device_stats;
+    hb_device_ctl *device; /* NULL without GNFs */
+    _Atomic int draining; /* 1: input ports take nothing in; 2: everything is dropped as shutdown */
+    _Atomic int stop;     /* lcores leave */
+    bool running;
+};
+
+/* ---- forward.c: how a packet moves on, and how it ends
+ * ------------------------------------------- */
+
+/* Route n packets that leave node `from`, and deliver each to where its type goes next. */
+void hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n);
+/* Hand one packet to node `to`: its input here, or the ring to the lcore that serves it. */
+void hb_deliver(hb_lcore *lc, uint32_t to, uint32_t handle, hb_mbuf *m);
+/* End one packet, counted at `node` under `reason`. */
+void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle);
+/* As hb_drop, but the frame is not given back: a hung device may still write to it. */
+void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle);
+/* End one packet that a port sent, or that a drop has counted. Frees it at the end of the pass. */
+void hb_end(hb_lcore *lc, uint32_t handle, bool sent);
+void hb_free_dead(hb_lcore *lc);
+
+/* Latency of one packet at a node: a sample a burst is enough, every counter is exact. */
+static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t ticks)
+{
+    uint32_t bucket;
+    if (ticks < 16) {
+        bucket = (uint32_t)ticks;
+    } else {
+        uint32_t e = 63 - (uint32_t)__builtin_clzll(ticks);
+        bucket = 16 * (e - 3) + (uint32_t)(ticks >> (e - 4) & 15);
+    }
+    if (bucket >= HB_HIST_BUCKETS)
+        bucket = HB_HIST_BUCKETS - 1;
+    lc->latency[node * HB_HIST_BUCKETS + bucket]++;
+}
+
+/* ---- nodes: each takes what waits for it and returns how many packets it handled ----------------
+ */
+
+uint32_t hb_poll_input(hb_lcore *lc, uint32_t node);  /* node_port.c */
+uint32_t hb_poll_output(hb_lcore *lc, uint32_t node); /* node_port.c */
+uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);    /* node_nf.c */
+uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
+
+/* ---- nf_common.c: what CNFs and CPUSyncers do alike
+ * ---------------------------------------------- */
+
+/* Room for what the NF may add? If not, drops the packet as no_room. */
+bool hb_has_room(hb_lcore *lc, uint32_t node, uint32_t handle);
+/* Fill the arguments of n packets that the NF is about to run on. */
+void hb_prepare(hb_lcore *lc, uint32_t node, uint64_t *arg, uint32_t n);
+/* Apply an NF's answers to n packets that were at `node`: counts, finish(), and on to where each
+ * goes next. An answer from a device is believed only if it is possible; else drop{bad_result}. */
+void hb_finish(hb_lcore *lc, uint32_t node, const uint32_t *handles, const struct hb_done *done,
+               uint32_t n);
+/* Count n packets into or out of a node. */
+static inline void hb_count_out(hb_lcore *lc, uint32_t node, uint64_t packets, uint64_t bytes)
+{
+    lc->node_stats[node].out_packets += packets;
+    lc->node_stats[node].out_bytes += bytes;
+}
+
+/* ---- lcore.c ------------------------------------------------------------------------------------
+ */
+
+int hb_lcore_start(hb_lcore *lc);
+
+#endif

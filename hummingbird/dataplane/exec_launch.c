@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * exec_launch.c: plays the device's side of the queue with short kernels, for devices that cannot
+ * share memory with the host while a kernel runs: one launch runs every row published so far, up to
+ * two launches are in flight. Where memory is not shared at all, staging copies of just the bytes
+ * that the programs declare go with each launch, and are counted.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "clapi.h"
+#include "clock.h"
+#include "device.h"
+#include "stage.h"
+
+#define IN_FLIGHT 2
+#define SPIN_NS 50000u          /* poll this long for more work before sleeping */
+#define OVERDUE_NS 10000000000u /* a launch that takes longer hangs */
+
+/* One launch: the rows it runs, and its staging memory if there is any. */
+typedef struct {
+    struct hb_run *runs; /* in the control region, or in the stage */
+    uint32_t *w;         /* [runs] workgroup of each */
+    uint32_t *last;      /* [runs] GpuIndex of that workgroup once it is done */
+    uint32_t nb_runs;
+    cl_event event;
+    uint64_t start_ns;
+    hb_stage stage;
+} batch;
+
+typedef struct {
+    struct hb_device_ctl *d;
+    batch batch[IN_FLIGHT];
+    uint32_t first, count; /* batches in flight, oldest first */
+    uint32_t *launched;    /* [workgroups] rows already in some batch */
+} state;
+
+static void CL_CALLBACK ended(cl_event event, cl_int status, void *device)
+{
+    (void)event, (void)status;
+    hb_device_ring(device);
+}
+
+/* Put every published row that is in no batch yet into b. */
+static bool collect(state *s, batch *b)
+{
+    struct hb_device_ctl *d = s->d;
+    struct hb_control *c = d->control;
+    b->nb_runs = 0;
+    for (uint32_t w = 0; w < c->workgroups; w++) {
+        uint32_t published = hb_load_acquire(hb_control_word(c, c->cpu_off, w));
+        uint32_t rows = published - s->launched[w];
+        if (d->config.staged)
+            rows = hb_stage_limit(&b->stage, rows);
+        if (!rows)
+            continue;
+        struct hb_run run = {w * c->depth, s->launched[w], rows, c->depth - 1};
+        if (d->config.staged)
+            run = hb_stage_in(&b->stage, d, run);
+        b->runs[b->nb_runs] = run;
+        s->launched[w] += rows;
+        b->w[b->nb_runs] = w;
+        b->last[b->nb_runs++] = s->launched[w];
+    }
+    return b->nb_runs > 0;
+}
+
+static cl_int set_args(struct hb_device_ctl *d, batch *b, uint32_t index)
+{
+    const cl_icd_dispatch *cl = hb_cl(d->config.kernel);
+    cl_kernel k = d->config.kernel;
+    struct hb_control *c = d->control;
+    cl_uint lanes = c->lanes;
+    cl_ulong off[5] = {c->runs_off + (uint64_t)index * c->workgroups * sizeof(struct hb_run),
+                       c->rowdesc_off, c->work_off, c->arg_off, c->done_off};
+    cl_int err = CL_SUCCESS;
+    if (d->config.staged)
+        err = hb_stage_args(&b->stage, k, off);
+    err |= cl->clSetKernelArg(k, 4, sizeof lanes, &lanes);
+    for (cl_uint i = 0; i < 5; i++)
+        err |= cl->clSetKernelArg(k, 5 + i, sizeof off[i], &off[i]);
+    return err;
+}
+
+static bool enqueue(struct hb_device_ctl *d, batch *b, uint32_t index)
+{
+    cl_command_queue q = d->config.queue;
+    const cl_icd_dispatch *cl = hb_cl(q);
+    size_t local = d->config.lanes, global = b->nb_runs * local;
+    if (set_args(d, b, index) != CL_SUCCESS)
+        return false;
+    if (d->config.staged && !hb_stage_write(&b->stage, d))
+        return false;
+    cl_event *last = d->config.staged ? NULL : &b->event;
+    if (cl->clEnqueueNDRangeKernel(q, d->config.kernel, 1, NULL, &global, &local, 0, NULL, last) !=
+        CL_SUCCESS)
+        return false;
+    if (d->config.staged && !hb_stage_read(&b->stage, d, &b->event))
+        return false;
+    cl->clSetEventCallback(b->event, CL_COMPLETE, ended, d);
+    cl->clFlush(q);
+    b->start_ns = hb_monotonic_ns();
+    d->stats->launches++;
+    return true;
+}
+
+/* The launch is over and good: copy back, publish GpuIndex of each of its workgroups. */
+static void complete(struct hb_device_ctl *d, batch *b)
+{
+    struct hb_control *c = d->control;
+    if (d->config.staged)
+        hb_stage_out(&b->stage, d);
+    for (uint32_t i = 0; i < b->nb_runs; i++)
+        hb_store_release(hb_control_word(c, c->gpu_off, b->w[i]), b->last[i]);
+}
+
+/* Some launch failed. All that are in flight come to their end, then the syncers clean up. False:
+ * hangs. */
+static bool fail(state *s)
+{
+    struct hb_device_ctl *d = s->d;
+    for (; s->count; s->count--, s->first = (s->first + 1) % IN_FLIGHT) {
+        batch *b = &s->batch[s->first];
+        uint64_t until = hb_monotonic_ns() + OVERDUE_NS;
+        while (hb_cl_status(b->event) > CL_COMPLETE) {
+            if (hb_monotonic_ns() > until)
+                return false;
+            hb_device_sleep(d, false, 1000);
+        }
+        hb_cl(b->event)->clReleaseEvent(b->event);
+    }
+    hb_device_lose(d);
+    for (uint32_t w = 0; w < d->control->workgroups; w++)
+        s->launched[w] = hb_load_acquire(hb_control_word(d->control, d->control->gpu_off, w));
+    return true;
+}
+
+/* Start a launch if there are rows and room for one. */
+static bool start(state *s, bool *worked)
+{
+    if (s->count == IN_FLIGHT)
+        return true;
+    uint32_t index = (s->first + s->count) % IN_FLIGHT;
+    batch *b = &s->batch[index];
+    hb_stage_reset(&b->stage);
+    if (!collect(s, b))
+        return true;
+    *worked = true;
+    if (!enqueue(s->d, b, index))
+        return fail(s);
+    s->count++;
+    return true;
+}
+
+static bool finish(state *s, bool *worked)
+{
+    batch *b = &s->batch[s->first];
+    if (!s->count)
+        return true;
+    cl_int status = hb_cl_status(b->event);
+    if (status < 0)
+        return fail(s);
+    if (status != CL_COMPLETE)
+        return hb_monotonic_ns() - b->start_ns < OVERDUE_NS;
+    complete(s->d, b);
+    hb_cl(b->event)->clReleaseEvent(b->event);
+    s->first = (s->first + 1) % IN_FLIGHT;
+    s->count--;
+    *worked = true;
+    return true;
+}
+
+static void release(state *s)
+{
+    for (uint32_t i = 0; i < IN_FLIGHT; i++) {
+        batch *b = &s->batch[i];
+        hb_stage_free(&b->stage);
+        free(b->w);
+        free(b->last);
+        if (s->d->config.staged)
+            free(b->runs);
+    }
+    free(s->launched);
+}
+
+static bool prepare(state *s)
+{
+    struct hb_device_ctl *d = s->d;
+    struct hb_control *c = d->control;
+    s->launched = calloc(c->workgroups, sizeof *s->launched);
+    bool ok = s->launched != NULL;
+    for (uint32_t i = 0; i < IN_FLIGHT; i++) {
+        batch *b = &s->batch[i];
+        b->w = calloc(c->workgroups, sizeof *b->w);
+        b->last = calloc(c->workgroups, sizeof *b->last);
+        if (d->config.staged)
+            b->runs = calloc(c->workgroups, sizeof *b->runs);
+        else
+            b->runs = (struct hb_run *)hb_control_array(c, c->runs_off) + i * c->workgroups;
+        ok = ok && b->w && b->last && b->runs;
+        ok = ok && (!d->config.staged || hb_stage_init(&b->stage, d, b->runs));
+    }
+    return ok;
+}
+
+/* Wait for whichever comes first: a published row, or the end of a launch. */
+static void rest(state *s, uint64_t *quiet_since)
+{
+    uint64_t now = hb_monotonic_ns();
+    if (!*quiet_since)
+        *quiet_since = now;
+    if (now - *quiet_since < SPIN_NS)
+        hb_pause();
+    else if (s->count)
+        hb_device_sleep(s->d, false, 200); /* the callback rings; rows that come meanwhile wait */
+    else
+        hb_device_sleep(s->d, true, 1000000);
+}
+
+void hb_run_launch(struct hb_device_ctl *d)
+{
+    state s = {.d = d};
+    bool alive = prepare(&s);
+    uint64_t quiet_since = 0;
+    while (alive && (s.count || !atomic_load_explicit(&d->stop, memory_order_acquire))) {
+        bool worked = false;
+        alive = start(&s, &worked) && finish(&s, &worked);
+        if (worked)
+            quiet_since = 0;
+        else
+            rest(&s, &quiet_since);
+    }
+    if (alive)
+        release(&s);
+    else /* a launch may still use the staging memory: leave it */
+        atomic_store_explicit(&d->condition, HB_DEVICE_HUNG, memory_order_release);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* exec_persistent.c: keeps one persistent kernel running while there are rows (docs/protocol.md).
+ */
+#include "clapi.h"
+#include "clock.h"
+#include "device.h"
+
+#define CHECKIN_NS 5000000u     /* groups that have not checked in by then are not resident */
+#define OVERDUE_NS 10000000000u /* a launch this long past its lifetime hangs */
+
+typedef struct {
+    uint32_t id;       /* of the running launch */
+    uint32_t resident; /* groups that checked in at the last one; 0 before the first */
+    cl_event event;
+} launch;
+
+static struct hb_launch *launch_words(struct hb_device_ctl *d)
+{
+    return hb_control_array(d->control, d->control->launch_off);
+}
+
+static void set_exit(struct hb_device_ctl *d, uint32_t value)
+{
+    hb_store_release(hb_control_word(d->control, d->control->exit_off, 0), value);
+}
+
+static void CL_CALLBACK ended(cl_event event, cl_int status, void *device)
+{
+    (void)event, (void)status;
+    hb_device_ring(device);
+}
+
+static uint32_t checked_in(struct hb_device_ctl *d, uint32_t id, uint32_t groups)
+{
+    struct hb_control *c = d->control;
+    uint32_t n = 0;
+    for (uint32_t g = 0; g < groups; g++)
+        n += hb_load_acquire(hb_control_word(c, c->checkin_off, g)) == id;
+    return n;
+}
+
+/* Ranks 0, 1, ... to those that checked in; the others leave when they start. A group that checks
+ * in between the two looks gets no rank: each word is written once per launch. */
+static void give_ranks(struct hb_device_ctl *d, launch *l, uint32_t groups)
+{
+    struct hb_control *c = d->control;
+    uint32_t rank[HB_RANK_MASK], resident = 0;
+    for (uint32_t g = 0; g < groups; g++)
+        rank[g] = hb_load_acquire(hb_control_word(c, c->checkin_off, g)) == l->id ? resident++
+                                                                                  : HB_RANK_EXIT;
+    launch_words(d)->resident = resident;
+    for (uint32_t g = 0; g < groups; g++)
+        hb_store_release(hb_control_word(c, c->rank_off, g), l->id << HB_RANK_BITS | rank[g]);
+    l->resident = resident;
+    d->stats->resident = resident;
+}
+
+/* Wait until as many groups as last time are there, or those that are after CHECKIN_NS. False: the
+ * launch ended before any checked in. */
+static bool check_in(struct hb_device_ctl *d, launch *l, uint32_t groups)
+{
+    uint64_t first = 0;
+    uint32_t n;
+    while ((n = checked_in(d, l->id, groups)) < groups) {
+        uint64_t now = hb_monotonic_ns();
+        if (n && !first)
+            first = now;
+        if (n && (n == l->resident || now - first > CHECKIN_NS))
+            break;
+        if (!n && hb_cl_status(l->event) <= CL_COMPLETE)
+            return false;
+        hb_device_sleep(d, false, 50);
+    }
+    give_ranks(d, l, groups);
+    return true;
+}
+
+static bool enqueue(struct hb_device_ctl *d, launch *l, uint32_t groups)
+{
+    const cl_icd_dispatch *cl = hb_cl(d->config.queue);
+    size_t local = d->config.lanes, global = groups * local;
+    l->id = (l->id + 1) & (0xffffffffu >> HB_RANK_BITS);
+    if (!l->id)
+        l->id = 1;
+    struct hb_launch *w = launch_words(d);
+    w->id = l->id;
+    w->lifetime_us = d->config.lifetime_us;
+    w->idle_us = d->config.idle_us;
+    set_exit(d, 0);
+    cl_int err = cl->clEnqueueNDRangeKernel(d->config.queue, d->config.kernel, 1, NULL, &global,
+                                            &local, 0, NULL, &l->event);
+    if (err != CL_SUCCESS)
+        return false;
+    cl->clSetEventCallback(l->event, CL_COMPLETE, ended, d);
+    cl->clFlush(d->config.queue);
+    d->stats->launches++;
+    return true;
+}
+
+/* Until the kernel has ended. False: it hangs. */
+static bool await_end(struct hb_device_ctl *d, launch *l)
+{
+    uint64_t overdue = hb_monotonic_ns() + d->config.lifetime_us * 1000ull + OVERDUE_NS;
+    while (hb_cl_status(l->event) > CL_COMPLETE) {
+        if (atomic_load_explicit(&d->stop, memory_order_acquire))
+            set_exit(d, 1);
+        if (hb_monotonic_ns() > overdue)
+            return false;
+        hb_device_sleep(d, false, 20000);
+    }
+    return true;
+}
+
+/* One launch, from enqueue to end. False if the device hangs. */
+static bool run_once(struct hb_device_ctl *d, launch *l)
+{
+    uint32_t groups = l->resident ? l->resident : d->config.groups;
+    if (!enqueue(d, l, groups)) {
+        hb_device_lose(d);
+        return true;
+    }
+    bool over = !check_in(d, l, groups) || await_end(d, l);
+    bool failed = over && hb_cl_status(l->event) < 0;
+    if (over)
+        hb_cl(l->event)->clReleaseEvent(l->event);
+    if (failed)
+        hb_device_lose(d);
+    return over;
+}
+
+void hb_run_persistent(struct hb_device_ctl *d)
+{
+    launch l = {0};
+    while (!atomic_load_explicit(&d->stop, memory_order_acquire)) {
+        if (!hb_device_pending(d)) {
+            hb_device_sleep(d, true, 1000000);
+        } else if (!run_once(d, &l)) {
+            atomic_store_explicit(&d->condition, HB_DEVICE_HUNG, memory_order_release);
+            return;
+        }
+    }
+}

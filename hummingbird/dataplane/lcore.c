@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* lcore.c: one pinned thread that polls its nodes in turn, and rests only when nothing is in
+ * flight. */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "dataplane.h"
+
+#define SPIN_PASSES 64      /* empty passes before the CPU is offered to others */
+#define SLEEP_NS 50000      /* first sleep of an idle lcore; doubles ... */
+#define SLEEP_MAX_NS 800000 /* ... up to this, so that a device's tick never stops for long */
+
+/* Packets from other lcores go to the inputs of their nodes. */
+static uint32_t drain_rings(hb_lcore *lc)
+{
+    uint64_t e[HB_BURST];
+    uint32_t total = 0;
+    for (uint32_t l = 0; l < lc->dp->config.lcores; l++) {
+        if (!lc->from[l])
+            continue;
+        uint32_t n = hb_ring_take(lc->from[l], e, HB_BURST);
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t node = (uint32_t)(e[i] >> 32);
+            if (!hb_fifo_put(&lc->input[node], (uint32_t)e[i]))
+                hb_drop(lc, node, HB_REASON_node_full, (uint32_t)e[i]);
+        }
+        total += n;
+    }
+    return total;
+}
+
+static uint32_t poll_node(hb_lcore *lc, uint32_t node)
+{
+    switch (lc->dp->node[node].kind) {
+    case HB_NODE_INPUT:
+        return hb_poll_input(lc, node);
+    case HB_NODE_OUTPUT:
+        return hb_poll_output(lc, node);
+    case HB_NODE_CNF:
+        return hb_poll_cnf(lc, node);
+    case HB_NODE_GNF:
+        break; /* served by the lcore's CPUSyncer, all together */
+    }
+    return 0;
+}
+
+/* A drain that ran out of time: whatever waits here ends now. */
+static uint32_t drop_all(hb_lcore *lc)
+{
+    uint32_t handles[HB_BURST], n, total = 0;
+    for (uint32_t i = 0; i < lc->dp->nodes; i++) {
+        if (!lc->input[i].slot)
+            continue;
+        while ((n = hb_fifo_take(&lc->input[i], handles, HB_BURST))) {
+            for (uint32_t k = 0; k < n; k++)
+                hb_drop(lc, i, HB_REASON_shutdown, handles[k]);
+            total += n;
+        }
+    }
+    return total;
+}
+
+static void flush(hb_lcore *lc)
+{
+    for (uint32_t l = 0; l < lc->dp->config.lcores; l++)
+        if (lc->to[l])
+            hb_ring_flush(lc->to[l]);
+    if (lc->deads)
+        hb_free_dead(lc);
+}
+
+static uint32_t pass(hb_lcore *lc)
+{
+    lc->pass_tick = hb_now();
+    uint32_t work = drain_rings(lc);
+    if (atomic_load_explicit(&lc->dp->draining, memory_order_relaxed) > 1)
+        work += drop_all(lc);
+    for (uint32_t i = 0; i < lc->nodes; i++)
+        work += poll_node(lc, lc->node[i]);
+    if (lc->syncer)
+        work += hb_poll_syncer(lc);
+    flush(lc);
+    lc->stats->passes++;
+    /* release: policies this pass looked at are done with (hb_publish_policy) */
+    atomic_store_explicit(&lc->passes, lc->stats->passes, memory_order_release);
+    return work;
+}
+
+/* Nothing to do: spin, then yield; sleep only when no packet is in flight anywhere. */
+static void rest(hb_lcore *lc, uint32_t idle)
+{
+    lc->stats->idle_passes++;
+    if (idle < SPIN_PASSES) {
+        hb_pause();
+        return;
+    }
+    if (hb_in_flight(lc->dp) > 0) {
+        sched_yield(); /* lcores may share a CPU with each other or with the OpenCL device */
+        return;
+    }
+    uint32_t doublings = (idle - SPIN_PASSES) / 8;
+    long ns = doublings > 3 ? SLEEP_MAX_NS : SLEEP_NS << doublings;
+    struct timespec t = {0, ns};
+    lc->stats->sleeps++;
+    nanosleep(&t, NULL);
+}
+
+static void settle(hb_lcore *lc)
+{
+    char name[16];
+    snprintf(name, sizeof name, "hb-lcore%u", lc->id);
+    pthread_setname_np(pthread_self(), name);
+    prctl(PR_SET_TIMERSLACK, 1000L); /* ns; the default would round short sleeps up to 50 us */
+    if (lc->cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((unsigned)lc->cpu, &set);
+        pthread_setaffinity_np(pthread_self(), sizeof set,
+                               &set); /* best effort: still correct unpinned */
+    }
+}
+
+static void *lcore_main(void *arg)
+{
+    hb_lcore *lc = arg;
+    uint32_t idle = 0;
+    settle(lc);
+    while (!atomic_load_explicit(&lc->dp->stop, memory_order_relaxed)) {
+        if (pass(lc))
+            idle = 0;
+        else
+            rest(lc, ++idle);
+    }
+    for (uint32_t i = 0; i < lc->dp->nodes; i++) {
+        hb_release(&lc->cache, lc->spare[i], lc->spares[i]);
+        lc->spares[i] = 0;
+        hb_port *port = lc->dp->node[i].port;
+        if (port && port->ops->flush && lc->dp->node[i].lcore[0] == lc->id)
+            port->ops->flush(port);
+    }
+    return NULL;
+}
+
+int hb_lcore_start(hb_lcore *lc)
+{
+    return pthread_create(&lc->thread, NULL, lcore_main, lc) ? -1 : 0;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* nf_common.c: what happens to a packet around an NF, whether a CPU or a device ran it. */
+#include "dataplane.h"
+
+bool hb_has_room(hb_lcore *lc, uint32_t node, uint32_t handle)
+{
+    const hb_arena *a = &lc->dp->arena;
+    const hb_nf *nf = &lc->dp->node[node].nf;
+    const hb_mbuf *m = hb_header(a, handle);
+    if (m->data_off >= HB_FRAME_RESERVED + nf->head &&
+        (uint32_t)m->data_off + m->data_len + nf->tail <= a->frame_size)
+        return true;
+    hb_drop(lc, node, HB_REASON_no_room, handle);
+    return false;
+}
+
+/* Can this answer be true at all? */
+static bool possible(const hb_dataplane *dp, const struct hb_done *d)
+{
+    if (d->offset < HB_FRAME_RESERVED || !d->length ||
+        (uint32_t)d->offset + d->length > dp->config.frame_size || d->stopped)
+        return false; /* every program of this version has one NF, number 0 */
+    switch (d->verdict) {
+    case HB_VERDICT_PASS:
+        return true;
+    case HB_VERDICT_DROP:
+        return d->value > HB_REASON_none && d->value < HB_REASONS;
+    case HB_VERDICT_RETYPE:
+        return d->value < dp->config.types;
+    default:
+        return false;
+    }
+}
+
+/* The NF changed the packet's extent: L2 stays in front, so L3 does too; find L4 again. */
+static void refresh_offsets(const hb_arena *a, hb_mbuf *m)
+{
+    const uint8_t *l3 = hb_data(a, m) + m->l3;
+    m->l4 = HB_NO_LAYER;
+    if (m->l3 == HB_NO_LAYER || m->l3 + 20u > m->data_len || l3[0] >> 4 != 4)
+        return;
+    m->l4 = (uint8_t)(m->l3 + (l3[0] & 15) * 4);
+    m->protocol = l3[9];
+}
+
+static void retype(hb_lcore *lc, uint32_t node, hb_mbuf *m, uint16_t type)
+{
+    hb_dataplane *dp = lc->dp;
+    lc->node_stats[node].retyped++;
+    m->type = type;
+    if (dp->node[node].nf.sticky && m->flow != HB_NO_FLOW)
+        hb_flow_retype(&dp->lcore[m->owner].flows, m, type);
+}
+
+void hb_prepare(hb_lcore *lc, uint32_t node, uint64_t *arg, uint32_t n)
+{
+    const hb_nf_seat *seat = &lc->seat[node];
+    if (seat->hooks->prepare)
+        seat->hooks->prepare(seat->state, &seat->table, arg, n);
+}
+
+/* Apply a possible answer to its packet. True if the packet lives on. */
+static bool apply(hb_lcore *lc, uint32_t node, uint32_t handle, const struct hb_done *d)
+{
+    hb_mbuf *m = hb_header(&lc->dp->arena, handle);
+    if (d->verdict == HB_VERDICT_DROP) {
+        hb_drop(lc, node, d->value, handle);
+        return false;
+    }
+    if (d->offset != m->data_off || d->length != m->data_len) {
+        m->data_off = d->offset;
+        m->data_len = d->length;
+        refresh_offsets(&lc->dp->arena, m);
+    }
+    if (d->verdict == HB_VERDICT_RETYPE)
+        retype(lc, node, m, d->value);
+    return true;
+}
+
+void hb_finish(hb_lcore *lc, uint32_t node, const uint32_t *handles, const struct hb_done *done,
+               uint32_t n)
+{
+    const hb_nf_seat *seat = &lc->seat[node];
+    uint32_t alive[HB_BURST], kept = 0, results = 0;
+    uint64_t result[HB_BURST], bytes = 0;
+    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->hop_tick);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!possible(lc->dp, &done[i])) {
+            hb_drop(lc, node, HB_REASON_bad_result, handles[i]);
+            continue;
+        }
+        result[results++] = done[i].result;
+        if (!apply(lc, node, handles[i], &done[i]))
+            continue;
+        bytes += hb_header(&lc->dp->arena, handles[i])->data_len;
+        alive[kept++] = handles[i];
+    }
+    if (seat->hooks->finish)
+        seat->hooks->finish(seat->state, result, results, seat->hits, lc->dp->node[node].nf.rules);
+    lc->node_stats[node].bursts++;
+    hb_count_out(lc, node, kept, bytes);
+    hb_forward(lc, node, alive, kept);
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* node_syncer.c: one poll pass of a CPUSyncer: reap, fill, publish (docs/protocol.md). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "syncer.h"
+
+#define TICK_US                                                                                    \
+    50 /* the tick word moves in steps of this: its line stays in the device's cache between */
+
+static uint32_t slot_row(const hb_device_ctl *d, const hb_workgroup *g, uint32_t index)
+{
+    return g->w * d->config.depth + (index & (d->config.depth - 1));
+}
+
+static uint32_t *shadow(const hb_device_ctl *d, const hb_workgroup *g, uint32_t index)
+{
+    return g->shadow + (size_t)(index & (d->config.depth - 1)) * d->config.lanes;
+}
+
+/* ---- reap -------------------------------------------------------------------------------------
+ */
+
+/* The next row of g is finished: its packets come from the shadow, what the device wrote is
+ * checked. */
+static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    uint32_t n = g->shadow_count[g->reaped & (d->config.depth - 1)];
+    const uint32_t *handles = shadow(d, g, g->reaped);
+    const struct hb_done *done =
+        (struct hb_done *)hb_control_array(d->control, d->control->done_off) +
+        (size_t)slot_row(d, g, g->reaped) * d->config.lanes;
+    for (uint32_t i = 0; i < n; i += HB_BURST)
+        hb_finish(lc, f->node, handles + i, done + i, n - i < HB_BURST ? n - i : HB_BURST);
+    g->reaped++;
+    f->rows--;
+    f->order_head++;
+    if (g->reaped == g->published)
+        g->idle_since = lc->pass_tick;
+    return n;
+}
+
+/* Rows come back in the order they were published, whichever workgroup had them: the order of
+ * packets through an NF is kept. */
+static uint32_t reap(hb_lcore *lc, hb_gnf *f)
+{
+    uint32_t total = 0;
+    while (f->rows) {
+        hb_workgroup *g = &f->group[f->order[f->order_head & f->order_mask]];
+        /* acquire: the row's done slots and packet bytes before we look at them */
+        uint32_t finished = hb_load_acquire(g->gpu_word) - g->reaped;
+        if (!finished || finished > g->published - g->reaped)
+            break; /* nothing yet, or an index that cannot be: the executor will find out why */
+        total += reap_row(lc, f, g);
+    }
+    return total;
+}
+
+/* ---- publish ----------------------------------------------------------------------------------
+ */
+
+static void publish(hb_lcore *lc, hb_gnf *f)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    struct hb_control *c = d->control;
+    hb_workgroup *g = f->open;
+    const hb_nf *nf = &lc->dp->node[f->node].nf;
+    uint32_t row = slot_row(d, g, g->published), n = f->open_count;
+    hb_prepare(lc, f->node,
+               (uint64_t *)hb_control_array(c, c->arg_off) + (size_t)row * d->config.lanes, n);
+    ((struct hb_rowdesc *)hb_control_array(c, c->rowdesc_off))[row] =
+        (struct hb_rowdesc){.program = f->program,
+                            .count = (uint16_t)n,
+                            .head = (uint16_t)nf->head,
+                            .tail = (uint16_t)nf->tail,
+                            .generation = 1,
+                            .tick = lc->pass_tick};
+    g->shadow_count[g->published & (d->config.depth - 1)] = (uint16_t)n;
+    f->order[f->order_tail++ & f->order_mask] = (uint32_t)(g - f->group);
+    f->rows++;
+    f->open = NULL;
+    f->open_count = 0;
+    lc->stats->rows++;
+    lc->stats->row_packets += n;
+    /* release: work, arg, row descriptor and packet bytes before the index that shows them */
+    hb_store_release(g->cpu_word, ++g->published);
+}
+
+/* The workgroup with the shortest queue; of equals the one that ran dry last, its caches are
+ * warmest. */
+static hb_workgroup *pick(const hb_device_ctl *d, hb_gnf *f)
+{
+    hb_workgroup *best = NULL;
+    for (uint32_t i = 0; i < f->groups; i++) {
+        hb_workgroup *g = &f->group[i];
+        uint32_t pending = g->published - g->reaped;
+        uint32_t least = best ? best->published - best->reaped : d->config.depth;
+        if (pending < least || (best && pending == least && g->idle_since > best->idle_since))
+            best = g;
+    }
+    return best;
+}
+
+static void fill_lane(hb_lcore *lc, hb_gnf *f, uint32_t handle)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    hb_workgroup *g = f->open;
+    const hb_mbuf *m = hb_header(&lc->dp->arena, handle);
+    size_t slot = (size_t)slot_row(d, g, g->published) * d->config.lanes + f->open_count;
+    ((struct hb_work *)hb_control_array(d->control, d->control->work_off))[slot] =
+        (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
+    shadow(d, g, g->published)[f->open_count++] = handle;
+}
+
+/* Move waiting packets into rows; full rows are published at once. */
+static uint32_t fill(hb_lcore *lc, hb_gnf *f)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    hb_fifo *input = &lc->input[f->node];
+    uint32_t handle, total = 0;
+    while (hb_fifo_count(input)) {
+        if (!f->open && !(f->open = pick(d, f))) {
+            lc->stats->starved++;
+            break;
+        }
+        hb_fifo_take(input, &handle, 1);
+        total++;
+        if (!hb_has_room(lc, f->node, handle))
+            continue;
+        fill_lane(lc, f, handle);
+        if (f->open_count == d->config.lanes)
+            publish(lc, f);
+    }
+    return total;
+}
+
+/* ---- when a device fails ----------------------------------------------------------------------
+ */
+
+/* The launch is over: finished rows count, the others are lost. Each row ran at most once. */
+static void drop_rows(hb_lcore *lc, hb_gnf *f, bool quarantine)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    while (f->rows) {
+        hb_workgroup *g = &f->group[f->order[f->order_head++ & f->order_mask]];
+        uint32_t n = g->shadow_count[g->reaped & (d->config.depth - 1)];
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t handle = shadow(d, g, g->reaped)[i];
+            if (quarantine)
+                hb_quarantine(lc, f->node, handle);
+            else
+                hb_drop(lc, f->node, HB_REASON_device_lost, handle);
+        }
+        g->reaped++;
+        f->rows--;
+        /* nothing runs on the device: the host may set GpuIndex, as at the first start */
+        if (!quarantine)
+            hb_store_release(g->gpu_word, g->reaped);
+    }
+}
+
+static void clean_up(hb_lcore *lc, bool quarantine)
+{
+    hb_syncer *s = lc->syncer;
+    for (uint32_t i = 0; i < s->gnfs; i++) {
+        reap(lc, &s->gnf[i]);
+        /* with several workgroups a finished row may stand behind an unfinished one: it is lost too
+         */
+        drop_rows(lc, &s->gnf[i], quarantine);
+    }
+}
+
+/* The device is given up: what waits for it ends. */
+static uint32_t drop_waiting(hb_lcore *lc)
+{
+    hb_syncer *s = lc->syncer;
+    uint32_t handle, total = 0;
+    for (uint32_t i = 0; i < s->gnfs; i++) {
+        hb_gnf *f = &s->gnf[i];
+        for (; f->open && f->open_count; total++)
+            hb_drop(lc, f->node, HB_REASON_device_lost,
+                    shadow(s->device, f->open, f->open->published)[--f->open_count]);
+        f->open = NULL;
+        for (; hb_fifo_take(&lc->input[f->node], &handle, 1); total++)
+            hb_drop(lc, f->node, HB_REASON_device_lost, handle);
+    }
+    return total;
+}
+
+/* True while the device must be left alone. */
+static bool in_trouble(hb_lcore *lc, uint32_t *total)
+{
+    hb_syncer *s = lc->syncer;
+    /* acquire: pairs with hb_device_lose() */
+    uint32_t condition = atomic_load_explicit(&s->device->condition, memory_order_acquire);
+    if (condition == HB_DEVICE_HEALTHY)
+        return false;
+    if (condition == HB_DEVICE_HUNG) {
+        clean_up(lc, true);
+        *total = drop_waiting(lc);
+        return true;
+    }
+    uint32_t losses = atomic_load_explicit(&s->device->losses, memory_order_relaxed);
+    if (losses != s->losses) {
+        s->losses = losses;
+        clean_up(lc, false);
+        atomic_fetch_add_explicit(&s->device->acks, 1, memory_order_release);
+        hb_device_ring(s->device);
+    }
+    return true;
+}
+
+/* ---- the node ---------------------------------------------------------------------------------
+ */
+
+static void write_tick(hb_lcore *lc)
+{
+    hb_syncer *s = lc->syncer;
+    uint32_t us = (uint32_t)(uint64_t)((double)lc->pass_tick / s->ticks_per_us);
+    if (us - s->tick < TICK_US)
+        return;
+    s->tick = us;
+    struct hb_control *c = s->device->control;
+    hb_store_release(hb_control_word(c, c->tick_off, 0), us);
+}
+
+uint32_t hb_poll_syncer(hb_lcore *lc)
+{
+    hb_syncer *s = lc->syncer;
+    uint32_t total = 0;
+    uint64_t rows = lc->stats->rows;
+    if (s->writes_tick)
+        write_tick(lc);
+    if (in_trouble(lc, &total))
+        return total;
+    for (uint32_t i = 0; i < s->gnfs; i++)
+        total += reap(lc, &s->gnf[i]);
+    for (uint32_t i = 0; i < s->gnfs; i++) {
+        hb_gnf *f = &s->gnf[i];
+        total += fill(lc, f);
+        /* The publishing rule: a row goes when it is full, or when the NF would run dry. Batches
+         * so grow under load and shrink when idle, with no knob and no timer. */
+        if (f->open_count && f->rows < 2)
+            publish(lc, f);
+    }
+    if (lc->stats->rows != rows)
+        hb_device_wake(s->device);
+    return total;
+}
+
+/* ---- set-up -----------------------------------------------------------------------------------
+ */
+
+static int gnf_init(hb_gnf *f, hb_device_ctl *d, const hb_node *node, uint32_t number,
+                    uint32_t *first_w)
+{
+    uint32_t depth = d->config.depth, entries = 1;
+    f->node = number;
+    f->program = node->nf.instance;
+    f->groups = node->workgroups;
+    while (entries < f->groups * depth)
+        entries *= 2;
+    f->order_mask = entries - 1;
+    f->order = calloc(entries, sizeof *f->order);
+    f->group = calloc(f->groups, sizeof *f->group);
+    if (!f->order || !f->group)
+        return -1;
+    for (uint32_t i = 0; i < f->groups; i++) {
+        hb_workgroup *g = &f->group[i];
+        g->w = (*first_w)++;
+        g->cpu_word = hb_control_word(d->control, d->control->cpu_off, g->w);
+        g->gpu_word = hb_control_word(d->control, d->control->gpu_off, g->w);
+        g->shadow = calloc((size_t)depth * d->config.lanes, sizeof *g->shadow);
+        g->shadow_count = calloc(depth, sizeof *g->shadow_count);
+        if (!g->shadow || !g->shadow_count)
+            return -1;
+    }
+    return 0;
+}
+
+static bool serves(const hb_node *node, uint32_t lcore)
+{
+    for (uint32_t i = 0; i < node->lcores; i++)
+        if (node->lcore[i] == lcore)
+            return node->kind == HB_NODE_GNF;
+    return false;
+}
+
+hb_syncer *hb_syncer_new(hb_lcore *lc, hb_device_ctl *device, uint32_t *first_w, bool writes_tick)
+{
+    hb_syncer *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->device = device;
+    s->writes_tick = writes_tick;
+    s->ticks_per_us = hb_tick_rate() / 1e6;
+    for (uint32_t i = 0; i < lc->dp->nodes; i++) {
+        const hb_node *node = &lc->dp->node[i];
+        if (serves(node, lc->id) && gnf_init(&s->gnf[s->gnfs++], device, node, i, first_w)) {
+            hb_syncer_free(s);
+            return NULL;
+        }
+    }
+    return s;
+}
+
+void hb_syncer_free(hb_syncer *s)
+{
+    for (uint32_t i = 0; s && i < s->gnfs; i++) {
+        for (uint32_t k = 0; s->gnf[i].group && k < s->gnf[i].groups; k++) {
+            free(s->gnf[i].group[k].shadow);
+            free(s->gnf[i].group[k].shadow_count);
+        }
+        free(s->gnf[i].group);
+        free(s->gnf[i].order);
+    }
+    free(s);
+}

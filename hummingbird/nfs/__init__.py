@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Network functions: one module per NF turns parameters into a table; the packet function is in
+``cl_kernels/nf/<name>.cl``. An NF knows neither its neighbours nor which device runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+
+class Reads(IntEnum):
+    """What the packet function looks at (HB_READS_* of api.h)."""
+
+    HEADER = 0
+    PACKET = 1
+
+
+class Writes(IntEnum):
+    """What it changes (HB_WRITES_* of api.h)."""
+
+    NOTHING = 0
+    HEADER = 1
+    PACKET = 2
+
+
+class Affinity(IntEnum):
+    """Which packets must meet on one lcore: none; or all of the NF's (one key: IPsec's SA)."""
+
+    NONE = 0
+    KEY = 1
+
+
+class NfParams(BaseModel):
+    """Base of every NF's parameters in the topology; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a build may look at besides its parameters."""
+
+    name: str
+    """Name of the NF instance, for error messages."""
+    base: Path
+    """Directory that relative paths in the topology start from."""
+    types: Mapping[str, int]
+    """Packet type numbers by name."""
+
+
+@dataclass(frozen=True)
+class NfTable:
+    """What a build returns."""
+
+    data: npt.NDArray[np.uint8]
+    """The table, as the packet function's accessors see it (host byte order)."""
+    rules: list[str] = field(default_factory=list)
+    """Names of the counters that the NF's finish() keeps, such as intrusion rules."""
+
+
+@dataclass(frozen=True)
+class Nf:
+    """One kind of NF and what it declares about itself (design section 7)."""
+
+    name: str
+    kind: int
+    """Number in HB_NF_KINDS of hummingbird.h."""
+    params: type[NfParams]
+    build: Callable[[Any, BuildContext], NfTable]
+    content_types: Callable[[Any], list[str]] = lambda params: []
+    """Packet types that the NF itself gives to packets."""
+    reads: Reads = Reads.HEADER
+    writes: Writes = Writes.NOTHING
+    head: int = 0
+    """Bytes it may add in front of a packet."""
+    tail: int = 0
+    """Bytes it may add behind."""
+    affinity: Affinity = Affinity.NONE
+
+
+NAMES = ("forward", "router", "nids", "ipsec")
+
+
+def load(name: str) -> Nf:
+    """The NF called ``name`` in a topology's ``type:``; KeyError if there is none."""
+    if name not in NAMES:
+        raise KeyError(name)
+    nf = import_module(f"hummingbird.nfs.{name}").NF
+    assert isinstance(nf, Nf)
+    return nf

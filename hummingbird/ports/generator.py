@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""generator: makes packets of so many flows, sizes and protocols, the same ones for the same seed.
+
+    gen0: {driver: generator, packets: 1M, size: {64: 7, 594: 4, 1514: 1}, flows: 1000, rate: 100k}
+
+``packets`` is how many in all (0: for ever). ``size`` is frame bytes without the FCS, one size or
+several with their weights. Without ``rate`` (packets per second) it makes as many as the chain takes.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from hummingbird.ports import Count, Port, PortParams, Rate, Whole
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
+
+FrameSize = Annotated[int, Field(strict=True, ge=60, le=1514)]
+Weight = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+def _as_mix(value: Any) -> Any:
+    return {value: 1} if isinstance(value, int) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class GeneratorParams(PortParams):
+    """What to make; every field has a default."""
+
+    packets: Count = 0
+    """To make in all; 0: for ever."""
+    size: Annotated[
+        dict[FrameSize, Weight], BeforeValidator(_as_mix), Field(min_length=1, max_length=8)
+    ] = {64: 1}
+    """Weights by frame bytes, without FCS."""
+    flows: Annotated[Whole, Field(ge=1, le=65536)] = 1
+    """Distinct 5-tuples, taken in turn."""
+    rate: Rate | None = None
+    """Packets per second; None: as many as the chain takes."""
+    protocols: Annotated[
+        tuple[Literal["tcp", "udp", "icmp"], ...],
+        BeforeValidator(_as_list),
+        Field(min_length=1, max_length=4),
+    ] = ("udp",)
+    """Flow i takes entry i modulo their number."""
+    src: IPv4Address = IPv4Address("198.18.0.1")
+    """Of flow 0; the low 16 bits vary with the flow."""
+    dst: IPv4Address = IPv4Address("198.19.0.1")
+    dst_port: Annotated[Whole, Field(ge=0, le=65535)] = 9
+    seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] = 1
+    """Of the size mix and the payload."""
+
+    @property
+    def ingress(self) -> bool:
+        return True
+
+    @property
+    def protocol_numbers(self) -> tuple[int, ...]:
+        """IP protocol numbers of ``protocols``."""
+        return tuple(PROTOCOLS[name] for name in self.protocols)
+
+    def __str__(self) -> str:
+        many = f"{self.packets:,} packets" if self.packets else "packets for ever"
+        return f"makes {many} of {'/'.join(map(str, self.size))} bytes"
+
+
+PORT = Port(name="generator", params=GeneratorParams)

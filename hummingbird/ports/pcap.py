@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""pcap: a capture file that packets come from or go to.
+
+    in0:  {driver: pcap, read: $in, loop: 10, pace: original}
+    out0: {driver: pcap, write: $out}
+
+``loop`` is how often the capture is played (0: for ever). ``pace`` is ``fast`` (as fast as the chain
+takes it, nothing is lost) or ``original`` (with the capture's own gaps); ``rate`` asks for packets
+per second instead. Only a file that is read has a pace.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from hummingbird.ports import Count, InputFile, OutputFile, Port, PortParams, Rate, mistake
+
+
+class PcapParams(PortParams):
+    """Exactly one of ``read`` and ``write``."""
+
+    read: InputFile | None = None
+    write: OutputFile | None = None
+    loop: Count = 1
+    """Times the capture is played; 0: for ever."""
+    pace: Literal["fast", "original"] = "fast"
+    rate: Rate | None = None
+    """Packets per second."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.read is None) == (self.write is None):
+            raise mistake("a pcap port has either read or write", "write one: 'read: FILE'")
+        timing = self.model_fields_set & {"loop", "pace", "rate"}
+        if self.write is not None and timing:
+            raise mistake(f"a written capture has no {min(timing)}", f"remove '{min(timing)}'")
+        if self.rate is not None and "pace" in self.model_fields_set:
+            raise mistake("pace and rate contradict each other", "remove one of the two")
+        return self
+
+    @property
+    def ingress(self) -> bool:
+        return self.read is not None
+
+    @property
+    def egress(self) -> bool:
+        return self.write is not None
+
+    def reads(self) -> list[Path]:
+        return [] if self.read is None else [self.read]
+
+    def writes(self) -> list[Path]:
+        return [] if self.write is None else [self.write]
+
+    def __str__(self) -> str:
+        return f"reads {self.read}" if self.read else f"writes {self.write}"
+
+
+PORT = Port(name="pcap", params=PcapParams)
