@@ -3,7 +3,7 @@
 # (tools/bootstrap: Debian packages, .venv); PYTHON=/path/to/python3.12 picks another interpreter.
 
 PY := .venv/bin/python
-# What the compiled data plane is made of. The list itself is kept, so that a removed file counts too.
+# What the compiled data plane is made of. The list is kept, so that a removed file counts too.
 NATIVE := $(sort $(wildcard hummingbird/dataplane/*.[ch] cl_kernels/*.h cl_kernels/*.cl \
                             cl_kernels/nf/*.h cl_kernels/nf/*.cl))
 LIST := build/native.list
@@ -41,8 +41,9 @@ ready:
 
 $(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.toml | ready
 	@echo "compiling the data plane"
+	@touch $@.begun
 	@$(PY) setup.py -q build_ext --inplace --force
-	@touch $@
+	@mv $@.begun $@
 
 $(LIST): FORCE
 	@mkdir -p build

@@ -387,6 +387,9 @@ static inline hb_u32 hb_ip_end(const hb_packet *p)
     hb_u32 version = hb_ip_version(p);
     hb_u32 header = version == 4 ? (hb_get8(p, p->l3) & 15) * 4 : 40;
     hb_u32 total = version == 4 ? hb_get16(p, p->l3 + 2) : 40 + hb_get16(p, p->l3 + 4);
+    /* IPv6 writes a length of 0 for more than 16 bits hold, unless no next header follows. */
+    if (version == 6 && total == 40 && hb_get8(p, p->l3 + 6) != 59)
+        total = p->length - p->l3;
     if (!version || header < 20 || total < header || total > p->length - p->l3)
         return 0;
     return p->l3 + total;

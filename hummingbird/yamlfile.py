@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """YAML that remembers where everything stood, so that every error can name its line.
 
-Scalars are read by the rules of YAML 1.2: only ``true`` and ``false`` are booleans (not ``no``), and
-a MAC address such as ``10:20:30:40:50:51`` is text (not a number to the base of 60). Duplicate keys,
-aliases, tags and several documents in one file are refused.
+Scalars are read by the rules of YAML 1.2: only ``true`` and ``false`` are booleans (not ``no``),
+and a MAC address such as ``10:20:30:40:50:51`` is text (not a number to the base of 60). Duplicate
+keys, aliases, tags and several documents in one file are refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -125,7 +125,7 @@ def fields_of(model: type[BaseModel], place: Iterable[Key]) -> list[str]:
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
@@ -141,7 +141,7 @@ def load(path: Path) -> YamlFile:
 
 
 def parse(data: bytes, path: Path) -> YamlFile:
-    """Parse the bytes of a file whose name is `path`; UserError for whatever is not one document."""
+    """Parse the bytes of the file `path`; UserError for whatever is not one document."""
     node = _compose(decode(data, path), path)
     lines: dict[Location, int] = {(): 1}
     return YamlFile(path, None if node is None else _Builder(path, lines).value(node, ()), lines)
@@ -150,11 +150,11 @@ def parse(data: bytes, path: Path) -> YamlFile:
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the scalars of YAML 1.2, without aliases, with bounded nesting."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012, PyYAML's way to say it
+    yaml_implicit_resolvers: dict[str, Any] = {}
     depth = 0
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             raise ComposerError(None, None, "aliases (*name) are not offered", mark)
         if self.depth == MAX_DEPTH:
@@ -181,7 +181,7 @@ def _compose(text: str, path: Path) -> Node | None:
     try:
         loader = _Loader(text)
     except ReaderError as error:
-        what = f"the character {ascii(chr(error.character))} cannot stand in YAML"
+        what = f"the character {chr(error.character)!a} cannot stand in YAML"
         line = text.count("\n", 0, error.position) + 1
         raise UserError(what, path=path, line=line, fix="remove it") from None
     try:
@@ -267,7 +267,8 @@ class _Builder:
             raise self._tag_error(node, place)
 
     def _tag_error(self, node: Node, place: Location) -> UserError:
-        return self._error(f"the tag {quoted(node.tag)} cannot stand here", node, place, "remove it")
+        what = f"the tag {quoted(node.tag)} cannot stand here"
+        return self._error(what, node, place, "remove it")
 
     def _error(self, what: str, node: Node, place: Location, fix: str) -> UserError:
         line = node.start_mark.line + 1

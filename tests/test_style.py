@@ -20,8 +20,9 @@ SOURCES = [
     *C_CODE,
     *(
         path.relative_to(ROOT)
-        for top in ["hummingbird", "tests", "bench"]
-        for path in sorted((ROOT / top).rglob("*.py"))
+        for top in ["hummingbird", "tests", "bench", "tools"]
+        for path in sorted((ROOT / top).rglob("*.*"))
+        if path.suffix in {".py", ".pml", ".sh"}
     ),
     *map(Path, ["setup.py", "pyproject.toml", "Makefile", ".ci/run", "tools/bootstrap"]),
 ]

@@ -34,7 +34,7 @@ typedef struct {
 } hb_aes_block;
 
 #define HB_ROL(x, n) ((x) << (n) | (x) >> (32 - (n)))
-#define HB_AES_TE0(t, x) hb_table32(t, HB_IPSEC_TE0 + ((x)&255))
+#define HB_AES_TE0(t, x) hb_table32(t, HB_IPSEC_TE0 + (255 & (x)))
 
 /* One column of SubBytes, ShiftRows and MixColumns. */
 static inline hb_u32 hb_aes_mix(const hb_table *t, hb_u32 a, hb_u32 b, hb_u32 c, hb_u32 d)
@@ -117,8 +117,8 @@ typedef struct {
 #define HB_SHA1_MAJORITY(b, c, d) (((b) & (c)) | ((d) & ((b) | (c))))
 #define HB_SHA1_FIRST(i) w[i]
 #define HB_SHA1_NEXT(i)                                                                            \
-    (x = w[((i) + 13) & 15] ^ w[((i) + 8) & 15] ^ w[((i) + 2) & 15] ^ w[(i)&15],                   \
-     w[(i)&15] = HB_ROL(x, 1))
+    (x = w[((i) + 13) & 15] ^ w[((i) + 8) & 15] ^ w[((i) + 2) & 15] ^ w[15 & (i)],                 \
+     w[15 & (i)] = HB_ROL(x, 1))
 #define HB_SHA1_ROUND(a, b, c, d, e, f, k, word)                                                   \
     e += HB_ROL(a, 5) + f(b, c, d) + k + (word);                                                   \
     b = HB_ROL(b, 30);
@@ -191,7 +191,8 @@ static void hb_ipsec_authenticate(hb_packet *p, const hb_table *t, hb_u32 at, hb
 /* ---- the packet ------------------------------------------------------------------------------ */
 
 /* The outer header's first words, from the inner packet (RFC 4301 section 5.1.2): DSCP is copied,
- * so is ECN (RFC 6040 section 4.1, normal mode), so is DF. IPv6 has no DF: the tunnel may fragment. */
+ * so is ECN (RFC 6040 section 4.1, normal mode), so is DF. IPv6 has no DF: the tunnel may fragment.
+ */
 static void hb_ipsec_inherit(const hb_packet *p, hb_u32 *tos, hb_u32 *df)
 {
     if (hb_ip_version(p) == 4) {

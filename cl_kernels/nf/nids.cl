@@ -15,7 +15,8 @@
 #define HB_NIDS_NEXT16 64u
 #define HB_NIDS_NEXT32 32u
 
-/* Protocol at l4: an IPv6 header may be followed by extension headers (RFC 8200 section 4). */
+/* Protocol at l4, behind the extension headers of IPv6 (RFC 8200 section 4); 0 if they do not end
+ * there. */
 static hb_u32 hb_nids_protocol(const hb_packet *p)
 {
     if (hb_ip_version(p) == 4)
@@ -23,10 +24,8 @@ static hb_u32 hb_nids_protocol(const hb_packet *p)
     hb_u32 protocol = hb_get8(p, p->l3 + 6);
     hb_u32 at = p->l3 + 40;
     while (at < p->l4) {
-        hb_u32 units = hb_get8(p, at + 1);
-        hb_u32 next = hb_get8(p, at);
-        at += protocol == 51 ? 4 * units + 8 : 8 * units + 8; /* AH counts in words */
-        protocol = next;
+        protocol = hb_get8(p, at);
+        at += 8 * hb_get8(p, at + 1) + 8;
     }
     return at == p->l4 ? protocol : 0;
 }

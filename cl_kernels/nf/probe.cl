@@ -3,11 +3,11 @@
  * probe: used by the coherence probe, not by topologies. Does this device see what the host wrote
  * last, in the packet and in the table, and does the host see what the device answers?
  *
- * The packet's first 64 bytes and the table's word for this slot (`flow` is the slot; slots are
+ * The packet's first 16 bytes and the table's word for this slot (`flow` is the slot; slots are
  * HB_LINE bytes apart) must all hold the low 32 bits of arg. Result: how many words did not. The
  * packet then gets the complement, so that each use of a line has new content both ways.
  */
-#define HB_PROBE_WORDS 16u
+#define HB_PROBE_WORDS 4u
 
 static hb_u32 hb_nf_probe(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
 {

@@ -130,7 +130,30 @@ size_t hb_control_size(uint32_t workgroups, uint32_t lanes, uint32_t depth, uint
 /* Writes the head of the region and clears its words; hb_set_device() does it too. */
 void hb_control_init(void *control, uint32_t workgroups, uint32_t lanes, uint32_t depth,
                      uint32_t groups);
+/* Sets the exit word: a persistent kernel on this region leaves at once. */
+void hb_control_exit(void *control);
 int hb_set_device(hb_dataplane *dp, const hb_device *device);
+
+/* The coherence probe: the real protocol, every byte checked both ways, NF `probe` as instance and
+ * program 0 of the tables region. Nothing else may use the device meanwhile. */
+typedef struct {
+    hb_device device; /* one workgroup */
+    void *frames;
+    uint32_t frame_size;
+    uint32_t frames_used; /* working set in frames; a multiple of lanes */
+    void *table;          /* the probe's table: 128 bytes a slot, depth * lanes slots */
+    uint32_t rounds;      /* times each frame is used */
+    uint32_t timeout_ms;
+} hb_probe_config;
+typedef struct {
+    uint64_t packets;         /* checked */
+    uint64_t stale_on_device; /* words the device saw that were not the latest */
+    uint64_t stale_on_host;
+    uint64_t launches;
+    uint64_t resident;
+} hb_probe_result;
+/* 0, or -1: the device failed or the time ran out. */
+int hb_probe(const hb_probe_config *config, hb_probe_result *result);
 
 /* ---- packet types and routes ----------------------------------------------------------------- */
 

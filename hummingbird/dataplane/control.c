@@ -51,3 +51,9 @@ void hb_control_init(void *control, uint32_t workgroups, uint32_t lanes, uint32_
     memset(control, 0, c.size);
     memcpy(control, &c, sizeof c);
 }
+
+void hb_control_exit(void *control)
+{
+    struct hb_control *c = control;
+    hb_store_release(hb_control_word(c, c->exit_off, 0), 1);
+}

@@ -31,8 +31,8 @@ struct hb_port {
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes */
     uint64_t too_long_bytes;
     uint64_t lost;      /* packets that tx() took but flush() could not bring out */
-    char warning[160];  /* from open: what is wrong with the source though it can be used; or "" */
-    char error[160];    /* the first failure while it ran; valid once `failed` is set */
+    char warning[256];  /* from open: what is wrong with the source though it can be used; or "" */
+    char error[256];    /* the first failure while it ran; valid once `failed` is set */
     _Atomic int failed; /* errno of that failure; 0 for none; written by the lcore */
 };
 

@@ -111,7 +111,9 @@ def make_table(params: IpsecParams, keys: Keys, random: bytes) -> npt.NDArray[np
     """
     secret = keys.encryption + keys.authentication + random
     derived = hmac.digest(secret, b"hummingbird ESP IV", "sha256")
-    pad = [bytes(byte ^ key for key in keys.authentication.ljust(64, b"\0")) for byte in (0x36, 0x5C)]
+    pad = [
+        bytes(byte ^ key for key in keys.authentication.ljust(64, b"\0")) for byte in (0x36, 0x5C)
+    ]
     words = [params.spi, int(params.tunnel.src), int(params.tunnel.dst)]
     words += _words(derived[16:24])
     words += _sha1_block(pad[0]) + _sha1_block(pad[1]) + [0]

@@ -23,6 +23,7 @@ GROUP = 0x8000
 TBL24 = 128  # bytes in front of tbl24
 HEADER = "prefix,next_hop"
 
+Ints = npt.NDArray[np.int64]
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
 
 
@@ -45,9 +46,9 @@ class RouterParams(NfParams):
 class Routes:
     """Prefixes, their lengths, and the index of each one's next hop."""
 
-    prefix: npt.NDArray[np.uint32]
-    bits: npt.NDArray[np.uint8]
-    hop: npt.NDArray[np.uint16]
+    prefix: Ints
+    bits: Ints
+    hop: Ints
 
 
 def build(params: RouterParams, context: BuildContext) -> NfTable:
@@ -107,7 +108,7 @@ def read_routes(path: Path, hops: Mapping[str, int]) -> Routes:
 def _checked(
     path: Path,
     numbers: Sequence[int],
-    fields: npt.NDArray[np.int64],
+    fields: Ints,
     names: Sequence[str],
     hops: Mapping[str, int],
 ) -> Routes:
@@ -120,8 +121,9 @@ def _checked(
             text = what.format(route=route, name=names[i])
             raise UserError(text, path=path, line=numbers[i], fix=fix)
 
-    octets, bits = fields[:, :4], fields[:, 4]
-    refuse((octets > 255).any(axis=1), "{route} is no IPv4 prefix: a number is above 255")
+    octets: Ints = fields[:, :4]
+    bits: Ints = fields[:, 4]
+    refuse(octets.max(axis=1, initial=0) > 255, "{route} is no IPv4 prefix: a number is above 255")
     refuse(bits > 32, "{route} is no IPv4 prefix: it is longer than 32 bits")
     prefix = octets @ np.array([1 << 24, 1 << 16, 1 << 8, 1], dtype=np.int64)
     refuse(
@@ -132,10 +134,10 @@ def _checked(
     hop = np.array([hops.get(name, -1) for name in names], dtype=np.int64)
     refuse(hop < 0, "unknown next hop {name}", f"define it in next_hops; there are {_some(hops)}")
     refuse(_repeated(prefix << 6 | bits), "{route} stands here a second time")
-    return Routes(prefix.astype(np.uint32), bits.astype(np.uint8), hop.astype(np.uint16))
+    return Routes(prefix, bits, hop)
 
 
-def _repeated(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _repeated(keys: Ints) -> npt.NDArray[np.bool_]:
     """True for each key that an earlier element has, too."""
     repeated = np.ones(keys.size, dtype=np.bool_)
     repeated[np.unique(keys, return_index=True)[1]] = False
@@ -171,7 +173,7 @@ def make_table(routes: Routes, macs: Sequence[bytes]) -> npt.NDArray[np.uint8]:
     _spread(tbl24, 24, routes.prefix[~long] >> 8, routes.bits[~long], routes.hop[~long])
     tbl8 = table[tbl8_at:hops_at].view(np.uint16)
     tbl8.reshape(-1, 256)[:] = tbl24[keys][:, None]
-    group = np.searchsorted(keys, routes.prefix[long] >> 8).astype(np.uint32)
+    group = np.searchsorted(keys, routes.prefix[long] >> 8)
     at = group << 8 | (routes.prefix[long] & 255)
     _spread(tbl8, 8, at, routes.bits[long] - 24, routes.hop[long])
     tbl24[keys] = GROUP | np.arange(keys.size, dtype=np.uint16)
@@ -181,19 +183,13 @@ def make_table(routes: Routes, macs: Sequence[bytes]) -> npt.NDArray[np.uint8]:
     return table
 
 
-def _spread(
-    entries: npt.NDArray[np.uint16],
-    width: int,
-    at: npt.NDArray[np.uint32],
-    bits: npt.NDArray[np.uint8],
-    hop: npt.NDArray[np.uint16],
-) -> None:
+def _spread(entries: npt.NDArray[np.uint16], width: int, at: Ints, bits: Ints, hop: Ints) -> None:
     """Write each route to all entries it covers: those from ``at`` that share its first ``bits``
     of ``width``. Shorter ones first, so that the longest one stays."""
     for length in np.unique(bits):
         chosen = bits == length
-        rows = entries.reshape(-1, 1 << (width - int(length)))
-        rows[at[chosen] >> (width - length)] = hop[chosen, None] + np.uint16(1)
+        rows = entries.reshape(-1, 1 << (width - length))
+        rows[at[chosen] >> (width - length)] = hop[chosen, None] + 1
 
 
 NF = Nf(name="router", kind=2, params=RouterParams, build=build, writes=Writes.HEADER)

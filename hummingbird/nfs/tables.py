@@ -42,9 +42,7 @@ class Layout:
             target[offset : offset + part.size] = part
 
 
-def layout(
-    instances: Sequence[tuple[int, Bytes]], programs: Sequence[Sequence[int]]
-) -> Layout:
+def layout(instances: Sequence[tuple[int, Bytes]], programs: Sequence[Sequence[int]]) -> Layout:
     """Lay out NF instances, each a kind and its table, and programs, each a list of instances.
 
     Instance i and program i are what the data plane and the rows call i.

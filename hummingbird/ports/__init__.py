@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo
 from pydantic_core import PydanticCustomError
+
+from hummingbird.dataplane.plane import Dataplane
 
 NAMES = ("generator", "pcap", "sink")
 
@@ -53,6 +55,8 @@ class Port:
 
     name: str
     params: type[PortParams]
+    attach: Callable[[Dataplane, int, Any], int]
+    """Adds a port with these parameters to a data plane, on this lcore; returns its node number."""
 
 
 def load(name: str) -> Port:
@@ -121,9 +125,9 @@ def is_unbound(path: Path) -> bool:
 
 def readable(path: Path) -> Path:
     """`path` if a file can be read there."""
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists() it bears any name
         raise mistake(f"no such file: {path}", "correct the name, which is relative to this file")
-    if path.is_dir() or not os.access(path, os.R_OK):
+    if os.path.isdir(path) or not os.access(path, os.R_OK):
         raise mistake(f"{path} cannot be read", "name a file that can be read")
     return path
 
@@ -137,9 +141,10 @@ def _output(value: Any, info: ValidationInfo) -> Path:
     path = _resolve(value, info)
     if is_unbound(path):
         return path
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise mistake(f"no such directory: {path.parent}", "make it, or name another file")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    written = path if os.path.exists(path) else path.parent
+    if os.path.isdir(path) or not os.access(written, os.W_OK):
         raise mistake(f"{path} cannot be written", "name a file that can be written")
     return path
 

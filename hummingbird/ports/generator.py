@@ -4,7 +4,7 @@
     gen0: {driver: generator, packets: 1M, size: {64: 7, 594: 4, 1514: 1}, flows: 1000, rate: 100k}
 
 ``packets`` is how many in all (0: for ever). ``size`` is frame bytes without the FCS, one size or
-several with their weights. Without ``rate`` (packets per second) it makes as many as the chain takes.
+several with their weights. Without ``rate`` (packets per second) it makes all that the chain takes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from hummingbird.dataplane.plane import Dataplane
 from hummingbird.ports import Count, Port, PortParams, Rate, Whole
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
@@ -70,4 +71,20 @@ class GeneratorParams(PortParams):
         return f"makes {many} of {'/'.join(map(str, self.size))} bytes"
 
 
-PORT = Port(name="generator", params=GeneratorParams)
+def attach(plane: Dataplane, lcore: int, params: GeneratorParams) -> int:
+    """Add it to a data plane."""
+    return plane.add_generator(
+        lcore,
+        params.size,
+        params.protocol_numbers,
+        packets=params.packets,
+        rate=params.rate or 0.0,
+        flows=params.flows,
+        src=int(params.src),
+        dst=int(params.dst),
+        dst_port=params.dst_port,
+        seed=params.seed,
+    )
+
+
+PORT = Port(name="generator", params=GeneratorParams, attach=attach)

@@ -4,9 +4,9 @@
     in0:  {driver: pcap, read: $in, loop: 10, pace: original}
     out0: {driver: pcap, write: $out}
 
-``loop`` is how often the capture is played (0: for ever). ``pace`` is ``fast`` (as fast as the chain
-takes it, nothing is lost) or ``original`` (with the capture's own gaps); ``rate`` asks for packets
-per second instead. Only a file that is read has a pace.
+``loop`` is how often the capture is played (0: for ever). ``pace`` is ``fast`` (as fast as the
+chain takes it, nothing is lost) or ``original`` (with the capture's own gaps); ``rate`` asks for
+packets per second instead. Only a file that is read has a pace.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import model_validator
-from typing_extensions import Self
 
+from hummingbird.dataplane.plane import Dataplane
 from hummingbird.ports import Count, InputFile, OutputFile, Port, PortParams, Rate, mistake
 
 
@@ -32,7 +32,7 @@ class PcapParams(PortParams):
     """Packets per second."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self) -> PcapParams:
         if (self.read is None) == (self.write is None):
             raise mistake("a pcap port has either read or write", "write one: 'read: FILE'")
         timing = self.model_fields_set & {"loop", "pace", "rate"}
@@ -60,4 +60,11 @@ class PcapParams(PortParams):
         return f"reads {self.read}" if self.read else f"writes {self.write}"
 
 
-PORT = Port(name="pcap", params=PcapParams)
+def attach(plane: Dataplane, lcore: int, params: PcapParams) -> int:
+    """Add it to a data plane: opens the file."""
+    if params.read is not None:
+        return plane.add_pcap_input(lcore, str(params.read), params.loop, params.pace, params.rate)
+    return plane.add_pcap_output(lcore, str(params.write))
+
+
+PORT = Port(name="pcap", params=PcapParams, attach=attach)

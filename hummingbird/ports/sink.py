@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """sink: counts every packet and drops it; the far end of a benchmark.
 
-    out0: {driver: sink}
+out0: {driver: sink}
 """
 
 from __future__ import annotations
 
+from hummingbird.dataplane.plane import Dataplane
 from hummingbird.ports import Port, PortParams
 
 
@@ -20,4 +21,9 @@ class SinkParams(PortParams):
         return "counts and drops"
 
 
-PORT = Port(name="sink", params=SinkParams)
+def attach(plane: Dataplane, lcore: int, params: SinkParams) -> int:
+    """Add it to a data plane."""
+    return plane.add_sink(lcore)
+
+
+PORT = Port(name="sink", params=SinkParams, attach=attach)

@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The CPU <-> GPU queue of docs/protocol.md, in small: 2 logical workgroups,
- * 2 lanes, depth 2, up to 2 resident groups, over a memory weaker than x86's.
+ * 2 lanes, depth 2, 1 or 2 resident groups, over a memory weaker than x86's.
  *
- * Sizes, by -D:   NS    syncers: 1 (owns both workgroups) or 2 (one each)
- *                 ROWS0, ROWS1  rows that workgroups 0 and 1 publish (3: a row is reused)
- *                 MAXL  launches; only the last one cannot end early
- *                 ABEND launches that may end abnormally (0: none)
- * Seeded faults:  -DFAULT_...; the comment beside each says what it breaks.
- *                 -DHARM_ONLY leaves out the check of the index invariant, so
- *                 that a fault is found only by what it does to packets.
+ * Sizes, by -D:  NS            syncers: 1 (owns both workgroups) or 2 (one each)
+ *                ROWS0, ROWS1  rows that workgroup 0 and 1 publish (3: a row is reused)
+ *                MAXL          launches; the last one ends only when all is done
+ *                ABEND         launches that may end abnormally
+ * Faults:        -DFAULT_... seeds one; the comment where it is used says what it breaks.
+ *                -DHARM_ONLY leaves out the check of the index invariant, so that
+ *                a fault is found only by what it does to packets.
  *
- * Memory. Every shared location has one writer, and that writer's plain store
- * to it first lies in a store buffer: a bit "pending". The process Memory lets
- * pending stores reach memory at any time and in ANY order. A store-release
- * waits until all earlier stores of its writer have reached memory and is then
- * itself pending; a seq_cst fence waits for everything. A load reads memory.
- * A missing acquire is a reader that took the row before it took the index.
+ * Memory. A store to a location that another party reads first lies in a store
+ * buffer (a bit p_...). The process Memory lets pending stores reach memory at any
+ * time and in ANY order. A store-release waits until the earlier stores of its
+ * writer have reached memory and is then itself pending; a seq_cst fence waits for
+ * everything. A load reads memory. A missing acquire is a reader that has read the
+ * row before it reads the index. Single words that order nothing (check-in, rank,
+ * state, exit) are stored at once: a late one is the same as a late writer.
+ *
+ * Time. Lifetime, idleness, exit word and tick are one thing here: a group may
+ * leave at any row boundary. A late group is one that starts late.
+ *
+ * Content. A row is known by its number, the tag; every field of it carries the tag.
  */
 
 #ifndef NS
@@ -60,7 +66,7 @@ byte rank[NG];                           /* host: launch id * 4 + code */
 #define EXIT 0                           /* code: leave; 1: rank 0 of 1; 2, 3: rank 0, 1 of 2 */
 #define SERVES(code, w) (code == 1 || code == w + 2)
 
-/* ---- store buffers ------------------------------------------------------ */
+/* ---- store buffers: p_ pending, v_ its value ------------------------------- */
 bit p_desc[NW]; bit p_work[NW * 2];      /* the row being filled, at index fill[w] */
 byte fill[NW] = START;
 bit p_cpu[NW]; byte v_cpu[NW] = START;
@@ -207,6 +213,9 @@ boundary:
                 :: LOOK(1)
                 fi;
                 lane(0);
+#ifdef FAULT_MID_ROW                     /* an orderly end inside a row */
+                if :: lid < MAXL && STORED(code) -> break :: skip fi;
+#endif
 #ifdef FAULT_NO_BARRIER                  /* item 0 does not wait for the other lanes */
                 d_step { LANES_OUT(g) && !p_gpu[w] -> v_gpu[w] = NEXT(mine[w]); p_gpu[w] = 1 };
                 lane(1);
@@ -230,8 +239,6 @@ boundary:
 /* ======================== executor ======================================== */
 
 proctype Executor() {
-    byte i;
-
     do
     :: ALLDONE -> break
     :: !ALLDONE && !PENDING(0) && !PENDING(1) ->
@@ -271,16 +278,17 @@ proctype Executor() {
                 p_done[0] = 0; p_done[1] = 0; p_done[2] = 0; p_done[3] = 0;
                 v_done[0] = 0; v_done[1] = 0; v_done[2] = 0; v_done[3] = 0;
                 d_w[0] = 0; d_w[1] = 0; d_i[0] = 0; d_i[1] = 0;
-                checkin[0] = 0; checkin[1] = 0; rank[0] = 0; rank[1] = 0;
                 state = OVER
             };
-            d_step {
-                acked[0] == lid && acked[NS - 1] == lid ->
-                state = READY
-            };
+#ifndef FAULT_NO_ACK                     /* goes on while rows of the dead launch are still published */
+            acked[0] == lid && acked[NS - 1] == lid;
+#endif
+            state = READY;
             break
         od
     od;
+    assert(!(good[0] & lost[0]) && !(good[1] & lost[1]));
+    assert((ran[0] & good[0]) == good[0] && (ran[1] & good[1]) == good[1]);
     quit = 1
 }
 
@@ -301,10 +309,20 @@ inline unsettled(w, i) {
     assert(!((good[w] | lost[w]) & mask))
 }
 
-/* What the row is, the syncer takes from its own record of what it published. */
+#ifdef FAULT_NO_ACQUIRE_HOST             /* done is read before gpu_index is */
+#define DONE(w, t) seen[t]
+#define HARVEST(w) d_step { SYNCS(w) && state == READY && creg[w] != reaped[w] -> \
+                            seen[0] = done[SLOT(w, reaped[w], 0)]; seen[1] = done[SLOT(w, reaped[w], 1)] }; \
+                   d_step { if :: CANREAP(w) -> reap(w) :: else fi }
+#else
+#define DONE(w, t) done[SLOT(w, reaped[w], t)]
+#define HARVEST(w) d_step { CANREAP(w) -> reap(w) }
+#endif
+
+/* What was in the row, the syncer takes from its own record of what it published. */
 inline reap(w) {
-    assert(done[SLOT(w, reaped[w], 0)] == TAG(reaped[w]));
-    assert(COUNT(w, TAG(reaped[w])) == 1 || done[SLOT(w, reaped[w], 1)] == TAG(reaped[w]));
+    assert(DONE(w, 0) == TAG(reaped[w]));
+    assert(COUNT(w, TAG(reaped[w])) == 1 || DONE(w, 1) == TAG(reaped[w]));
     unsettled(w, reaped[w]);
     good[w] = good[w] | mask; freed[w] = freed[w] | mask; mask = 0;
     reaped[w] = NEXT(reaped[w])
@@ -372,20 +390,22 @@ inline reset(w) {
 #endif
     freed[w] = good[w] | lost[w];
 #ifndef FAULT_RERUN
-    ran[w] = good[w] | lost[w];          /* what was lost shall never run from here on */
-    done[w * 4] = 0; done[w * 4 + 1] = 0; done[w * 4 + 2] = 0; done[w * 4 + 3] = 0
+    ran[w] = good[w] | lost[w]           /* what was lost shall never run from here on */
 #endif
 }
 
 proctype Syncer(byte s) provided (!killed) {
     byte mask, i, buried;
     bit sleeps;
+#ifdef FAULT_NO_ACQUIRE_HOST
+    byte seen[2];
+#endif
 
     do
     :: publish(0)
     :: publish(1)
-    :: d_step { CANREAP(0) -> reap(0) }
-    :: d_step { CANREAP(1) -> reap(1) }
+    :: HARVEST(0)
+    :: HARVEST(1)
     :: d_step {
            state != READY && buried != lid ->
            if :: SYNCS(0) -> bury(0) :: else fi;

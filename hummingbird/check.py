@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`hummingbird check`: everything that can be wrong with a topology, found without running it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hummingbird import policy, topology
+from hummingbird.placement import Placement
+from hummingbird.policy import Policy, Route
+from hummingbird.topology import Topology
+
+
+def command(path: Path, out: TextIO | None = None) -> None:
+    """Check a topology and all it names, then print its paths and its placement.
+
+    Raises:
+        UserError: the first mistake found.
+    """
+    top = topology.load(path)
+    routes = policy.load(top.policy, top.vocabulary())
+    placement = top.place()
+    top.build_tables()
+    show(top, routes, placement, out or sys.stdout)
+
+
+def show(top: Topology, routes: Policy, placement: Placement, out: TextIO) -> None:
+    """Print two tables; without lines and colours unless `out` is a terminal."""
+    console = Console(file=out, highlight=False, markup=False, soft_wrap=False)
+    console.print(f"{top.path}: ok", style="bold")
+    console.print()
+    console.print(_paths_table(console, top, routes))
+    console.print(_nodes_table(console, top, routes, placement))
+    console.print(_device_line(top, placement))
+
+
+def _table(console: Console, *columns: str) -> Table:
+    lines = box.SIMPLE_HEAD if console.is_terminal else None
+    table = Table(box=lines, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+# --- Paths ----------------------------------------------------------------------------------------
+
+
+def _paths_table(console: Console, top: Topology, routes: Policy) -> Table:
+    table = _table(console, "TYPE", "RULES", "PATH")
+    for name, paths in routes.paths().items():
+        lines = [line for route in paths for line in _path_lines(route)]
+        table.add_row(name, _rules(top, name), Text("\n".join(lines)))
+    return table
+
+
+def _rules(top: Topology, name: str) -> str:
+    lines = {rule.line for rule in top.rules if top.types[rule.type] == name}
+    return f"line {min(lines)}" if lines else "the rest" if name == policy.OTHER else "by an NF"
+
+
+def _path_lines(route: Route) -> Iterator[str]:
+    yield str(route)
+    for branch in route.branches:
+        first, *others = _path_lines(branch)
+        yield f"  {branch.type}: {first}"
+        yield from (f"  {other}" for other in others)
+
+
+# --- Nodes ----------------------------------------------------------------------------------------
+
+
+def _nodes_table(console: Console, top: Topology, routes: Policy, placement: Placement) -> Table:
+    used = {name for paths in routes.paths().values() for route in paths for name in _names(route)}
+    table = _table(console, "NODE", "KIND", "RUNS ON", "")
+    for port in top.ports:
+        cpu = placement.cpus[placement.ports[port.name]]
+        table.add_row(port.name, port.driver, f"CPU {cpu}", str(port.params))
+    for nf in top.nfs:
+        cpus = ", ".join(str(placement.cpus[lcore]) for lcore in placement.nfs[nf.name])
+        device = "device, " if placement.engines[nf.name] == "gpu" else ""
+        runs = f"device, syncer on CPU {cpus}" if device else f"CPU {cpus}"
+        table.add_row(nf.name, nf.type, runs, "" if nf.name in used else "no packet comes here")
+    return table
+
+
+def _names(route: Route) -> Iterator[str]:
+    yield from route.nodes
+    for branch in route.branches:
+        yield from _names(branch)
+
+
+def _device_line(top: Topology, placement: Placement) -> str:
+    if not top.uses_device:
+        return "No NF uses the device."
+    spare = ", ".join(map(str, placement.spare)) or "none"
+    use = top.device.use if top.device.use in ("auto", "required") else f"'{top.device.use}'"
+    return f"Device: {use}, executor {top.device.executor}. CPUs left to it: {spare}."

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command line: one file per subcommand, which parses arguments and calls what does it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from hummingbird import __version__
+from hummingbird.cli import check, devices, explain, run
+from hummingbird.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+DESCRIPTION = """\
+Runs chains of network functions (NFs) over the CPU cores and the GPU of this machine.
+A topology (YAML) says which ports and NFs there are; a route policy (CSV) says which way each
+type of packet goes."""
+
+EPILOG = """\
+example:
+  hummingbird check policies/branch_gateway.yaml
+  hummingbird run policies/branch_gateway.yaml --in policies/demo/branch.pcap --out out.pcap
+
+'hummingbird COMMAND --help' tells about one command."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; each leaves its function in ``main``."""
+    top = argparse.ArgumentParser(
+        prog="hummingbird",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"hummingbird {__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (run, check, explain, devices):
+        command.add_parser(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, ``sys.argv`` by default; returns the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.main(args)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"hummingbird: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""hummingbird run"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from hummingbird.textfile import NAME, NAME_RULE
+
+DESCRIPTION = """\
+Run a topology until its inputs are exhausted, the duration is over, or Ctrl-C. While it runs,
+a terminal shows live counters; at the end every packet is accounted for."""
+
+EPILOG = """\
+example:
+  hummingbird run policies/forward.yaml --duration 10
+  hummingbird run policies/branch_gateway.yaml --in policies/demo/branch.pcap --out out.pcap \\
+      --json summary.json"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this subcommand."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run a topology",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("topology", type=Path, metavar="TOPOLOGY", help="the topology's YAML file")
+    _add_files(parser)
+    _add_device(parser)
+    _add_service(parser)
+    parser.set_defaults(main=main)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--in", dest="input", metavar="FILE", help="the capture that the topology calls $in"
+    )
+    parser.add_argument(
+        "--out", dest="output", metavar="FILE", help="the capture that it calls $out; is replaced"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the summary to FILE as JSON, too"
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="instead of the topology's device.use: auto, required, none, or a part of the name "
+        "of a device or platform ('hummingbird devices' lists them)",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("auto", "persistent", "launch"),
+        help="instead of the topology's device.executor",
+    )
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--duration",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this long (default: when the inputs are exhausted)",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="load the route policy anew whenever its file changes; one with a mistake is "
+        "reported and changes nothing",
+    )
+    parser.add_argument(
+        "--name",
+        type=_name,
+        default="default",
+        help="name of this instance; several may run side by side (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-live", action="store_true", help="show no live counters, only the summary"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds, such as 10 or 0.5")
+    return seconds
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text) or len(text) > 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; write {NAME_RULE}, 32 at most")
+    return text
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; returns the exit status."""
+    from rich.console import Console
+
+    from hummingbird.service import Options, run
+
+    files = {"in": args.input, "out": args.output}
+    overrides = {"use": args.device, "executor": args.executor}
+    options = Options(
+        topology=args.topology,
+        bindings={name: Path(file) for name, file in files.items() if file},
+        json=args.json,
+        watch=args.watch,
+        name=args.name,
+        duration=args.duration,
+        live=not args.no_live,
+        overrides={name: value for name, value in overrides.items() if value},
+    )
+    return run(options, Console())

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The Python handle on the C data plane (api.h): same calls, UserError instead of -1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hummingbird.dataplane._native import ffi, lib
+from hummingbird.errors import UserError
+
+MAX_POLICIES: int = lib.HB_MAX_POLICIES
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is fixed when a data plane is made."""
+
+    nodes: int
+    types: int
+    cpus: tuple[int, ...]
+    """CPU of each lcore; -1 for unpinned."""
+    mbufs: int
+    frame_size: int
+    queue: int
+    flows: int
+
+    @property
+    def stats_bytes(self) -> int:
+        """Bytes of the counters' region."""
+        return int(lib.hb_stats_size(len(self.cpus), self.nodes, self.types))
+
+    @property
+    def frames_bytes(self) -> int:
+        """Bytes of the frame region."""
+        return self.mbufs * self.frame_size
+
+
+class Dataplane:
+    """One data plane. The caller keeps the three regions alive until close()."""
+
+    def __init__(
+        self, sizes: Sizes, frames: int, tables: int, stats: npt.NDArray[np.uint8]
+    ) -> None:
+        """Make one.
+
+        Args:
+            sizes: what it shall hold.
+            frames: address of the frame region.
+            tables: address of the tables region.
+            stats: the counters' region, zeroed.
+        """
+        self._stats = stats
+        config = ffi.new("hb_config *")
+        config.frames = ffi.cast("void *", frames)
+        config.tables = ffi.cast("void *", tables)
+        config.stats = ffi.cast("void *", stats.ctypes.data)
+        config.mbufs, config.frame_size = sizes.mbufs, sizes.frame_size
+        config.queue, config.flows, config.types = sizes.queue, sizes.flows, sizes.types
+        config.lcores = len(sizes.cpus)
+        config.cpus[0 : len(sizes.cpus)] = list(sizes.cpus)
+        error = ffi.new("char[256]")
+        self._dp = lib.hb_new(config, sizes.nodes, error, 256)
+        if self._dp == ffi.NULL:
+            raise UserError(ffi.string(error).decode(), fix="lower memory.mbufs or memory.flows")
+        self.types = sizes.types
+        self.nodes = sizes.nodes
+
+    def _checked(self, code: int) -> int:
+        if code < 0:
+            raise UserError(ffi.string(lib.hb_error(self._dp)).decode())
+        return code
+
+    # ---- set-up: each add_* returns the node's number ----
+
+    def add_pcap_input(
+        self, lcore: int, path: str, loops: int, pace: str, rate: float | None
+    ) -> int:
+        """A capture to replay; pace ``fast`` or ``original``, or a rate in packets per second."""
+        name = ffi.new("char[]", path.encode())
+        paces = {"fast": lib.HB_PACE_FAST, "original": lib.HB_PACE_ORIGINAL}
+        values = ffi.new("hb_pcap_input *")
+        values.path, values.loops = name, loops
+        values.pace = lib.HB_PACE_RATE if rate else paces[pace]
+        values.rate = rate or 0.0
+        return self._checked(lib.hb_add_pcap_input(self._dp, lcore, values))
+
+    def add_pcap_output(self, lcore: int, path: str) -> int:
+        """A capture to write."""
+        return self._checked(lib.hb_add_pcap_output(self._dp, lcore, path.encode()))
+
+    def add_generator(
+        self, lcore: int, sizes: Mapping[int, int], protocols: Sequence[int], **fields: Any
+    ) -> int:
+        """A packet generator; ``fields`` are those of ``hb_generator``."""
+        values = ffi.new("hb_generator *", fields)
+        values.pace = lib.HB_PACE_RATE if values.rate else lib.HB_PACE_FAST
+        values.sizes = len(sizes)
+        values.size[0 : len(sizes)] = list(sizes)
+        values.weight[0 : len(sizes)] = list(sizes.values())
+        values.protocols = len(protocols)
+        values.protocol[0 : len(protocols)] = list(protocols)
+        return self._checked(lib.hb_add_generator(self._dp, lcore, values))
+
+    def add_sink(self, lcore: int) -> int:
+        """A port that counts and drops."""
+        return self._checked(lib.hb_add_sink(self._dp, lcore))
+
+    def add_nf(self, lcores: Sequence[int], workgroups: int, **fields: int) -> int:
+        """An NF; ``fields`` are those of ``hb_nf``. A GNF if it has workgroups, else a CNF."""
+        nf = ffi.new("hb_nf *", fields)
+        nf.lcores = len(lcores)
+        nf.lcore[0 : len(lcores)] = list(lcores)
+        if workgroups:
+            return self._checked(lib.hb_add_gnf(self._dp, nf, workgroups))
+        return self._checked(lib.hb_add_cnf(self._dp, nf))
+
+    def set_device(self, config: Any) -> None:
+        """The device of the GNFs, as ``hb_device *``."""
+        self._checked(lib.hb_set_device(self._dp, config))
+
+    def set_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """The packet type rules, first match wins."""
+        array = ffi.new("hb_rule[]", list(rules) or 1)
+        self._checked(lib.hb_set_rules(self._dp, array, len(rules)))
+
+    # ---- running ----
+
+    def publish_policy(self, table: npt.NDArray[np.uint16]) -> int | None:
+        """Make ``table`` ([nodes][types]) the policy that admits packets from now on.
+
+        Returns:
+            The version's number, or None while too many versions still have packets in flight.
+        """
+        assert table.shape == (self.nodes, self.types) and table.flags.c_contiguous
+        version = lib.hb_publish_policy(self._dp, ffi.cast("uint16_t *", table.ctypes.data))
+        return version if version > 0 else None
+
+    def live_policies(self) -> int:
+        """How many policy versions are current or have packets in flight."""
+        return int(lib.hb_live_policies(self._dp)).bit_count()
+
+    def start(self) -> None:
+        """Start all threads."""
+        self._checked(lib.hb_start(self._dp))
+
+    def finished(self) -> bool:
+        """All inputs have come to their end and nothing is in flight."""
+        return bool(lib.hb_finished(self._dp))
+
+    def drain(self, timeout_ms: int) -> int:
+        """Take nothing in and wait; the packets that had to be dropped as ``shutdown``."""
+        return int(lib.hb_drain(self._dp, timeout_ms))
+
+    def stop(self) -> None:
+        """End all threads."""
+        lib.hb_stop(self._dp)
+
+    def close(self) -> None:
+        """Stop and free everything but the regions."""
+        if self._dp != ffi.NULL:
+            lib.hb_free(self._dp)
+            self._dp = ffi.NULL
+
+    # ---- readers ----
+
+    def in_flight(self) -> int:
+        """Packets in flight, counted for themselves."""
+        return int(lib.hb_in_flight(self._dp))
+
+    def count_free(self) -> int:
+        """Free mbufs, found by walking pool and caches; only after stop()."""
+        return int(lib.hb_count_free(self._dp))
+
+    def rule_hits(self, node: int, rules: int) -> list[int]:
+        """The counters that an NF's finish() keeps."""
+        return [int(lib.hb_rule_hits(self._dp, node, rule)) for rule in range(rules)]
+
+    def device_state(self) -> str:
+        """``healthy``, ``recovered`` from at least one failure, or ``hangs``."""
+        return ("healthy", "recovered", "hangs")[lib.hb_device_state(self._dp)]
+
+
+def reasons() -> list[tuple[str, str]]:
+    """Every drop reason: name and what it means, by number."""
+    found = []
+    while (name := lib.hb_reason_name(len(found))) != ffi.NULL:
+        text = lib.hb_reason_text(len(found))
+        found.append((ffi.string(name).decode(), ffi.string(text).decode()))
+    return found

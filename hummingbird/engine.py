@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The engine: takes what runs and what is wanted, applies the difference. A start is a difference
+from nothing; a reload of the route policy is a small one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from hummingbird import ports
+from hummingbird.dataplane.plane import Dataplane, Sizes
+from hummingbird.errors import UserError
+from hummingbird.nfs import NfTable
+from hummingbird.nfs.tables import layout
+from hummingbird.opencl import memory, probe
+from hummingbird.opencl.device import Device, choose, reserve_cores
+from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
+from hummingbird.placement import Placement
+from hummingbird.policy import Policy
+from hummingbird.telemetry.rundir import StatsFile
+from hummingbird.telemetry.stats import Reader
+from hummingbird.topology import Topology
+
+log = logging.getLogger("hummingbird")
+
+DRAIN_MS = 10_000
+"""Packets that are still in flight after this long are dropped as ``shutdown``."""
+
+Part = Literal["nodes", "types", "device", "cores", "memory", "policy"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What shall run."""
+
+    topology: Topology
+    policy: Policy
+
+
+def difference(running: Wanted | None, wanted: Wanted) -> tuple[Part, ...]:
+    """Which parts of what runs have to change to become what is wanted."""
+    new, old = wanted.topology, running.topology if running else None
+    parts: tuple[tuple[Part, bool], ...] = (
+        ("nodes", not old or (old.ports, old.nfs) != (new.ports, new.nfs)),
+        ("types", not old or (old.types, old.rules) != (new.types, new.rules)),
+        ("device", not old or old.device != new.device),
+        ("cores", not old or old.cores != new.cores),
+        ("memory", not old or old.memory != new.memory),
+        ("policy", not running or _differs(running.policy, wanted.policy)),
+    )
+    return tuple(part for part, changed in parts if changed)
+
+
+def _differs(old: Policy, new: Policy) -> bool:
+    return old.next.shape != new.next.shape or bool((old.next != new.next).any())
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """The device that runs the GPU NFs, and how; all None if CPUs run them."""
+
+    device: Device | None = None
+    executor: str | None = None
+    tier: str | None = None
+    reason: str = ""
+
+
+def choose_device(topology: Topology) -> DeviceChoice:
+    """Device and executor for a topology (design section 4, Tiers).
+
+    Raises:
+        UserError: no such device, or ``executor: persistent`` where the probe says no.
+    """
+    if not topology.uses_device:
+        return DeviceChoice()
+    reserve_cores(max(1, len(topology.place().spare)))
+    device = choose(topology.device.use)
+    if device is None:
+        log.warning(
+            "no OpenCL device: NFs with engine: gpu run on the CPU "
+            "(fix: pip install pocl-binary-distribution, or a GPU driver)"
+        )
+        return DeviceChoice()
+    wanted = topology.device.executor
+    if wanted == LAUNCH:
+        known = probe.known_tier(device)
+        return DeviceChoice(device, LAUNCH, known.tier if known else None, "asked for")
+    if probe.known_tier(device) is None:
+        log.info("probing %s once (some seconds; the result is kept)", device.label)
+    tier = probe.tier_of(device)
+    if tier.tier != "C":
+        return DeviceChoice(device, PERSISTENT, tier.tier, tier.reason)
+    if wanted == PERSISTENT:
+        raise UserError(
+            f"{device.label} is tier C, it cannot run a persistent kernel: {tier.reason}",
+            field="device.executor",
+            fix="write executor: auto or executor: launch",
+        )
+    return DeviceChoice(device, LAUNCH, tier.tier, tier.reason)
+
+
+@dataclass
+class Engine:
+    """One running instance."""
+
+    name: str = "default"
+    running: Wanted | None = None
+    choice: DeviceChoice = field(default_factory=DeviceChoice)
+    session: Session | None = None
+    tables: Mapping[str, NfTable] = field(default_factory=dict)
+    placement: Placement | None = None
+    version: int = 0
+    """Of the route policy."""
+    _plane: Dataplane | None = None
+    _stats: StatsFile | None = None
+    _keep: list[Any] = field(default_factory=list)
+
+    @property
+    def plane(self) -> Dataplane:
+        """The data plane; only after the first apply()."""
+        assert self._plane is not None, "nothing runs"
+        return self._plane
+
+    def reader(self) -> Reader:
+        """A view on the counters."""
+        assert self._stats is not None, "nothing runs"
+        return Reader(self._stats.region)
+
+    def apply(self, wanted: Wanted) -> tuple[Part, ...]:
+        """Make ``wanted`` what runs.
+
+        Returns:
+            The parts that changed.
+
+        Raises:
+            UserError: what is wanted is impossible, or needs a restart; what runs goes on as it was.
+        """
+        parts = difference(self.running, wanted)
+        if self.running is None:
+            try:
+                self._start(wanted)
+            except BaseException:
+                self.close()
+                raise
+        elif set(parts) - {"policy"}:
+            raise UserError(
+                f"{', '.join(set(parts) - {'policy'})} changed",
+                path=wanted.topology.path,
+                fix="stop and start again; only the route policy changes while it runs",
+            )
+        elif parts:
+            self._publish(wanted)
+        self.running = wanted
+        return parts
+
+    # ---- start ----
+
+    def _start(self, wanted: Wanted) -> None:
+        topology = wanted.topology
+        self.tables = topology.build_tables()
+        self.choice = choose_device(topology)
+        self.placement = topology.place(device=self.choice.device is not None)
+        sizes = _sizes(topology, self.placement)
+        self._stats = StatsFile(self.name, sizes.stats_bytes)
+        frames, tables, device_config = self._memory(topology, sizes)
+        self._plane = Dataplane(sizes, frames, tables, self._stats.region)
+        for port in topology.ports:
+            self._attach_port(topology, port.name)
+        for index, _ in enumerate(topology.nfs):
+            self._add_nf(topology, index)
+        if device_config is not None:
+            self._plane.set_device(device_config)
+        self._plane.set_rules([rule.native() for rule in topology.rules])
+        self._publish(wanted)
+        self._plane.start()
+
+    def _attach_port(self, topology: Topology, name: str) -> None:
+        assert self.placement is not None
+        spec = next(port for port in topology.ports if port.name == name)
+        try:
+            ports.load(spec.driver).attach(self.plane, self.placement.ports[name], spec.params)
+        except UserError as error:
+            raise UserError(
+                error.what, path=topology.path, line=spec.line, field=f"ports.{name}", fix=error.fix
+            ) from None
+
+    def _gnfs(self, topology: Topology) -> list[str]:
+        assert self.placement is not None
+        return [nf.name for nf in topology.nfs if self.placement.engines[nf.name] == "gpu"]
+
+    def _groups(self, topology: Topology) -> int:
+        """Groups to launch: on a CPU runtime one per core that it has to itself."""
+        device = self.choice.device
+        assert device is not None and self.placement is not None
+        if topology.device.groups:
+            return topology.device.groups
+        if device.is_cpu:
+            return max(1, min(device.compute_units, len(self.placement.spare)))
+        return 2 * device.compute_units
+
+    def _workgroups(self, topology: Topology) -> int:
+        """Logical workgroups that each syncer gives each GNF: equal shares of the groups."""
+        assert self.placement is not None
+        seats = sum(len(self.placement.nfs[name]) for name in self._gnfs(topology))
+        return max(1, self._groups(topology) // seats)
+
+    def _add_nf(self, topology: Topology, index: int) -> None:
+        assert self.placement is not None
+        spec = topology.nfs[index]
+        on_device = self.placement.engines[spec.name] == "gpu"
+        self.plane.add_nf(
+            self.placement.nfs[spec.name],
+            self._workgroups(topology) if on_device else 0,
+            kind=spec.nf.kind,
+            instance=index,
+            reads=spec.nf.reads,
+            writes=spec.nf.writes,
+            head=spec.nf.head,
+            tail=spec.nf.tail,
+            rules=len(self.tables[spec.name].rules),
+            sticky=spec.sticky,
+        )
+
+    def _memory(self, topology: Topology, sizes: Sizes) -> tuple[int, int, Any]:
+        """Addresses of frames and tables, and the device's configuration if there is one."""
+        tables = layout(
+            [(spec.nf.kind, self.tables[spec.name].data) for spec in topology.nfs],
+            [[index] for index in range(len(topology.nfs))],
+        )
+        if self.choice.device is None:
+            frames = memory.host_region(sizes.frames_bytes)
+            region = memory.host_region(tables.size)
+            tables.fill(memoryview(region.array))
+            self._keep += [frames, region]
+            return frames.address, region.address, None
+        self.session = open_session(
+            self.choice.device,
+            self.choice.executor or LAUNCH,
+            sorted({nf.type for nf in topology.nfs if nf.name in self._gnfs(topology)}),
+            sizes.frames_bytes,
+            sizes.frame_size,
+            tables,
+            self._shape(topology),
+        )
+        return self.session.frames.address, self.session.tables.address, self.session.config
+
+    def _shape(self, topology: Topology) -> QueueShape:
+        assert self.placement is not None
+        device = topology.device
+        assert self.choice.device is not None
+        seats = sum(len(self.placement.nfs[name]) for name in self._gnfs(topology))
+        return QueueShape(
+            workgroups=seats * self._workgroups(topology),
+            lanes=min(device.lanes, self.choice.device.max_workgroup),
+            depth=device.depth,
+            groups=self._groups(topology),
+            lifetime_us=device.lifetime_ms * 1000,
+            idle_us=device.idle_ms * 1000,
+        )
+
+    # ---- while it runs ----
+
+    def _publish(self, wanted: Wanted) -> None:
+        version = self.plane.publish_policy(wanted.policy.next)
+        if version is None:
+            raise UserError(
+                "the versions of the route policy before this one still have packets in flight",
+                path=wanted.policy.path,
+                fix="try again in a moment",
+            )
+        self.version = version
+
+    def reload_policy(self, policy: Policy) -> tuple[Part, ...]:
+        """Packets admitted from now on follow ``policy``; those in flight finish on theirs."""
+        assert self.running is not None
+        return self.apply(replace(self.running, policy=policy))
+
+    def stop(self) -> int:
+        """Drain and end all threads; counters stay readable until close().
+
+        Returns:
+            Packets that did not make it out in time and were dropped as ``shutdown``.
+        """
+        left = self.plane.drain(DRAIN_MS)
+        self.plane.stop()
+        return left
+
+    def alerts(self) -> Iterator[tuple[str, str, int]]:
+        """NF, rule and hits of every rule that was hit."""
+        assert self.running is not None
+        nodes = self.running.topology.nodes
+        for nf, table in self.tables.items():
+            hits = self.plane.rule_hits(nodes.index(nf), len(table.rules))
+            for rule, count in zip(table.rules, hits, strict=True):
+                if count:
+                    yield nf, rule, count
+
+    def close(self) -> None:
+        """Give everything back: threads, device, memory, the instance's name."""
+        if self._plane:
+            self._plane.close()
+            self._plane = None
+        if self._stats:
+            self._stats.close()
+            self._stats = None
+        self.session = None
+        self._keep.clear()
+
+
+def _sizes(topology: Topology, placement: Placement) -> Sizes:
+    return Sizes(
+        nodes=len(topology.nodes),
+        types=len(topology.types),
+        cpus=placement.cpus,
+        mbufs=topology.memory.mbufs,
+        frame_size=topology.memory.frame_size,
+        queue=topology.memory.queue,
+        flows=topology.memory.flows,
+    )

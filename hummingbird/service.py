@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs a topology in the foreground: start, watch, show, drain, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.logging import RichHandler
+
+from hummingbird import policy, topology
+from hummingbird.engine import Engine, Wanted
+from hummingbird.errors import UserError
+from hummingbird.telemetry import summary
+from hummingbird.telemetry.live import LiveTable
+
+log = logging.getLogger("hummingbird")
+
+REFRESH_S = 0.5
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may say about a run."""
+
+    topology: Path
+    bindings: Mapping[str, Path] = field(default_factory=dict)
+    """Files for ``$in`` and ``$out``."""
+    json: Path | None = None
+    """Where the summary goes as JSON."""
+    watch: bool = False
+    """Reload the route policy when its file changes."""
+    name: str = "default"
+    duration: float | None = None
+    """Seconds after which to drain and end; None: when all inputs have ended."""
+    live: bool = True
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """``executor`` and ``use`` of the section ``device:``."""
+
+
+def run(options: Options, console: Console) -> int:
+    """Run to the end, or until SIGINT or SIGTERM.
+
+    Returns:
+        0, or 1 if the packets do not balance.
+
+    Raises:
+        UserError: a mistake in the files or the options.
+    """
+    _log_to(console)
+    wanted = _load(options)
+    engine = Engine(options.name)
+    try:
+        with _signals() as asked:
+            began = time.monotonic()
+            engine.apply(wanted)
+            _say_start(console, engine, time.monotonic() - began)
+            began = time.monotonic()
+            _watch_over(engine, options, console, asked)
+            left = engine.stop()
+            seconds = time.monotonic() - began
+        if left:
+            log.warning("%d packets were still in flight after the drain and were dropped", left)
+        result = summary.summarise(engine, seconds)
+    finally:
+        engine.close()
+    summary.show(console, result)
+    if options.json:
+        _write_json(options.json, result)
+    return 0 if result["balance"] == 0 else 1
+
+
+def _load(options: Options) -> Wanted:
+    wanted = topology.load(options.topology, options.bindings)
+    if options.overrides:
+        device = wanted.device.model_copy(update=dict(options.overrides))
+        wanted = replace(wanted, device=device)
+    return Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary()))
+
+
+def _log_to(console: Console) -> None:
+    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _say_start(console: Console, engine: Engine, seconds: float) -> None:
+    choice = engine.choice
+    if choice.device is None:
+        where = "all network functions on the CPU"
+    else:
+        where = f"{choice.executor} executor on {choice.device.label}, tier {choice.tier}"
+    console.print(f"running after {seconds:.1f} s: {where}", highlight=False)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch_over(
+    engine: Engine, options: Options, console: Console, asked: threading.Event
+) -> None:
+    """Until the inputs end, the time is over, or somebody asks to stop."""
+    until = None if options.duration is None else time.monotonic() + options.duration
+    watcher = PolicyWatcher(engine) if options.watch else None
+    with _display(engine, options, console) as refresh:
+        while not asked.wait(POLL_S):
+            if engine.plane.finished() or (until and time.monotonic() >= until):
+                break
+            if watcher:
+                watcher.look()
+            refresh()
+    if asked.is_set():
+        console.print("asked to stop: draining", highlight=False)
+
+
+@contextmanager
+def _display(engine: Engine, options: Options, console: Console) -> Iterator[Any]:
+    """The live table on a terminal, nothing elsewhere; yields the function that refreshes it."""
+    if not (options.live and console.is_terminal):
+        yield lambda: None
+        return
+    table = LiveTable(engine)
+    shown = [time.monotonic()]
+    with Live(table.render(), console=console, auto_refresh=False) as live:
+
+        def refresh() -> None:
+            if time.monotonic() - shown[0] >= REFRESH_S:
+                shown[0] = time.monotonic()
+                live.update(table.render(), refresh=True)
+
+        yield refresh
+        live.update(table.render(), refresh=True)
+
+
+class PolicyWatcher:
+    """Reloads the route policy when its file changes; a broken edit changes nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        assert engine.running is not None
+        self._engine = engine
+        self._path = engine.running.policy.path
+        self._seen = self._mark()
+        self._pending: tuple[int, int, int] | None = None
+
+    def _mark(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None  # an editor is replacing it
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def look(self) -> None:
+        """Reload if the file has changed and then stayed the same for one look."""
+        mark = self._mark()
+        if mark is None or mark == self._seen:
+            return
+        if mark != self._pending:
+            self._pending = mark
+            return
+        self._seen, self._pending = mark, None
+        self._reload()
+
+    def _reload(self) -> None:
+        assert self._engine.running is not None
+        names = self._engine.running.topology.vocabulary()
+        try:
+            changed = self._engine.reload_policy(policy.load(self._path, names))
+        except UserError as error:
+            log.error("the route policy stays as it was: %s", error)
+            if "in flight" in error.what:
+                self._seen = None  # try again at the next look
+            return
+        what = f"version {self._engine.version}" if changed else "no route changed"
+        log.info("%s reloaded: %s", self._path, what)
+
+
+def _write_json(path: Path, result: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"cannot write the summary: {error.strerror}", path=path, fix="name another file"
+        ) from error

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a run tells about itself: counters in shared memory, the live table, the summary."""

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reads the counters' region (hb_stats_head and what follows it, api.h): plain loads, no locks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hummingbird.dataplane._native import ffi, lib
+
+Counts = npt.NDArray[np.uint64]
+
+
+def _fields(struct: str) -> list[tuple[str, int]]:
+    """Name and number of words of each field of a struct of uint64_t."""
+    return [
+        (name, ffi.sizeof(field.type) // 8) for name, field in ffi.typeof(struct).fields
+    ]
+
+
+def _dtype(struct: str) -> np.dtype[np.void]:
+    return np.dtype(
+        [(name, "u8") if words == 1 else (name, "u8", words) for name, words in _fields(struct)]
+    )
+
+
+HEAD = _dtype("hb_stats_head")
+LCORE = _dtype("hb_lcore_stats")
+NODE = _dtype("hb_node_stats")
+DEVICE = _dtype("hb_device_stats")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All counters at one moment, summed over lcores."""
+
+    ticks: int
+    nodes: npt.NDArray[np.void]
+    """[nodes] of hb_node_stats."""
+    drops: Counts
+    """[nodes][reasons]"""
+    hops: Counts
+    """[nodes][types]: packets that left a node as a type."""
+    ended: Counts
+    """[types][2]: sent, dropped."""
+    latency: Counts
+    """[nodes][buckets], ticks."""
+    lcores: npt.NDArray[np.void]
+    """[lcores] of hb_lcore_stats."""
+    device: npt.NDArray[np.void]
+    """One hb_device_stats."""
+
+    @property
+    def in_flight(self) -> int:
+        """Packets in being: born and not gone, from counters of their own."""
+        lcores = self.lcores
+        gone = int(lcores["gone"].sum()) + int(lcores["quarantined"].sum())
+        return int(lcores["born"].sum()) - gone
+
+
+class Reader:
+    """A view on a counters' region."""
+
+    def __init__(self, region: npt.NDArray[np.uint8]) -> None:
+        self._region = region
+        self.head = region[: HEAD.itemsize].view(HEAD)[0]
+        if int(self.head["magic"]) != lib.HB_STATS_MAGIC:
+            raise ValueError("not a counters' region")
+        self.ticks_per_second = int(self.head["ticks_per_second"])
+
+    def _blocks(self) -> npt.NDArray[np.uint8]:
+        h = self.head
+        first, size = int(h["head_bytes"]), int(h["lcore_bytes"])
+        return self._region[first : first + size * int(h["lcores"])].reshape(-1, size)
+
+    def _array(self, blocks: npt.NDArray[np.uint8], off: str, *shape: int) -> Counts:
+        start = int(self.head[off])
+        words = int(np.prod(shape))
+        part = np.ascontiguousarray(blocks[:, start : start + 8 * words]).view(np.uint64)
+        total: Counts = part.sum(axis=0, dtype=np.uint64).reshape(shape)
+        return total
+
+    def snapshot(self) -> Snapshot:
+        """Read everything once. In-flight packets may be counted at one place and not yet at
+        the next; at a quiet point all figures agree exactly."""
+        h = self.head
+        nodes, types, reasons = int(h["nodes"]), int(h["types"]), int(h["reasons"])
+        blocks = self._blocks()
+        node_words = self._array(blocks, "nodes_off", nodes, NODE.itemsize // 8)
+        device_off = int(h["device_off"])
+        return Snapshot(
+            ticks=int(lib.hb_ticks()),
+            nodes=node_words.view(NODE).reshape(nodes),
+            drops=self._array(blocks, "drops_off", nodes, reasons),
+            hops=self._array(blocks, "hops_off", nodes, types),
+            ended=self._array(blocks, "ended_off", types, 2),
+            latency=self._array(blocks, "latency_off", nodes, lib.HB_HIST_BUCKETS),
+            lcores=np.ascontiguousarray(blocks[:, : LCORE.itemsize]).view(LCORE).reshape(-1),
+            device=self._region[device_off : device_off + DEVICE.itemsize].view(DEVICE)[0].copy(),
+        )
+
+    def percentile_us(self, histogram: Counts, fraction: float) -> float | None:
+        """A latency percentile in microseconds: the middle of its bucket (within 3 %); None
+        without samples."""
+        total = int(histogram.sum())
+        if not total:
+            return None
+        bucket = int(np.searchsorted(np.cumsum(histogram), fraction * total))
+        return bucket_ticks(bucket) / self.ticks_per_second * 1e6
+
+
+def bucket_ticks(bucket: int) -> float:
+    """The middle of a latency bucket in ticks: 16 buckets to a power of two."""
+    if bucket < 16:
+        return float(bucket)
+    exponent, mantissa = divmod(bucket, 16)
+    return (16.5 + mantissa) * 2.0 ** (exponent - 1)

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The topology: a YAML file becomes ports, NFs, packet types and where they run.
+
+Every mistake is a UserError with file, line, field and fix. policies/README.md describes the file
+to those who write one; policies/ has examples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from hummingbird import nfs, placement, ports, yamlfile
+from hummingbird.errors import UserError
+from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable
+from hummingbird.placement import Cores, Placement
+from hummingbird.policy import DROP, OTHER, Vocabulary
+from hummingbird.ports import InputFile, PortParams, Whole, mistake
+from hummingbird.rules import MAX_RULES, Rule, RuleParams
+from hummingbird.textfile import NAME, NAME_RULE, quoted, suggest
+from hummingbird.yamlfile import Key, Location, YamlFile
+
+MAX_NODES = 64  # HB_MAX_NODES of api.h
+MAX_TYPES = 256  # HB_MAX_TYPES
+
+
+# --- The file -------------------------------------------------------------------------------------
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise mistake(f"{value} is no power of two", f"write {1 << value.bit_length()}")
+    return value
+
+
+def _unless_auto(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+PowerOfTwo = Annotated[Whole, AfterValidator(_power_of_two)]
+
+
+class Device(_Section):
+    """How the OpenCL device is used: the section ``device:``."""
+
+    use: Annotated[str, Field(min_length=1)] = "auto"
+    """``auto`` (GPU NFs run on the CPU where there is no device), ``required``, ``none``, or a part
+    of the name of a device or platform."""
+    executor: Literal["auto", "persistent", "launch"] = "auto"
+    lanes: Annotated[Whole, Field(ge=1, le=1024)] = 64
+    """Packets of a row: work-items of a workgroup."""
+    depth: Annotated[PowerOfTwo, Field(ge=2, le=4096)] = 64
+    """Rows of a workgroup."""
+    groups: Annotated[
+        Annotated[Whole, Field(ge=1, le=4094)] | None, BeforeValidator(_unless_auto)
+    ] = None
+    """Groups that a launch starts; None: as many as the device asks for."""
+    lifetime_ms: Annotated[Whole, Field(ge=1, le=60_000)] = 200
+    """A persistent kernel leaves after this long."""
+    idle_ms: Annotated[Whole, Field(ge=1, le=60_000)] = 100
+    """It leaves after this long without a packet."""
+
+
+class Memory(_Section):
+    """Sizes fixed at start: the section ``memory:``."""
+
+    mbufs: Annotated[Whole, Field(ge=1024, lt=1 << 28)] = 16384
+    """Packets that exist at once."""
+    frame_size: Literal[2048, 4096] = 2048
+    """Bytes; 384 of them are not for packet data."""
+    queue: Annotated[PowerOfTwo, Field(ge=64, le=1 << 20)] = 4096
+    """Packets that may wait before a node, and between two cores."""
+    flows: Annotated[PowerOfTwo, Field(ge=64, le=1 << 24)] = 65536
+    """Flows that a core remembers."""
+
+
+def _name(name: str) -> str:
+    if name == DROP:
+        raise mistake("'drop' is the end of a path, not a name", "choose another name")
+    if not NAME.fullmatch(name):
+        raise mistake(f"{quoted(name)} is no name", f"write {NAME_RULE}")
+    return name
+
+
+def _type_name(name: str) -> str:
+    if name == OTHER:
+        raise mistake(f"'{OTHER}' is what no rule matches", "choose another name")
+    if name == "pass":
+        raise mistake("'pass' is what an NF does, not a type", "choose another name")
+    return _name(name)
+
+
+def _rules(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+TypeName = Annotated[str, AfterValidator(_type_name)]
+Rules = Annotated[list[RuleParams], BeforeValidator(_rules), Field(min_length=1)]
+
+
+class _File(_Section):
+    policy: InputFile
+    ports: dict[Name, dict[Key, Any]]
+    nfs: dict[Name, dict[Key, Any]] = {}
+    types: dict[TypeName, Rules] = {}
+    device: Device = Device()
+    cores: Annotated[Cores, BeforeValidator(placement.from_yaml)] = Cores()
+    memory: Memory = Memory()
+
+
+# --- What it becomes ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PortSpec:
+    """A port of a topology."""
+
+    name: str
+    driver: str
+    params: PortParams
+    line: int = field(compare=False)
+
+
+@dataclass(frozen=True)
+class NfSpec:
+    """An NF of a topology."""
+
+    name: str
+    type: str
+    engine: Literal["cpu", "gpu"]
+    params: NfParams
+    nf: Nf
+    line: int = field(compare=False)
+
+    @property
+    def content_types(self) -> list[str]:
+        """Packet types that it gives to packets."""
+        return self.nf.content_types(self.params)
+
+    @property
+    def sticky(self) -> bool:
+        """A re-type holds for the whole flow from then on."""
+        return getattr(self.params, "sticky", None) in (True, "flow")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A checked topology. Node and type numbers are indices into ``nodes`` and ``types``."""
+
+    path: Path
+    policy: Path
+    """The route policy's CSV file."""
+    ports: tuple[PortSpec, ...]
+    nfs: tuple[NfSpec, ...]
+    types: tuple[str, ...]
+    """Names: ``other``, those with rules in the order of the file, those that only NFs give."""
+    rules: tuple[Rule, ...]
+    """In order; the first that a packet matches gives its type, none gives ``other``."""
+    device: Device
+    cores: Cores
+    memory: Memory
+    yaml: YamlFile = field(compare=False, repr=False)
+
+    @property
+    def base(self) -> Path:
+        """The directory that relative paths in the file start from."""
+        return self.path.parent
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the ports, then of the NFs, in the order of the file."""
+        return (*(port.name for port in self.ports), *(nf.name for nf in self.nfs))
+
+    @property
+    def type_numbers(self) -> Mapping[str, int]:
+        """Packet type numbers by name."""
+        return MappingProxyType({name: number for number, name in enumerate(self.types)})
+
+    @property
+    def uses_device(self) -> bool:
+        """An NF is meant for the OpenCL device, and the device may be used."""
+        return self.device.use != "none" and any(nf.engine == "gpu" for nf in self.nfs)
+
+    def vocabulary(self) -> Vocabulary:
+        """What the route policy may speak of."""
+        arriving = {self.types[rule.type] for rule in self.rules} | {OTHER}
+        arriving.update(name for nf in self.nfs if nf.sticky for name in nf.content_types)
+        return Vocabulary(
+            nodes=self.nodes,
+            types=self.types,
+            ingress=tuple(port.name for port in self.ports if port.params.ingress),
+            egress=tuple(port.name for port in self.ports if port.params.egress),
+            arriving=tuple(name for name in self.types if name in arriving),
+            retypes={nf.name: tuple(nf.content_types) for nf in self.nfs if nf.content_types},
+        )
+
+    def place(self, cpus: Iterable[int] | None = None, device: bool = True) -> Placement:
+        """Where everything runs.
+
+        Args:
+            cpus: CPU numbers that may be used; None: those this process may run on.
+            device: False if GPU NFs have to run on the CPU.
+
+        Raises:
+            UserError: ``cores:`` names a CPU that may not be used.
+        """
+        allowed = tuple(sorted(os.sched_getaffinity(0) if cpus is None else set(cpus)))
+        port_names = [port.name for port in self.ports]
+        try:
+            return placement.place(
+                self.cores, allowed, port_names, self.nfs, device and self.uses_device
+            )
+        except placement.PlacementError as error:
+            raise self.yaml.error(error.what, ("cores", *error.place), error.fix) from None
+
+    def build_tables(self) -> dict[str, NfTable]:
+        """The table of every NF, by its name; reads the files that the NFs name.
+
+        Raises:
+            UserError: an NF refuses its parameters or a file.
+        """
+        return {spec.name: self._build_table(spec) for spec in self.nfs}
+
+    def _build_table(self, spec: NfSpec) -> NfTable:
+        context = BuildContext(spec.name, self.base, self.type_numbers)
+        try:
+            return spec.nf.build(spec.params, context)
+        except UserError as error:
+            if error.path is not None:
+                raise
+            field = error.field or f"nfs.{spec.name}"
+            place = self.yaml.known(field.split("."))
+            raise UserError(
+                error.what, path=self.path, line=self.yaml.line(place), field=field, fix=error.fix
+            ) from None
+
+
+# --- Loading --------------------------------------------------------------------------------------
+
+
+def load(path: Path | str, bindings: Mapping[str, Path | str] | None = None) -> Topology:
+    """Read and check a topology.
+
+    Args:
+        path: the YAML file.
+        bindings: files for ``$in`` and ``$out`` by "in" and "out", relative to the working
+            directory. None leaves the two unbound: enough to check and to explain, not to run.
+
+    Raises:
+        UserError: the first mistake found.
+    """
+    return build(yamlfile.load(Path(path)), bindings)
+
+
+def build(yaml: YamlFile, bindings: Mapping[str, Path | str] | None = None) -> Topology:
+    """`load` for a file that is parsed already."""
+    if not isinstance(yaml.data, dict):
+        raise yaml.error("not a topology", (), "begin with 'policy: FILE.csv' and 'ports:'")
+    context = {"base": yaml.path.parent}
+    file = yaml.validate(_File, yaml.data, (), context)
+    port_specs = tuple(_ports(yaml, file, bindings))
+    nf_specs = tuple(_nfs(yaml, file))
+    _check_nodes(yaml, port_specs, nf_specs)
+    _check_files(yaml, port_specs)
+    _check_bindings(yaml, bindings or {})
+    types = _types(yaml, file, nf_specs)
+    topology = Topology(
+        path=yaml.path,
+        policy=file.policy,
+        ports=port_specs,
+        nfs=nf_specs,
+        types=types,
+        rules=tuple(_entries(yaml, file)),
+        device=file.device,
+        cores=file.cores,
+        memory=file.memory,
+        yaml=yaml,
+    )
+    named = file.cores.cpus()
+    topology.place((*os.sched_getaffinity(0), *named))  # what is wrong on any machine
+    return topology
+
+
+def _ports(
+    yaml: YamlFile, file: _File, bindings: Mapping[str, Path | str] | None
+) -> Iterator[PortSpec]:
+    context = {"base": yaml.path.parent, "bindings": bindings}
+    for name, data in file.ports.items():
+        place = ("ports", name)
+        driver, rest = _take(yaml, data, place, "driver", ports.NAMES)
+        params = yaml.validate(ports.load(driver).params, rest, place, context)
+        yield PortSpec(name, driver, params, yaml.line(place))
+
+
+def _nfs(yaml: YamlFile, file: _File) -> Iterator[NfSpec]:
+    for name, data in file.nfs.items():
+        place = ("nfs", name)
+        kind, rest = _take(yaml, data, place, "type", nfs.NAMES)
+        engine = rest.pop("engine", "cpu")
+        if engine not in ("cpu", "gpu"):
+            later = "engine 'auto' is not offered yet"
+            what = later if engine == "auto" else f"there is no engine {quoted(engine)}"
+            raise yaml.error(what, (*place, "engine"), "write cpu or gpu")
+        nf = nfs.load(kind)
+        params = yaml.validate(nf.params, rest, place, {"base": yaml.path.parent})
+        _check_nf_files(yaml, params, place)
+        yield NfSpec(name, kind, engine, params, nf, yaml.line(place))
+
+
+def _take(
+    yaml: YamlFile, data: Mapping[Key, Any], place: Location, name: str, options: tuple[str, ...]
+) -> tuple[str, dict[Key, Any]]:
+    """The value of the field `name`, one of `options`, and the other fields."""
+    rest = dict(data)
+    if name not in rest:
+        fix = f"add '{name}: ...' with one of: {', '.join(options)}"
+        raise yaml.error(f"{name} is missing", place, fix, missing=name)
+    value = rest.pop(name)
+    if value not in options:
+        what = f"there is no {name} {quoted(value)}"
+        raise yaml.error(what, (*place, name), suggest(value, options))
+    return str(value), rest
+
+
+def _check_nodes(
+    yaml: YamlFile, port_specs: tuple[PortSpec, ...], nf_specs: tuple[NfSpec, ...]
+) -> None:
+    names = {port.name for port in port_specs}
+    for nf in nf_specs:
+        if nf.name in names:
+            place = ("nfs", nf.name)
+            raise yaml.error(f"a port is called {nf.name}, too", place, "rename one of the two")
+    if len(port_specs) + len(nf_specs) > MAX_NODES:
+        what = f"{len(port_specs) + len(nf_specs)} ports and NFs"
+        raise yaml.error(what, ("nfs",), f"use {MAX_NODES} at most")
+    if not any(port.params.ingress for port in port_specs):
+        fix = "add a port with 'driver: generator', or 'driver: pcap' and 'read: FILE'"
+        raise yaml.error("no port takes packets in", ("ports",), fix)
+
+
+def _check_files(yaml: YamlFile, port_specs: tuple[PortSpec, ...]) -> None:
+    """No file that is written is read or written by another port."""
+    users = {_file(path): port.name for port in port_specs for path in port.params.reads()}
+    for port in port_specs:
+        for path in port.params.writes():
+            user = users.setdefault(_file(path), port.name)
+            if user != port.name and not _is_special(path):
+                what = f"{path} would be replaced while {user} uses it"
+                raise yaml.error(what, ("ports", port.name, "write"), "name another file")
+
+
+def _file(path: Path) -> str:
+    return str(path) if ports.is_unbound(path) else os.path.realpath(path)
+
+
+def _is_special(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path)  # such as /dev/null
+
+
+def _check_bindings(yaml: YamlFile, bindings: Mapping[str, Path | str]) -> None:
+    used = {
+        value
+        for port in yaml.data["ports"].values()
+        for value in port.values()
+        if isinstance(value, str)
+    }
+    for name in bindings:
+        if f"${name}" not in used:
+            what = f"--{name} is given, but no port uses ${name}"
+            fix = f"leave --{name} out, or write ${name} for the file of a port"
+            raise yaml.error(what, ("ports",), fix)
+
+
+def _check_nf_files(yaml: YamlFile, params: BaseModel, place: Location) -> None:
+    """Every file that an NF's parameters name exists."""
+    for name in type(params).model_fields:
+        value = getattr(params, name)
+        if isinstance(value, BaseModel):
+            _check_nf_files(yaml, value, (*place, name))
+        elif isinstance(value, Path):
+            _check_readable(yaml, value, (*place, name))
+
+
+def _check_readable(yaml: YamlFile, path: Path, place: Location) -> None:
+    full = yaml.path.parent / path
+    if not os.path.exists(full):
+        fix = "correct the name, which is relative to this file"
+        raise yaml.error(f"no such file: {full}", place, fix)
+    if os.path.isdir(full) or not os.access(full, os.R_OK):
+        raise yaml.error(f"{full} cannot be read", place, "name a file that can be read")
+
+
+def _types(yaml: YamlFile, file: _File, nf_specs: tuple[NfSpec, ...]) -> tuple[str, ...]:
+    names = dict.fromkeys([OTHER, *file.types])
+    for nf in nf_specs:
+        for name in nf.content_types:
+            if not NAME.fullmatch(name):
+                what = f"{quoted(name)} is no name of a packet type"
+                raise yaml.error(what, ("nfs", nf.name), f"write {NAME_RULE}")
+            names[name] = None
+    if len(names) > MAX_TYPES:
+        raise yaml.error(f"{len(names)} packet types", ("types",), f"use {MAX_TYPES} at most")
+    return tuple(names)
+
+
+def _entries(yaml: YamlFile, file: _File) -> Iterator[Rule]:
+    count = 0
+    for number, (name, rules) in enumerate(file.types.items(), 1):
+        for index, rule in enumerate(rules):
+            place = ("types", name, index)
+            for entry in rule.entries(number, yaml.line(place)):
+                count += 1
+                if count > MAX_RULES:
+                    what = f"more than {MAX_RULES} combinations of protocol, address and port"
+                    raise yaml.error(what, place, "write fewer rules or shorter lists")
+                yield entry
