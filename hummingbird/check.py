@@ -34,17 +34,23 @@ def command(path: Path, out: TextIO | None = None) -> None:
 
 def show(top: Topology, routes: Policy, placement: Placement, out: TextIO) -> None:
     """Print two tables; without lines and colours unless `out` is a terminal."""
-    console = Console(file=out, highlight=False, markup=False, soft_wrap=False)
-    console.print(f"{top.path}: ok", style="bold")
-    console.print()
-    console.print(_paths_table(console, top, routes))
-    console.print(_nodes_table(console, top, routes, placement))
-    console.print(_device_line(top, placement))
+    console = Console(file=out, highlight=False, markup=False)
+    parts = [
+        Text(f"{top.path}: ok", style="bold"),
+        _paths_table(console, top, routes),
+        _nodes_table(console, top, routes, placement),
+        Text(_device_line(top, placement)),
+    ]
+    for index, part in enumerate(parts):
+        with console.capture() as capture:
+            console.print(part)
+        lines = capture.get().strip("\n").split("\n")
+        out.write("\n" * (index > 0) + "".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def _table(console: Console, *columns: str) -> Table:
     lines = box.SIMPLE_HEAD if console.is_terminal else None
-    table = Table(box=lines, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=lines, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
@@ -55,7 +61,9 @@ def _table(console: Console, *columns: str) -> Table:
 
 def _paths_table(console: Console, top: Topology, routes: Policy) -> Table:
     table = _table(console, "TYPE", "RULES", "PATH")
-    for name, paths in routes.paths().items():
+    paths_by_type = routes.paths()
+    for name in (*(name for name in paths_by_type if name != policy.OTHER), policy.OTHER):
+        paths = paths_by_type[name]
         lines = [line for route in paths for line in _path_lines(route)]
         table.add_row(name, _rules(top, name), Text("\n".join(lines)))
     return table

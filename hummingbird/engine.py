@@ -297,6 +297,14 @@ class Engine:
                 if count:
                     yield nf, rule, count
 
+    def port_messages(self) -> Iterator[str]:
+        """What ports have to say: failures, and what was odd about a source."""
+        assert self.running is not None
+        for index, port in enumerate(self.running.topology.ports):
+            message = self.plane.port_message(index)
+            if message:
+                yield f"{port.name}: {message}"
+
     def close(self) -> None:
         """Give everything back: threads, device, memory, the instance's name."""
         if self._plane:

@@ -17,6 +17,8 @@ from typing import TextIO
 
 from hummingbird import policy, topology
 from hummingbird.capture import read_packet
+from hummingbird.dataplane._native import ffi, lib
+from hummingbird.dataplane.plane import reasons
 from hummingbird.errors import UserError
 from hummingbird.policy import OTHER, Policy, Route
 from hummingbird.rules import PROTOCOLS, WITH_PORTS, Rule
@@ -132,9 +134,6 @@ def _packet(
 
 def classify(top: Topology, packet: bytes) -> Verdict:
     """What the data plane makes of a packet that comes in."""
-    from hummingbird.dataplane._native import ffi, lib
-    from hummingbird.dataplane.plane import reasons
-
     rules = ffi.new("hb_rule[]", [rule.native() for rule in top.rules])
     index = ffi.new("int32_t *")
     reason = lib.hb_classify(packet, len(packet), rules, len(top.rules), index)
@@ -150,7 +149,7 @@ def describe(
     """The lines to print.
 
     Args:
-        certain: False for a real packet, of which only the NFs will tell what is in it.
+        certain: False for a real packet: whether an NF finds something in it is open.
     """
     yield title
     if verdict.dropped:
@@ -169,12 +168,13 @@ def _why(top: Topology, verdict: Verdict) -> str:
 
 
 def _hops(routes: Policy, route: Route, indent: str, certain: bool) -> Iterator[str]:
-    width = max(len(name) for name in routes.names.nodes)
+    width = max(map(len, routes.names.nodes))
+    number = len(str(max(routes.rows)))
     for node, following, line in zip(route.nodes, route.nodes[1:], route.lines, strict=False):
-        text = f"{indent}{node:{width}} -> {following:{width}}"
-        yield f"{text}  {routes.path}:{line}  {routes.rows[line]}"
+        hop = f"{indent}{node:{width}} -> {following:{width}}"
+        yield f"{hop}  {routes.path}:{line:<{number}}  {routes.rows[line]}"
         for branch in route.branches:
             if branch.nodes[0] == node:
-                may = "on a match it becomes" if certain else "may become"
-                yield f"{indent}  {node} {may} {branch.type}:"
+                made = f"on a match {node} makes" if certain else f"{node} may make"
+                yield f"{indent}  {made} it {branch.type}:"
                 yield from _hops(routes, branch, indent + "    ", certain)

@@ -71,6 +71,8 @@ def run(options: Options, console: Console) -> int:
             _watch_over(engine, options, console, asked)
             left = engine.stop()
             seconds = time.monotonic() - began
+        for message in engine.port_messages():
+            log.warning("%s", message)
         if left:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
         result = summary.summarise(engine, seconds)

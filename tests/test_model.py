@@ -9,6 +9,7 @@ A right protocol counts only when the search was complete and every statement of
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ RIGHT = {
     "a row is reused, abnormal end": {"NS": 1, "ROWS0": 3, "ROWS1": 1, "MAXL": 2, "ABEND": 1},
     "two syncers": {"NS": 2, "ROWS0": 2, "ROWS1": 1, "MAXL": 2, "ABEND": 0},
     "two syncers, two abnormal ends": {"NS": 2, "ROWS0": 1, "ROWS1": 1, "MAXL": 3, "ABEND": 2},
-    "rows are reused in both workgroups": {"NS": 1, "ROWS0": 3, "ROWS1": 2, "MAXL": 2, "ABEND": 0},
+    "both workgroups full": {"NS": 1, "ROWS0": 2, "ROWS1": 2, "MAXL": 2, "ABEND": 0},
 }
 
 # What Spin must report for each seeded fault.
@@ -63,9 +64,8 @@ def tools(pytestconfig: pytest.Config) -> None:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         reason = f"the queue protocol was NOT model-checked: {', '.join(missing)} not found (apt install spin gcc)"
-        terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None:
-            terminal.write_line(f"\n{reason}", yellow=True, bold=True)
+        with pytestconfig.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+            print(f"\nWARNING: {reason}", file=sys.stderr)
         pytest.skip(reason)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 DESCRIPTION = """\
 Explain which way one packet goes: the rule that gives it its type, each hop, and the line of the
 route policy that decides it. The packet is judged by the same code as when the topology runs.
-Where an NF may give packets another type by their content, the way from there is shown, too."""
+Where an NF may give packets another type by their content, the way from there is shown, too.
+What NFs do to packets besides, such as dropping one without a route, only a run shows."""
 
 EPILOG = """\
 example:

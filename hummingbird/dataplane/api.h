@@ -84,6 +84,9 @@ int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen);
 /* Counts and drops everything: the far end of a benchmark. */
 int hb_add_sink(hb_dataplane *dp, uint32_t lcore);
 
+/* What a port has to say: its first failure, else what was odd about its source, else "". */
+const char *hb_port_message(const hb_dataplane *dp, uint32_t node);
+
 /* What an NF declares about itself (hummingbird/nfs/<name>.py). */
 #define HB_READS_HEADER 0 /* at most HB_HEADER_BYTES from the first packet byte */
 #define HB_READS_PACKET 1 /* everything */
@@ -220,7 +223,7 @@ void hb_run_program(void *frames, uint32_t frame_size, const void *tables, uint3
 /*
  * The stats region: this head, then per lcore one block of `lcore_bytes`:
  *   hb_lcore_stats, hb_node_stats[nodes], drops u64[nodes][reasons], hops u64[nodes][types],
- *   ended u64[types][2] (sent, dropped), latency u64[nodes][HB_HIST_BUCKETS].
+ *   ended u64[types][2] (handed to an egress port, dropped), latency u64[nodes][HB_HIST_BUCKETS].
  * and behind the lcores one hb_device_stats. All u64 with one writer each (the lcore; the executor
  * thread); readers just load. Latency is in ticks: bucket b < 16 holds value b, above that 16
  * buckets per power of two: bucket 16 * e + m holds (16 + m) << (e - 1) and up.

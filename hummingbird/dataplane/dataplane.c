@@ -406,6 +406,14 @@ uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule)
     return hits;
 }
 
+const char *hb_port_message(const hb_dataplane *dp, uint32_t node)
+{
+    const hb_port *port = dp->node[node].port;
+    if (!port)
+        return "";
+    return atomic_load_explicit(&port->failed, memory_order_acquire) ? port->error : port->warning;
+}
+
 int hb_device_state(const hb_dataplane *dp)
 {
     if (!dp->device)

@@ -124,6 +124,15 @@ static void settle(hb_lcore *lc)
     }
 }
 
+/* What the port took but could not bring out was not sent after all. */
+static void close_books(hb_lcore *lc, uint32_t node, hb_port *port)
+{
+    port->ops->flush(port);
+    lc->node_stats[node].out_packets -= port->lost;
+    lc->node_stats[node].dropped += port->lost;
+    lc->drops[node * HB_REASONS + HB_REASON_port_error] += port->lost;
+}
+
 static void *lcore_main(void *arg)
 {
     hb_lcore *lc = arg;
@@ -140,7 +149,7 @@ static void *lcore_main(void *arg)
         lc->spares[i] = 0;
         hb_port *port = lc->dp->node[i].port;
         if (port && port->ops->flush && lc->dp->node[i].lcore[0] == lc->id)
-            port->ops->flush(port);
+            close_books(lc, i, port);
     }
     return NULL;
 }

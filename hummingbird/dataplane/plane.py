@@ -180,6 +180,10 @@ class Dataplane:
         """The counters that an NF's finish() keeps."""
         return [int(lib.hb_rule_hits(self._dp, node, rule)) for rule in range(rules)]
 
+    def port_message(self, node: int) -> str:
+        """A port's first failure, else what was odd about its source, else nothing."""
+        return str(ffi.string(lib.hb_port_message(self._dp, node)).decode(errors="replace"))
+
     def device_state(self) -> str:
         """``healthy``, ``recovered`` from at least one failure, or ``hangs``."""
         return ("healthy", "recovered", "hangs")[lib.hb_device_state(self._dp)]

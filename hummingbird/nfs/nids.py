@@ -189,7 +189,7 @@ def _aho_corasick(patterns: Sequence[tuple[int, bytes]]) -> Automaton:
                 levels[depth].append((state, byte, child))
             state = child
         rules[state] = min(rules[state], number)
-    _check(len(rules))
+        _check(len(rules))
 
     dfa = Automaton(np.zeros((len(rules), 256), dtype=np.int32), np.array(rules, dtype=np.int64))
     fail = np.zeros(len(rules), dtype=np.int64)  # the longest suffix that is in the trie, too

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""sink: counts every packet and drops it; the far end of a benchmark.
-
-out0: {driver: sink}
-"""
+"""sink: counts every packet and drops it; the far end of a benchmark. It has no parameters."""
 
 from __future__ import annotations
 

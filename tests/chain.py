@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""run_chain(): packets through the real data plane, and what came of them. Every test of a chain
+uses it, and it always checks that no packet is lost or counted twice.
+
+    packets ── capture ── [ Engine: ports, NFs, threads, device ] ── captures ── Result
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hummingbird import policy, topology
+from hummingbird.dataplane.plane import reasons
+from hummingbird.engine import Engine, Wanted
+from hummingbird.telemetry.stats import Snapshot
+from hummingbird.telemetry.summary import summarise
+from hummingbird.topology import Topology
+
+TIMEOUT_S = 60.0
+POLL_S = 0.0005
+NANOSECOND_PCAP = 0xA1B23C4D
+HEADER = "packet_type,current_nf,next_nf\n"
+
+Source = Mapping[str, Any] | str | Path
+"""A topology: as YAML would parse it, as YAML, or a file that is used where it lies."""
+Packets = Sequence[Any]
+"""Bytes, or what bytes() takes, such as scapy's packets."""
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a written capture holds."""
+
+    packets: list[bytes]
+    times: list[int]
+    """Nanoseconds."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run."""
+
+    outputs: dict[str, Sent]
+    """By port; only those that write a capture."""
+    summary: dict[str, Any]
+    snapshot: Snapshot
+    topology: Topology
+    policy: policy.Policy
+    start_seconds: float
+    """From a parsed topology to running threads."""
+
+    @property
+    def packets(self) -> list[bytes]:
+        """The packets of the only written capture, in order."""
+        (sent,) = self.outputs.values()
+        return sent.packets
+
+    @property
+    def times(self) -> list[int]:
+        """Their times in nanoseconds."""
+        (sent,) = self.outputs.values()
+        return sent.times
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Drops by reason."""
+        dropped: dict[str, int] = self.summary["dropped"]
+        return dropped
+
+    @property
+    def alerts(self) -> dict[str, dict[str, int]]:
+        """Hits by NF and rule."""
+        alerts: dict[str, dict[str, int]] = self.summary["alerts"]
+        return alerts
+
+    def type_packets(self) -> dict[str, int]:
+        """Packets that ended, by type."""
+        return {name: entry["packets"] for name, entry in self.summary["types"].items()}
+
+
+# ---- captures ------------------------------------------------------------------------------------
+
+
+def write_capture(path: Path, packets: Packets, times: Sequence[int] | None = None) -> None:
+    """Write an Ethernet capture; packet i at ``times[i]`` ns, by default at i microseconds."""
+    parts = [struct.pack("<IHHiIII", NANOSECOND_PCAP, 2, 4, 0, 0, 262144, 1)]
+    for number, packet in enumerate(packets):
+        data = bytes(packet)
+        seconds, ns = divmod(times[number] if times else number * 1000, 1_000_000_000)
+        parts += (struct.pack("<IIII", seconds, ns, len(data), len(data)), data)
+    path.write_bytes(b"".join(parts))
+
+
+def read_capture(path: Path) -> Sent:
+    """Read a capture as the data plane writes it."""
+    data = path.read_bytes()
+    assert struct.unpack_from("<I16xI", data) == (NANOSECOND_PCAP, 1), f"{path} is damaged"
+    sent, at = Sent([], []), 24
+    while at < len(data):
+        seconds, ns, length, full = struct.unpack_from("<IIII", data, at)
+        assert length == full and at + 16 + length <= len(data), f"{path} is cut"
+        sent.packets.append(data[at + 16 : at + 16 + length])
+        sent.times.append(seconds * 1_000_000_000 + ns)
+        at += 16 + length
+    return sent
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+def run_chain(
+    source: Source,
+    packets: Packets | Path | None = None,
+    rows: str | None = None,
+    *,
+    files: Mapping[str, str | bytes] | None = None,
+    timeout: float = TIMEOUT_S,
+    times: Sequence[int] | None = None,
+    **device: str,
+) -> Result:
+    """Run a topology until its inputs have ended.
+
+    Args:
+        source: the topology. It may call the capture of ``packets`` ``$in``, and ``$out`` what is
+            read back; any other written capture is read back, too.
+        packets: what comes in, or a capture.
+        rows: the rows of the route policy, without the header; not for a file.
+        files: files for the NFs, by name.
+        timeout: seconds.
+        times: nanoseconds, of ``packets``.
+        device: fields of the section ``device:`` to set, such as ``executor="launch"``.
+    """
+    with started(source, packets, rows, files=files, times=times, **device) as run:
+        run.wait(timeout)
+        return run.stop()
+
+
+@contextmanager
+def started(
+    source: Source,
+    packets: Packets | Path | None = None,
+    rows: str | None = None,
+    *,
+    files: Mapping[str, str | bytes] | None = None,
+    times: Sequence[int] | None = None,
+    **device: str,
+) -> Iterator[Run]:
+    """A topology that runs; as `run_chain`, which waits for its end. Stop it before you leave."""
+    with tempfile.TemporaryDirectory(prefix="hummingbird-test-") as folder:
+        base = Path(folder)
+        wanted = _load(base, source, packets, rows, files or {}, times)
+        settings = wanted.device.model_copy(update=device)
+        wanted = replace(wanted, device=settings)
+        engine = Engine(f"test-{os.getpid()}-{next(_numbers)}")
+        try:
+            yield Run(engine, wanted)
+        finally:
+            engine.close()
+            _forget(engine.name)
+
+
+def _load(
+    base: Path,
+    source: Source,
+    packets: Packets | Path | None,
+    rows: str | None,
+    files: Mapping[str, str | bytes],
+    times: Sequence[int] | None,
+) -> Topology:
+    """Write everything to a folder and load the topology from there."""
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.encode()
+        (base / name).write_bytes(data)
+        (base / name).chmod(0o600)  # as keys want it
+    capture = packets if isinstance(packets, Path) else base / "in.pcap"
+    if not isinstance(packets, Path):
+        write_capture(capture, packets or [], times)
+    path, text = _topology_file(base, source, rows)
+    bindings = {"in": capture, "out": base / "out.pcap"}
+    return topology.load(path, {name: b for name, b in bindings.items() if f"${name}" in text})
+
+
+def _topology_file(base: Path, source: Source, rows: str | None) -> tuple[Path, str]:
+    """Where the topology lies, and its text."""
+    if isinstance(source, Path):
+        assert rows is None, "a topology's file names its own policy"
+        return source, source.read_text()
+    path = base / "topology.yaml"
+    text = source if isinstance(source, str) else yaml.safe_dump(dict(source), sort_keys=False)
+    if rows is not None:
+        text += "\npolicy: routes.csv\n"
+        (base / "routes.csv").write_text(HEADER + rows)
+    path.write_text(text)
+    return path, text
+
+
+def _forget(name: str) -> None:
+    """Remove the run directory, which is left for the next instance of the name."""
+    from hummingbird.telemetry.rundir import base_dir
+
+    if (base_dir() / name).exists():
+        (base_dir() / name).rmdir()
+
+
+class Run:
+    """A topology that runs."""
+
+    def __init__(self, engine: Engine, wanted: Topology) -> None:
+        self.engine = engine
+        began = time.perf_counter()
+        engine.apply(Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary())))
+        self.start_seconds = time.perf_counter() - began
+        self._began = time.monotonic()
+        self._reloaded = False
+
+    def reload(self, rows: str) -> None:
+        """Make these the rows of the route policy."""
+        running = self.engine.running
+        assert running is not None
+        data = (HEADER + rows).encode()
+        names, path = running.topology.vocabulary(), running.policy.path
+        self.engine.reload_policy(policy.parse(data, names, path))
+        self._reloaded = True
+
+    def wait(self, timeout: float = TIMEOUT_S) -> None:
+        """Until all inputs have ended and nothing is in flight."""
+        self.until(self.engine.plane.finished, timeout, "the inputs to end")
+
+    def until(
+        self, condition: Callable[[], bool], timeout: float = TIMEOUT_S, what: str = "a condition"
+    ) -> None:
+        """Until a condition holds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > end:
+                state = summarise(self.engine, timeout)
+                raise TimeoutError(f"waited {timeout} s for {what}: {state}")
+            time.sleep(POLL_S)
+
+    def stop(self) -> Result:
+        """Drain, stop, check that every packet is accounted for, and tell what came of them."""
+        engine = self.engine
+        assert engine.running is not None
+        left = engine.stop()
+        summary = summarise(engine, time.monotonic() - self._began)
+        assert left == 0, f"{left} packets did not make it out: {summary}"
+        snapshot = engine.reader().snapshot()
+        top, routes = engine.running.topology, engine.running.policy
+        check_balance(top, snapshot, summary)
+        if not self._reloaded:
+            check_hops(top, routes, snapshot)
+        free = engine.plane.count_free()
+        assert free == top.memory.mbufs, f"{free} of {top.memory.mbufs} mbufs are free"
+        outputs = dict(_read_outputs(top, summary))
+        return Result(outputs, summary, snapshot, top, routes, self.start_seconds)
+
+
+def _read_outputs(top: Topology, summary: Mapping[str, Any]) -> Iterator[tuple[str, Sent]]:
+    for port in top.ports:
+        for path in port.params.writes():
+            if path.is_file():
+                sent = read_capture(path)
+                assert len(sent.packets) == summary["ports"][port.name]["sent"]
+                assert sum(map(len, sent.packets)) == summary["ports"][port.name]["sent_bytes"]
+                yield port.name, sent
+
+
+# ---- conservation --------------------------------------------------------------------------------
+
+FORWARDED = ("policy", "no_route_row")
+"""Reasons for which a packet is dropped after it has left its node."""
+
+
+def check_balance(top: Topology, snapshot: Snapshot, summary: Mapping[str, Any]) -> None:
+    """Every packet is accounted for: in total, at every node, by type and by policy version."""
+    totals = {name: summary[name] for name in ("received", "created", "sent", "dropped")}
+    assert summary["balance"] == 0, totals
+    assert summary["in_flight"] == snapshot.in_flight == 0, totals
+    sent, dropped = summary["sent"], sum(summary["dropped"].values())
+    assert summary["received"] + summary["created"] == sent + dropped, totals
+    assert sent == sum(port.get("sent", 0) for port in summary["ports"].values())
+    assert [int(n) for n in snapshot.ended.sum(axis=0)] == [sent, dropped], totals
+    lcores = snapshot.lcores
+    assert lcores["admitted"].sum(axis=0).tolist() == lcores["retired"].sum(axis=0).tolist()
+    for number, name in enumerate(top.nodes):
+        _check_node(number, name, snapshot)
+
+
+def _check_node(number: int, name: str, snapshot: Snapshot) -> None:
+    """in = out + dropped, where out is what it sent, or what it forwarded."""
+    node = snapshot.nodes[number]
+    drops = snapshot.drops[number]
+    came, went, dropped = (int(node[f]) for f in ("in_packets", "out_packets", "dropped"))
+    assert dropped == int(drops.sum()), name
+    by_route = sum(int(drops[n]) for n, (why, _) in enumerate(reasons()) if why in FORWARDED)
+    forwarded = int(snapshot.hops[number].sum())
+    if forwarded:  # an input port or an NF
+        assert came == forwarded + dropped - by_route, (name, came, forwarded, dropped)
+        assert went in (0, forwarded), (name, went, forwarded)
+    else:
+        assert came == went + dropped, (name, came, went, dropped)
+
+
+def check_hops(top: Topology, routes: policy.Policy, snapshot: Snapshot) -> None:
+    """What came into each NF and output port is what the others sent there by the policy."""
+    count = len(top.nodes)
+    arrived = [0] * count
+    for at, packet_type in itertools.product(range(count), range(len(top.types))):
+        to = int(routes.next[at, packet_type])
+        if to < count:
+            arrived[to] += int(snapshot.hops[at, packet_type])
+    for number, name in enumerate(top.nodes):
+        if name not in [port.name for port in top.ports if port.params.ingress]:
+            assert arrived[number] == int(snapshot.nodes[number]["in_packets"]), name
+
+
+# ---- topologies and packets that many tests use --------------------------------------------------
+
+
+def line(*nfs: Mapping[str, Any] | str, **sections: Any) -> tuple[dict[str, Any], str]:
+    """in0 -> nf0 -> nf1 -> ... -> out0: a topology from capture to capture, and its rows.
+
+    Args:
+        nfs: what stands under each NF's name; ``"cpu"`` and ``"gpu"`` are ``forward`` NFs there.
+        sections: further sections of the topology.
+    """
+    entries = [{"type": "forward", "engine": nf} if isinstance(nf, str) else dict(nf) for nf in nfs]
+    names = ["in0", *(f"nf{number}" for number in range(len(entries))), "out0"]
+    rows = "".join(f"*,{a},{b}\n" for a, b in itertools.pairwise(names))
+    ports = {
+        "in0": {"driver": "pcap", "read": "$in"},
+        "out0": {"driver": "pcap", "write": "$out"},
+    }
+    return {"ports": ports, "nfs": dict(zip(names[1:-1], entries, strict=True)), **sections}, rows
+
+
+def flow_of(packet: bytes) -> tuple[object, ...]:
+    """What packets of one flow and direction have in common, by an independent look at them."""
+    at = 12
+    while packet[at : at + 2] in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
+        at += 4
+    if packet[at : at + 2] == b"\x08\x00" and len(packet) >= at + 22:
+        ip = packet[at + 2 :]
+        header, fragment = (ip[0] & 15) * 4, ip[6] & 0x3F or ip[7]
+        ports = ip[header : header + 4] if ip[9] in (6, 17, 132) and not fragment else b""
+        return ip[12:20], ip[9], ports
+    return (packet[:at],)
+
+
+def by_flow(packets: Iterable[bytes]) -> dict[tuple[object, ...], list[bytes]]:
+    """The packets of each flow, in order."""
+    flows: dict[tuple[object, ...], list[bytes]] = {}
+    for packet in packets:
+        flows.setdefault(flow_of(packet), []).append(packet)
+    return flows
