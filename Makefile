@@ -18,9 +18,9 @@ DEMO := build/demo
 build: ready $(BUILT) ## compile the data plane, installing what is missing
 
 demo: build ## replay a capture through a topology with a branch; results in build/demo
-	@mkdir -p $(DEMO)
+	@mkdir -p $(DEMO) && chmod 600 policies/demo/ipsec.key
 	.venv/bin/hummingbird run policies/branch_gateway.yaml --in policies/demo/branch.pcap \
-	    --out $(DEMO)/out.pcap --json $(DEMO)/summary.json
+	    --pace original --out $(DEMO)/out.pcap --json $(DEMO)/summary.json
 
 test: ready $(BUILT) ## run all tests and style checks; ARGS="-k name" picks some
 	@$(PY) -m pytest -q $(ARGS)

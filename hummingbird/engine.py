@@ -21,6 +21,7 @@ from hummingbird.placement import Placement
 from hummingbird.policy import Policy
 from hummingbird.telemetry.rundir import StatsFile
 from hummingbird.telemetry.stats import Reader
+from hummingbird.telemetry.view import Node, View
 from hummingbird.topology import Topology
 
 log = logging.getLogger("hummingbird")
@@ -135,7 +136,7 @@ class Engine:
             The parts that changed.
 
         Raises:
-            UserError: what is wanted is impossible, or needs a restart; what runs goes on as it was.
+            UserError: what is wanted is impossible, or needs a restart; what runs goes on.
         """
         parts = difference(self.running, wanted)
         if self.running is None:
@@ -232,7 +233,7 @@ class Engine:
         if self.choice.device is None:
             frames = memory.host_region(sizes.frames_bytes)
             region = memory.host_region(tables.size)
-            tables.fill(memoryview(region.array))
+            tables.fill(region.array)
             self._keep += [frames, region]
             return frames.address, region.address, None
         self.session = open_session(
@@ -296,6 +297,41 @@ class Engine:
             for rule, count in zip(table.rules, hits, strict=True):
                 if count:
                     yield nf, rule, count
+
+    def view(self) -> View:
+        """What telemetry has to know to put names on the counters."""
+        assert self.running is not None and self.placement is not None
+        topology, policy = self.running.topology, self.running.policy
+        ports_ = (
+            Node(p.name, "port", p.driver, p.params.ingress, p.params.egress)
+            for p in topology.ports
+        )
+        engines = self.placement.engines
+        paths = policy.path_of_each_type()
+        return View(
+            title=topology.path.name,
+            reader=self.reader(),
+            nodes=(*ports_, *(Node(nf.name, engines[nf.name]) for nf in topology.nfs)),
+            paths={name: paths.get(name, ()) for name in topology.types},
+            device=self._describe_device(),
+            lanes=int(self.session.config.lanes) if self.session else 0,
+            policy_version=self.version,
+        )
+
+    def _describe_device(self) -> dict[str, Any]:
+        device, session = self.choice.device, self.session
+        if device is None or session is None:
+            return {"name": None, "runtime": None, "tier": None, "executor": None}
+        return {
+            "name": device.name,
+            "runtime": f"{device.platform}, {device.runtime}",
+            "tier": self.choice.tier,
+            "executor": self.choice.executor,
+            "is_cpu": device.is_cpu,
+            "binding": session.binding,
+            "dialect": session.dialect,
+            "state": self.plane.device_state(),
+        }
 
     def port_messages(self) -> Iterator[str]:
         """What ports have to say: failures, and what was odd about a source."""

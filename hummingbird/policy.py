@@ -131,6 +131,17 @@ class Policy:
             for name in (self.names.arriving if types is None else types)
         }
 
+    def path_of_each_type(self) -> dict[str, tuple[str, ...]]:
+        """Nodes that packets of a type pass: from the first ingress port, or, for types that only
+        NFs give, from the first NF that does."""
+        found = {name: routes[0].nodes for name, routes in self.paths().items() if routes}
+        waiting = [route for routes in self.paths().values() for route in routes]
+        while waiting:
+            route = waiting.pop(0)
+            found.setdefault(route.type, route.nodes)
+            waiting += route.branches
+        return found
+
     def route(self, node: str, packet_type: str) -> Route:
         """The path of packets of a type from a node on, with its branches."""
         return self._route(node, packet_type, {(node, packet_type)})

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +22,15 @@ from rich.logging import RichHandler
 from hummingbird import policy, topology
 from hummingbird.engine import Engine, Wanted
 from hummingbird.errors import UserError
+from hummingbird.ports.pcap import PcapParams
 from hummingbird.telemetry import summary
-from hummingbird.telemetry.live import LiveTable
+from hummingbird.telemetry.live import LiveTable, progress
+from hummingbird.topology import PortSpec
 
 log = logging.getLogger("hummingbird")
 
 REFRESH_S = 0.5
+PROGRESS_S = 2.0
 POLL_S = 0.05
 
 
@@ -48,6 +51,8 @@ class Options:
     live: bool = True
     overrides: Mapping[str, str] = field(default_factory=dict)
     """``executor`` and ``use`` of the section ``device:``."""
+    pace: str | None = None
+    """``fast`` or ``original`` for every capture that is read; None: as the topology says."""
 
 
 def run(options: Options, console: Console) -> int:
@@ -75,7 +80,7 @@ def run(options: Options, console: Console) -> int:
             log.warning("%s", message)
         if left:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
-        result = summary.summarise(engine, seconds)
+        result = summary.summarise(engine.view(), engine.alerts(), seconds)
     finally:
         engine.close()
     summary.show(console, result)
@@ -89,7 +94,15 @@ def _load(options: Options) -> Wanted:
     if options.overrides:
         device = wanted.device.model_copy(update=dict(options.overrides))
         wanted = replace(wanted, device=device)
+    if options.pace:
+        wanted = replace(wanted, ports=tuple(_paced(p, options.pace) for p in wanted.ports))
     return Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary()))
+
+
+def _paced(port: PortSpec, pace: str) -> PortSpec:
+    if not (isinstance(port.params, PcapParams) and port.params.ingress):
+        return port
+    return replace(port, params=port.params.model_copy(update={"pace": pace, "rate": None}))
 
 
 def _log_to(console: Console) -> None:
@@ -127,9 +140,7 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _watch_over(
-    engine: Engine, options: Options, console: Console, asked: threading.Event
-) -> None:
+def _watch_over(engine: Engine, options: Options, console: Console, asked: threading.Event) -> None:
     """Until the inputs end, the time is over, or somebody asks to stop."""
     until = None if options.duration is None else time.monotonic() + options.duration
     watcher = PolicyWatcher(engine) if options.watch else None
@@ -145,22 +156,35 @@ def _watch_over(
 
 
 @contextmanager
-def _display(engine: Engine, options: Options, console: Console) -> Iterator[Any]:
-    """The live table on a terminal, nothing elsewhere; yields the function that refreshes it."""
-    if not (options.live and console.is_terminal):
+def _display(engine: Engine, options: Options, console: Console) -> Iterator[Callable[[], None]]:
+    """The live table on a terminal, a line now and then elsewhere; yields what refreshes it."""
+    if not options.live:
         yield lambda: None
-        return
-    table = LiveTable(engine)
-    shown = [time.monotonic()]
-    with Live(table.render(), console=console, auto_refresh=False) as live:
+    elif console.is_terminal:
+        table = LiveTable(engine.view())
+        with Live(console=console, auto_refresh=False) as live:
 
-        def refresh() -> None:
-            if time.monotonic() - shown[0] >= REFRESH_S:
-                shown[0] = time.monotonic()
-                live.update(table.render(), refresh=True)
+            def show() -> None:
+                live.update(table.render(engine.view()), refresh=True)
 
-        yield refresh
-        live.update(table.render(), refresh=True)
+            show()
+            yield _every(REFRESH_S, show)
+            show()
+    else:
+        yield _every(PROGRESS_S, lambda: console.print(progress(engine.view()), highlight=False))
+
+
+def _every(seconds: float, act: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls ``act`` when it is called, but not more often than this."""
+    last = time.monotonic()
+
+    def maybe() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            act()
+
+    return maybe
 
 
 class PolicyWatcher:

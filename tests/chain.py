@@ -246,7 +246,7 @@ class Run:
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
-                state = summarise(self.engine, timeout)
+                state = summarise(self.engine.view(), self.engine.alerts(), timeout)
                 raise TimeoutError(f"waited {timeout} s for {what}: {state}")
             time.sleep(POLL_S)
 
@@ -255,7 +255,7 @@ class Run:
         engine = self.engine
         assert engine.running is not None
         left = engine.stop()
-        summary = summarise(engine, time.monotonic() - self._began)
+        summary = summarise(engine.view(), engine.alerts(), time.monotonic() - self._began)
         assert left == 0, f"{left} packets did not make it out: {summary}"
         snapshot = engine.reader().snapshot()
         top, routes = engine.running.topology, engine.running.policy

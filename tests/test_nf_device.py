@@ -57,18 +57,19 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=DIALECTS)
-def program(request: pytest.FixtureRequest) -> Any:
-    """All NFs, compiled for the first CPU device (PoCL comes with the package) or any other."""
+def device(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """A context with a CPU device (PoCL comes with the package) or any other, and all NFs built."""
     devices = [device for platform in cl.get_platforms() for device in platform.get_devices()]
     if not devices:
         pytest.skip("NOT COMPARED with a device: there is no OpenCL platform")
     device = next((d for d in devices if d.type & cl.device_type.CPU), devices[0])
-    options = DIALECTS[request.param]
     if request.param == "c11" and device.version < "OpenCL 3":
         pytest.skip(f"{device.name} is no OpenCL 3 device")
+    context = cl.Context([device])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cl.CompilerWarning)
-        return cl.Program(cl.Context([device]), source(nf.KINDS)).build(options)
+        program = cl.Program(context, source(nf.KINDS)).build(DIALECTS[request.param])
+    return context, cl.Kernel(program, "hb_batch")
 
 
 def region_of(name: str) -> nf.Array:
@@ -109,7 +110,8 @@ def queue(work: nf.Array, arg: nf.Array, counts: nf.Array) -> tuple[nf.Array, li
 
 
 def run_on_device(
-    program: Any,
+    context: Any,
+    kernel: Any,
     tables: nf.Array,
     frames: nf.Array,
     work: nf.Array,
@@ -118,28 +120,19 @@ def run_on_device(
 ) -> nf.Array:
     """One launch of hb_batch: the frames change, the answers come back."""
     content, starts = queue(work, arg, counts)
-    context = program.context
+    flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+    buffers = [cl.Buffer(context, flags, hostbuf=array) for array in (content, frames, tables)]
     with cl.CommandQueue(context) as commands:
-        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
-        buffers = [cl.Buffer(context, flags, hostbuf=array) for array in (content, frames, tables)]
-        stride, lanes = np.uint64(nf.FRAME), np.uint32(LANES)
-        cl.Kernel(program, "hb_batch")(
-            commands,
-            (GROUPS * LANES,),
-            (LANES,),
-            *buffers[:2],
-            stride,
-            buffers[2],
-            lanes,
-            *map(np.uint64, starts),
-        )
+        memory = (buffers[0], buffers[1], np.uint64(nf.FRAME), buffers[2])
+        offsets = map(np.uint64, starts)
+        kernel(commands, (GROUPS * LANES,), (LANES,), *memory, np.uint32(LANES), *offsets)
         cl.enqueue_copy(commands, content, buffers[0])
         cl.enqueue_copy(commands, frames, buffers[1])
     return content[starts[-1] :][: COUNT * nf.DONE.itemsize].view(nf.DONE)
 
 
 @pytest.mark.parametrize("name", nf.KINDS)
-def test_the_device_answers_as_the_cpu_does(program: Any, name: str) -> None:
+def test_the_device_answers_as_the_cpu_does(device: tuple[Any, Any], name: str) -> None:
     tables = region_of(name)
     frames, work = nf.frames_of(packets())
     arg = (np.arange(COUNT) % (3 if name == "probe" else COUNT)).astype(np.uint64)
@@ -151,7 +144,7 @@ def test_the_device_answers_as_the_cpu_does(program: Any, name: str) -> None:
     answers = nf.run_raw(tables, by_cpu, work, arg)
     by_cpu[~alive] = frames[~alive]
     by_device = frames.copy()
-    device_answers = run_on_device(program, tables, by_device, work, arg, counts)
+    device_answers = run_on_device(*device, tables, by_device, work, arg, counts)
     for field in nf.DONE.names or ():
         assert (answers[field] == device_answers[field])[alive].all(), field
     assert (by_cpu == by_device).all()

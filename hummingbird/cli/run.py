@@ -44,6 +44,12 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--out", dest="output", metavar="FILE", help="the capture that it calls $out; is replaced"
     )
     parser.add_argument(
+        "--pace",
+        choices=("fast", "original"),
+        help="instead of the topology's pace of captures: as fast as the chain takes them, or with "
+        "the capture's own gaps",
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the summary to FILE as JSON, too"
     )
 
@@ -119,5 +125,6 @@ def main(args: argparse.Namespace) -> int:
         duration=args.duration,
         live=not args.no_live,
         overrides={name: value for name, value in overrides.items() if value},
+        pace=args.pace,
     )
     return run(options, Console())

@@ -213,8 +213,7 @@ static enum hb_reason parse_ipv6(const uint8_t *p, uint32_t length, hb_walk *w)
     w->at = w->l3 + IPV6_BYTES;
     if (payload > length - w->at)
         return HB_REASON_truncated;
-    /* 0 bytes with something in them: a jumbogram, as large as what was received */
-    w->end = payload || w->protocol == NO_NEXT_HEADER ? w->at + payload : length;
+    w->end = payload ? w->at + payload : length; /* 0: a jumbogram, or nothing that matters */
     w->src[0] = be64(ip + 8);
     w->src[1] = be64(ip + 16);
     w->dst[0] = be64(ip + 24);

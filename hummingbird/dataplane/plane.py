@@ -191,7 +191,7 @@ class Dataplane:
 
 def reasons() -> list[tuple[str, str]]:
     """Every drop reason: name and what it means, by number."""
-    found = []
+    found: list[tuple[str, str]] = []
     while (name := lib.hb_reason_name(len(found))) != ffi.NULL:
         text = lib.hb_reason_text(len(found))
         found.append((ffi.string(name).decode(), ffi.string(text).decode()))

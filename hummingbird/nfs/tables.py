@@ -35,7 +35,7 @@ class Layout:
     parts: list[tuple[int, Bytes]]
     """Offset and content of each part."""
 
-    def fill(self, region: memoryview) -> None:
+    def fill(self, region: memoryview | Bytes) -> None:
         """Write everything to ``region``: at least ``size`` bytes, starting on a page."""
         target = np.frombuffer(region, dtype=np.uint8)
         for offset, part in self.parts:

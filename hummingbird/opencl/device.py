@@ -127,7 +127,9 @@ def choose(use: str) -> Device | None:
         return found[0]
     if use == "auto":
         return None
-    what = "there is no OpenCL device" if use == "required" else f"no OpenCL device is named {use!r}"
+    what = (
+        "there is no OpenCL device" if use == "required" else f"no OpenCL device is named {use!r}"
+    )
     raise UserError(
         what,
         field="device.use",

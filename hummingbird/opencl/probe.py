@@ -19,7 +19,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _cache_file() -> Path:
     return Path(base) / "hummingbird" / "probe.json"
 
 
-def _read_cache() -> dict[str, dict[str, object]]:
+def _read_cache() -> dict[str, dict[str, Any]]:
     try:
         cache = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -105,7 +105,7 @@ def _read_cache() -> dict[str, dict[str, object]]:
     return cache if isinstance(cache, dict) else {}
 
 
-def _write_cache(cache: dict[str, dict[str, object]]) -> None:
+def _write_cache(cache: dict[str, dict[str, Any]]) -> None:
     path = _cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def _tier_c(reason: str, binding: str = "", dialect: str = "", packets: int = 0)
     return Tier("C", reason, binding, dialect, 0, 0, packets)
 
 
-# ---- in the child ---------------------------------------------------------------------------------
+# ---- in the child
 
 
 def probe(device: Device) -> Tier:
@@ -184,9 +184,7 @@ def _probe_binding(device: Device, binding: str) -> Tier:
         stale = result.stale_on_device + result.stale_on_host
         where = f"{binding}, working set {size >> 10} KiB"
         if stale:
-            return _tier_c(
-                f"{stale} stale words ({where})", binding, session.dialect, packets
-            )
+            return _tier_c(f"{stale} stale words ({where})", binding, session.dialect, packets)
         if code:
             return _tier_c(f"no progress or a failed launch ({where})", binding, session.dialect)
     seen = Seen(binding, session.dialect, groups, resident, packets)

@@ -64,9 +64,7 @@ def source(nf_names: Iterable[str]) -> str:
     """The whole device program for these NFs."""
     folder = kernels_folder()
     layouts = (folder / "hummingbird.h").read_text(encoding="utf-8")
-    kinds = dict(
-        (name, number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts)
-    )
+    kinds = dict((name, number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts))
     names = sorted(set(nf_names))
     parts = [layouts]
     parts += [check_nf_source(folder / "nf" / f"{name}.cl") for name in names]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What `hummingbird devices` says: each device, what it claims, what the probe saw, in plain words."""
+"""What `hummingbird devices` says of each device: its claims, and what the probe saw."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def open_session(
         except MemoryError as error:
             last = error
             continue
-        tables.fill(memoryview(table_region.array))
+        tables.fill(table_region.array)
         regions = (frames, table_region, control)
         return _finish(
             device, executor, context, queue, built, dialect, way, regions, frame_size, shape
@@ -110,7 +110,7 @@ def _control_region(context: Any, device: Device, shape: QueueShape, binding: st
 
 
 def _warm_up(queue: Any, kernel: Any, control: Region, frames: Region, shape: QueueShape) -> None:
-    """One empty launch: CPU runtimes finish compiling at the first one, and no packet should wait."""
+    """One empty launch: CPU runtimes finish compiling at the first, and no packet should wait."""
     import numpy as np
     import pyopencl as cl
 

@@ -15,9 +15,7 @@ Counts = npt.NDArray[np.uint64]
 
 def _fields(struct: str) -> list[tuple[str, int]]:
     """Name and number of words of each field of a struct of uint64_t."""
-    return [
-        (name, ffi.sizeof(field.type) // 8) for name, field in ffi.typeof(struct).fields
-    ]
+    return [(name, ffi.sizeof(field.type) // 8) for name, field in ffi.typeof(struct).fields]
 
 
 def _dtype(struct: str) -> np.dtype[np.void]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The summary of a run: the JSON of design and docs, and the same for people."""
+"""The summary of a run: as a dictionary for JSON, and for people."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from rich.console import Console
 from rich.table import Table
 
 from hummingbird.dataplane.plane import reasons
-from hummingbird.engine import Engine
-from hummingbird.policy import Policy
-from hummingbird.telemetry.stats import Reader, Snapshot
-from hummingbird.topology import Topology
+from hummingbird.telemetry.stats import Snapshot
+from hummingbird.telemetry.view import Node, View
+
+Alert = tuple[str, str, int]
+"""NF, rule, hits."""
 
 
-def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
+def summarise(view: View, alerts: Iterable[Alert], seconds: float) -> dict[str, Any]:
     """Everything a run can say of itself, from one snapshot.
 
     Returns:
         A dictionary for JSON: counts in packets and bytes, latencies in microseconds.
         ``balance`` is received + created - sent - dropped - in flight, each counted for itself.
     """
-    assert engine.running is not None
-    topology, policy = engine.running.topology, engine.running.policy
-    reader = engine.reader()
-    snapshot = reader.snapshot()
-    ports = {p.name: _port(topology, p.name, reader, snapshot) for p in topology.ports}
+    snapshot = view.reader.snapshot()
+    ports = {n.name: _port(view, i, snapshot) for i, n in enumerate(view.nodes) if n.on == "port"}
     received = sum(p.get("received", 0) for p in ports.values())
     sent = sum(p.get("sent", 0) for p in ports.values())
     created = int(snapshot.nodes["created"].sum())
-    dropped = _by_reason(snapshot.drops.sum(axis=0))
+    dropped = by_reason(snapshot.drops.sum(axis=0))
+    nfs = {n.name: (i, n) for i, n in enumerate(view.nodes) if n.on != "port"}
     return {
         "seconds": seconds,
-        "device": _device(engine, snapshot),
+        "device": _device(view, snapshot),
         "received": received,
         "created": created,
         "sent": sent,
@@ -42,124 +41,108 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
         "in_flight": snapshot.in_flight,
         "balance": received + created - sent - sum(dropped.values()) - snapshot.in_flight,
         "ports": ports,
-        "nfs": {nf.name: _nf(engine, nf.name, reader, snapshot, received) for nf in topology.nfs},
-        "types": _types(topology, policy, snapshot),
-        "alerts": _alerts(engine.alerts()),
-        "policy_version": engine.version,
+        "nfs": {name: _nf(view, i, n, snapshot, received) for name, (i, n) in nfs.items()},
+        "types": _types(view, snapshot),
+        "alerts": _alerts(alerts),
+        "policy_version": view.policy_version,
     }
 
 
-def _by_reason(counts: Iterable[int]) -> dict[str, int]:
+def by_reason(counts: Iterable[int]) -> dict[str, int]:
+    """Counts by the name of their reason, without zeros."""
     return {name: int(n) for (name, _), n in zip(reasons(), counts, strict=True) if n}
 
 
-def _port(topology: Topology, name: str, reader: Reader, snapshot: Snapshot) -> dict[str, Any]:
-    index = topology.nodes.index(name)
-    spec = next(port for port in topology.ports if port.name == name)
-    node = snapshot.nodes[index]
-    port: dict[str, Any] = {"driver": spec.driver}
-    if spec.params.ingress:
-        port |= {"received": int(node["in_packets"]), "received_bytes": int(node["in_bytes"])}
-    if spec.params.egress:
-        port |= {"sent": int(node["out_packets"]), "sent_bytes": int(node["out_bytes"])}
-        port["latency_us"] = _latency(reader, snapshot, index)
-    port["dropped"] = _by_reason(snapshot.drops[index])
+def _port(view: View, index: int, snapshot: Snapshot) -> dict[str, Any]:
+    node, counts = view.nodes[index], snapshot.nodes[index]
+    port: dict[str, Any] = {"driver": node.driver}
+    if node.ingress:
+        port |= {"received": int(counts["in_packets"]), "received_bytes": int(counts["in_bytes"])}
+    if node.egress:
+        port |= {"sent": int(counts["out_packets"]), "sent_bytes": int(counts["out_bytes"])}
+        port["latency_us"] = _latency(view, snapshot, index)
+    port["dropped"] = by_reason(snapshot.drops[index])
     return port
 
 
-def _nf(
-    engine: Engine, name: str, reader: Reader, snapshot: Snapshot, received: int
-) -> dict[str, Any]:
-    assert engine.running is not None and engine.placement is not None
-    index = engine.running.topology.nodes.index(name)
-    node = snapshot.nodes[index]
-    packets = int(node["in_packets"])
+def _nf(view: View, index: int, node: Node, snapshot: Snapshot, received: int) -> dict[str, Any]:
+    counts = snapshot.nodes[index]
+    packets = int(counts["in_packets"])
     return {
-        "runs_on": engine.placement.engines[name],
+        "runs_on": node.on,
         "packets": packets,
-        "bytes": int(node["in_bytes"]),
+        "bytes": int(counts["in_bytes"]),
         "share": packets / received if received else 0.0,
-        "passed": int(node["out_packets"]),
-        "retyped": int(node["retyped"]),
-        "dropped": int(node["dropped"]),
-        "drops": _by_reason(snapshot.drops[index]),
-        "latency_us": _latency(reader, snapshot, index),
+        "passed": int(counts["out_packets"]),
+        "retyped": int(counts["retyped"]),
+        "dropped": int(counts["dropped"]),
+        "drops": by_reason(snapshot.drops[index]),
+        "latency_us": _latency(view, snapshot, index),
     }
 
 
-def _latency(reader: Reader, snapshot: Snapshot, index: int) -> dict[str, float | None]:
+def _latency(view: View, snapshot: Snapshot, index: int) -> dict[str, float | None]:
     histogram = snapshot.latency[index]
     return {
-        name: reader.percentile_us(histogram, fraction)
+        name: view.reader.percentile_us(histogram, fraction)
         for name, fraction in (("p50", 0.5), ("p99", 0.99))
     }
 
 
-def _device(engine: Engine, snapshot: Snapshot) -> dict[str, Any]:
-    choice, session = engine.choice, engine.session
-    if choice.device is None or session is None:
-        return {"name": None, "runtime": None, "tier": None, "executor": None}
-    lanes = int(session.config.lanes)
+def _device(view: View, snapshot: Snapshot) -> dict[str, Any]:
+    device = dict(view.device)
+    if device["name"] is None:
+        return device
     rows = int(snapshot.lcores["rows"].sum())
     packets = int(snapshot.lcores["row_packets"].sum())
-    return {
-        "name": choice.device.name,
-        "runtime": f"{choice.device.platform}, {choice.device.runtime}",
-        "tier": choice.tier,
-        "executor": choice.executor,
-        "is_cpu": choice.device.is_cpu,
-        "binding": session.binding,
-        "dialect": session.dialect,
-        "state": engine.plane.device_state(),
+    return device | {
         "launches": int(snapshot.device["launches"]),
         "failures": int(snapshot.device["failures"]),
         "resident_groups": int(snapshot.device["resident"]),
         "rows": rows,
         "row_packets": packets,
-        "dummy_packets": rows * lanes - packets,
+        "dummy_packets": rows * view.lanes - packets,
         "copied_bytes": int(snapshot.device["copied_bytes"]),
     }
 
 
-def _types(topology: Topology, policy: Policy, snapshot: Snapshot) -> dict[str, Any]:
-    paths = {name: routes[0].nodes for name, routes in policy.paths().items() if routes}
-    for routes in policy.paths().values():
-        for route in routes:
-            for branch in route.branches:
-                paths.setdefault(branch.type, branch.nodes)
+def _types(view: View, snapshot: Snapshot) -> dict[str, Any]:
     return {
         name: {
             "packets": int(snapshot.ended[number].sum()),
             "sent": int(snapshot.ended[number][0]),
             "dropped": int(snapshot.ended[number][1]),
-            "path": list(paths.get(name, ())),
+            "path": list(path),
         }
-        for number, name in enumerate(topology.types)
+        for number, (name, path) in enumerate(view.paths.items())
     }
 
 
-def _alerts(found: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+def _alerts(found: Iterable[Alert]) -> dict[str, dict[str, int]]:
     alerts: dict[str, dict[str, int]] = {}
     for nf, rule, hits in found:
         alerts.setdefault(nf, {})[rule] = hits
     return alerts
 
 
-# ---- for people -----------------------------------------------------------------------------------
+# ---- for people
 
 
 def show(console: Console, summary: Mapping[str, Any]) -> None:
     """Print a summary."""
-    console.print()
-    console.print(_paths_table(summary))
-    console.print(_nfs_table(summary))
+    tables = [_paths_table(summary), _nfs_table(summary)]
     if summary["alerts"]:
-        console.print(_alerts_table(summary))
+        tables.append(_alerts_table(summary))
+    for table in tables:
+        console.print()
+        console.print(table)
+    console.print()
     console.print(_device_line(summary["device"]), highlight=False)
     console.print(_balance_line(summary), highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table; a column whose name ends with ``>`` is aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         name = column.removesuffix(">")
@@ -168,7 +151,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _paths_table(summary: Mapping[str, Any]) -> Table:
-    table = _table("Paths", "type", "packets>", "sent>", "dropped>", "path")
+    table = new_table("Paths", "type", "packets>", "sent>", "dropped>", "path")
     for name, entry in summary["types"].items():
         path = " -> ".join(entry["path"])
         table.add_row(name, *(f"{entry[k]:,}" for k in ("packets", "sent", "dropped")), path)
@@ -179,12 +162,20 @@ def us(value: float | None) -> str:
     """A latency for people."""
     if value is None:
         return "-"
-    return f"{value / 1000:,.1f} ms" if value >= 10_000 else f"{value:,.1f} us"
+    return f"{value / 1000:,.1f} ms" if value >= 1000 else f"{value:,.1f} us"
 
 
 def _nfs_table(summary: Mapping[str, Any]) -> Table:
-    table = _table(
-        "Network functions", "nf", "on", "packets>", "share>", "re-typed>", "p50>", "p99>", "dropped"
+    table = new_table(
+        "Network functions",
+        "nf",
+        "on",
+        "packets>",
+        "share>",
+        "re-typed>",
+        "p50>",
+        "p99>",
+        "dropped",
     )
     for name, nf in summary["nfs"].items():
         latency = nf["latency_us"]
@@ -207,7 +198,7 @@ def drops_text(drops: Mapping[str, int]) -> str:
 
 
 def _alerts_table(summary: Mapping[str, Any]) -> Table:
-    table = _table("Alerts", "nf", "rule", "packets>")
+    table = new_table("Alerts", "nf", "rule", "packets>")
     for nf, rules in summary["alerts"].items():
         for rule, hits in rules.items():
             table.add_row(nf, rule, f"{hits:,}")
@@ -219,7 +210,8 @@ def _device_line(device: Mapping[str, Any]) -> str:
         return "Device: none, all network functions ran on the CPU"
     note = " (a CPU playing the GPU)" if device["is_cpu"] else ""
     return (
-        f"Device: {device['name']}{note}, {device['executor']} executor, tier {device['tier']}, "
+        f"Device: {device['name']}{note}, {device['executor']} executor, "
+        f"tier {device['tier'] or 'not probed'}, "
         f"{device['binding']}; {device['rows']:,} rows, {device['dummy_packets']:,} dummy packets, "
         f"{device['launches']:,} launches"
     )

@@ -220,6 +220,8 @@ static void test_directions(void)
     check_pair(tcp6(5, 5, 9, 4), tcp6(5, 5, 4, 9));
     check_pair(echo4(8, 1, 2, 77), echo4(0, 2, 1, 77));
 
+    frame loop = tcp4(1, 1, 3, 4);
+    CHECK_EQUAL(parse(&loop).key.port[0], 3);
     frame self = tcp4(1, 1, 5, 5);
     CHECK_EQUAL(parse(&self).m.direction, 0);
     frame crossed = tcp4(1, 2, 4, 3), straight = tcp4(1, 2, 3, 4);
@@ -406,6 +408,9 @@ static void test_fragments6(void)
     CHECK_EQUAL(c.key.port[0], 1111);
     CHECK_EQUAL(c.m.l4, 70);
 
+    whole = fragment6(0x0006, 6); /* reserved bits */
+    CHECK_EQUAL(parse(&whole).key.fragment, 0);
+
     /* Only the first could be walked on to TCP: it must not be another flow than the rest. */
     first = fragment6(0x0001, 60);
     last = fragment6(0x0018, 60);
@@ -494,8 +499,22 @@ static void check_every_cut(frame f)
     CHECK_EQUAL(parse(&f).reason, HB_REASON_none);
 }
 
+/* Cut, and the IP length agrees: there are headers missing all the same. */
+static void check_every_length(frame f, uint32_t field, uint32_t from)
+{
+    for (uint32_t n = from; n < f.n; n++) {
+        set16(&f, field, n - (field == 16 ? 14 : from));
+        CHECK_EQUAL(parse_bytes(f.b, n).reason, HB_REASON_truncated);
+    }
+}
+
 static void test_cuts(void)
 {
+    check_every_length(tcp4(1, 2, 3, 4), 16, 34);
+    check_every_length(echo4(8, 1, 2, 3), 16, 34);
+    check_every_length(tcp6(1, 2, 3, 4), 18, 54);
+    check_every_length(chain(8, 24), 18, 54);
+    check_every_length(fragment6(0, 132), 18, 54);
     frame vlan = tagged(0x88a8, 5, 0x8100);
     put16(&vlan, 6);
     put16(&vlan, V6);
