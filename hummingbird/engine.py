@@ -75,6 +75,8 @@ def choose_device(topology: Topology) -> DeviceChoice:
         UserError: no such device, or ``executor: persistent`` where the probe says no.
     """
     if not topology.uses_device:
+        if topology.device.use not in ("auto", "none"):
+            log.warning("device.use is %s, but no NF has engine: gpu", topology.device.use)
         return DeviceChoice()
     reserve_cores(max(1, len(topology.place().spare)))
     device = choose(topology.device.use)
@@ -344,13 +346,20 @@ class Engine:
     def close(self) -> None:
         """Give everything back: threads, device, memory, the instance's name."""
         if self._plane:
-            self._plane.close()
+            if self._plane.device_state() == "hangs":
+                _in_use_for_good.append((self.session, self._plane))
+            else:
+                self._plane.close()
             self._plane = None
         if self._stats:
             self._stats.close()
             self._stats = None
         self.session = None
         self._keep.clear()
+
+
+_in_use_for_good: list[Any] = []
+"""What a hanging kernel may still write to; freeing it would crash the process."""
 
 
 def _sizes(topology: Topology, placement: Placement) -> Sizes:

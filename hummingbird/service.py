@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,6 +87,10 @@ def run(options: Options, console: Console) -> int:
     summary.show(console, result)
     if options.json:
         _write_json(options.json, result)
+    if result["device"].get("state") == "hangs":
+        log.error("the device hangs and was given up (fix: `hummingbird devices --fresh`)")
+        sys.stdout.flush()
+        os._exit(1)  # the OpenCL runtime would wait for the kernel at exit, for ever
     return 0 if result["balance"] == 0 else 1
 
 

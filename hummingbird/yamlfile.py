@@ -3,11 +3,12 @@
 
 Scalars are read by the rules of YAML 1.2: only ``true`` and ``false`` are booleans (not ``no``),
 and a MAC address such as ``10:20:30:40:50:51`` is text (not a number to the base of 60). Duplicate
-keys, aliases, tags and several documents in one file are refused.
+keys, tags and several documents in one file are refused.
 """
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from hummingbird.textfile import decode, quoted, read_bytes, suggest
 
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
+MAX_ENTRIES = 1 << 16
 MAX_DIGITS = 20
 
 Key = str | int
@@ -96,7 +98,7 @@ def describe(mistake: ErrorDetails, at: Location) -> tuple[str, Location, str]:
     if mistake["type"] == "value_error":
         return message.removeprefix("Value error, "), at, "correct this value"
     if mistake["type"] == "literal_error":
-        options = re.findall(r"'([^']*)'", context.get("expected", ""))
+        options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return f"{quoted(value)} is not offered here", at, suggest(value, options)
     if value is None:
         what = "has no value"
@@ -142,22 +144,41 @@ def load(path: Path) -> YamlFile:
 
 def parse(data: bytes, path: Path) -> YamlFile:
     """Parse the bytes of the file `path`; UserError for whatever is not one document."""
-    node = _compose(decode(data, path), path)
+    text = _Text(path, decode(data, path))
+    node = _compose(text)
     lines: dict[Location, int] = {(): 1}
-    return YamlFile(path, None if node is None else _Builder(path, lines).value(node, ()), lines)
+    return YamlFile(path, None if node is None else _Builder(text, lines).value(node, ()), lines)
+
+
+class _Text:
+    """A file's text, and what knows the line of a place in it.
+
+    PyYAML counts lines, too, but takes characters for line breaks that no editor does (U+0085).
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+        self._breaks = [match.start() for match in re.finditer("\n", text)]
+
+    def error(self, what: str, index: int, fix: str, place: Location = ()) -> UserError:
+        line, field = self.line(index), field_name(place)
+        return UserError(what, path=self.path, line=line, field=field, fix=fix)
+
+    def line(self, index: int) -> int:
+        """The line, counted from 1, of a character."""
+        return bisect.bisect_left(self._breaks, index) + 1
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalars of YAML 1.2, without aliases, with bounded nesting."""
+    """PyYAML's parser with the scalars of YAML 1.2, with bounded nesting."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
     depth = 0
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise ComposerError(None, None, "aliases (*name) are not offered", mark)
         if self.depth == MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise ComposerError(None, None, "nested too deeply", mark)
         self.depth += 1
         node: Node | None = super().compose_node(parent, index)
@@ -176,34 +197,34 @@ _resolve("int", "[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789")
 _resolve("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?", "-+.0123456789")
 
 
-def _compose(text: str, path: Path) -> Node | None:
+def _compose(text: _Text) -> Node | None:
     fix = "correct the YAML here"
     try:
-        loader = _Loader(text)
+        loader = _Loader(text.text)
     except ReaderError as error:
         what = f"the character {chr(error.character)!a} cannot stand in YAML"
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(what, path=path, line=line, fix="remove it") from None
+        raise text.error(what, error.position, "remove it") from None
     try:
         node: Node | None = loader.get_single_node()
         return node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = f"not YAML: {error.problem or error.context}"
-        line = mark.line + 1 if mark else 1
-        raise UserError(what, path=path, line=line, fix=fix) from None
+        raise text.error(what, mark.index if mark else 0, fix) from None
     except (ValueError, OverflowError):  # PyYAML on "\UFFFFFFFF" and '%YAML 9...9'
-        what = "not YAML: a number is out of range"
-        raise UserError(what, path=path, line=loader.line + 1, fix=fix) from None
+        raise text.error("not YAML: a number is out of range", loader.index, fix) from None
 
 
 @dataclass(frozen=True)
 class _Builder:
-    path: Path
+    text: _Text
     lines: dict[Location, int]
 
     def value(self, node: Node, place: Location) -> Any:
-        """A node as plain data; notes the lines of what is in it."""
+        """A node as plain data; notes the lines of what is in it. Aliases become copies."""
+        if len(place) > MAX_DEPTH or len(self.lines) > MAX_ENTRIES:
+            what = "too many values (an alias counts as what it stands for)"
+            raise self._error(what, node, place[:2], "write fewer")
         if isinstance(node, MappingNode):
             return self._mapping(node, place)
         if isinstance(node, SequenceNode):
@@ -216,7 +237,7 @@ class _Builder:
         data: dict[Key, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, place)
-            line = key_node.start_mark.line + 1
+            line = self.text.line(key_node.start_mark.index)
             if key in data:
                 what = f"{quoted(key)} stands here twice; first on line {self.lines[(*place, key)]}"
                 raise self._error(what, key_node, place, "remove one of the two")
@@ -233,7 +254,7 @@ class _Builder:
     def _sequence(self, node: SequenceNode, place: Location) -> list[Any]:
         self._check_tag(node, "seq", place)
         for index, item in enumerate(node.value):
-            self.lines[(*place, index)] = item.start_mark.line + 1
+            self.lines[(*place, index)] = self.text.line(item.start_mark.index)
         return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
 
     def _scalar(self, node: ScalarNode, place: Location) -> Any:
@@ -271,5 +292,4 @@ class _Builder:
         return self._error(what, node, place, "remove it")
 
     def _error(self, what: str, node: Node, place: Location, fix: str) -> UserError:
-        line = node.start_mark.line + 1
-        return UserError(what, path=self.path, line=line, field=field_name(place), fix=fix)
+        return self.text.error(what, node.start_mark.index, fix, place)

@@ -7,6 +7,8 @@ uses it, and it always checks that no packet is lost or counted twice.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import itertools
 import os
 import struct
@@ -19,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from hummingbird import policy, topology
 from hummingbird.dataplane.plane import reasons
 from hummingbird.engine import Engine, Wanted
+from hummingbird.nfs.ipsec import Keys
 from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.summary import summarise
 from hummingbird.topology import Topology
@@ -327,7 +331,7 @@ def check_hops(top: Topology, routes: policy.Policy, snapshot: Snapshot) -> None
             assert arrived[number] == int(snapshot.nodes[number]["in_packets"]), name
 
 
-# ---- topologies and packets that many tests use --------------------------------------------------
+# ---- topologies that many tests use ---------------------------------------------------------------
 
 
 def line(*nfs: Mapping[str, Any] | str, **sections: Any) -> tuple[dict[str, Any], str]:
@@ -347,22 +351,81 @@ def line(*nfs: Mapping[str, Any] | str, **sections: Any) -> tuple[dict[str, Any]
     return {"ports": ports, "nfs": dict(zip(names[1:-1], entries, strict=True)), **sections}, rows
 
 
-def flow_of(packet: bytes) -> tuple[object, ...]:
-    """What packets of one flow and direction have in common, by an independent look at them."""
-    at = 12
-    while packet[at : at + 2] in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
-        at += 4
-    if packet[at : at + 2] == b"\x08\x00" and len(packet) >= at + 22:
-        ip = packet[at + 2 :]
-        header, fragment = (ip[0] & 15) * 4, ip[6] & 0x3F or ip[7]
-        ports = ip[header : header + 4] if ip[9] in (6, 17, 132) and not fragment else b""
-        return ip[12:20], ip[9], ports
-    return (packet[:at],)
+# ---- an independent look at packets --------------------------------------------------------------
+
+PORTED = (6, 17, 132)
+TAGS = (b"\x81\x00", b"\x88\xa8", b"\x91\x00")
+IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
+
+Flow = tuple[bytes | int, ...]
 
 
-def by_flow(packets: Iterable[bytes]) -> dict[tuple[object, ...], list[bytes]]:
+def network_header(packet: bytes) -> int:
+    """Where the header behind Ethernet and at most two VLAN tags starts."""
+    at = 14
+    for _ in range(2):
+        at += 4 * (packet[at - 2 : at] in TAGS)
+    return at
+
+
+def flow_of(packet: bytes) -> Flow:
+    """Packets with the same one belong to one flow and direction. Where that is hard to see they
+    get one of their own, so that nothing is said of their order."""
+    at = network_header(packet)
+    kind, ip = packet[at - 2 : at], packet[at:]
+    if kind == IPV4 and len(ip) >= 20:
+        fragment = bool(ip[6] & 0x3F or ip[7])
+        return (*_ends(ip[12:20], ip[9], ip[(ip[0] & 15) * 4 :], fragment, 8), fragment)
+    if kind == IPV6 and len(ip) >= 40:
+        known = ip[6] in (*PORTED, 58)
+        return _ends(ip[8:40], ip[6], ip[40:], False, 128) if known else (packet,)
+    return (packet[:12], kind)
+
+
+def _ends(addresses: bytes, protocol: int, l4: bytes, fragment: bool, echo: int) -> Flow:
+    """Addresses, protocol and ports; the id of an ICMP echo is one, too."""
+    ports = b""
+    if protocol in PORTED and not fragment:
+        ports = l4[:4]
+    elif protocol in (1, 58) and l4[:1] and l4[0] in (echo, 0 if echo == 8 else 129):
+        ports = l4[4:6]
+    return addresses, protocol, ports
+
+
+def by_flow(packets: Iterable[bytes]) -> dict[Flow, list[bytes]]:
     """The packets of each flow, in order."""
-    flows: dict[tuple[object, ...], list[bytes]] = {}
+    flows: dict[Flow, list[bytes]] = {}
     for packet in packets:
         flows.setdefault(flow_of(packet), []).append(packet)
     return flows
+
+
+def is_subsequence(some: Iterable[object], everything: Iterable[object]) -> bool:
+    """All of ``some`` stands in ``everything``, in the same order."""
+    rest = iter(everything)
+    return all(any(one == other for other in rest) for one in some)
+
+
+@dataclass(frozen=True)
+class Esp:
+    """A packet that came out of a tunnel."""
+
+    spi: int
+    sequence: int
+    packet: bytes
+    """The packet in it, behind the Ethernet header that it came with."""
+
+
+def open_esp(packet: bytes, keys: Keys) -> Esp:
+    """Check and decrypt an ESP packet (RFC 4303), by cryptography."""
+    at = network_header(packet)
+    esp = packet[at + 20 :]
+    icv = hmac.digest(keys.authentication, esp[:-12], hashlib.sha1)[:12]
+    assert esp[-12:] == icv, "the ICV is wrong"
+    cipher = Cipher(algorithms.AES(keys.encryption), modes.CBC(esp[8:24])).decryptor()
+    plain = cipher.update(esp[24:-12]) + cipher.finalize()
+    assert plain[-1] in (4, 41) and len(plain) >= plain[-2] + 2
+    inner = plain[: len(plain) - 2 - plain[-2]]
+    kind = IPV4 if plain[-1] == 4 else IPV6
+    spi, sequence = struct.unpack_from(">II", esp)
+    return Esp(spi, sequence, packet[: at - 2] + kind + inner)

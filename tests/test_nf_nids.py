@@ -54,7 +54,11 @@ def udp_packet(payload: bytes) -> bytes:
 
 def scan(rules: Sequence[Rule], payloads: Sequence[bytes]) -> list[tuple[int | None, int]]:
     """The NF's answers: lowest rule, positions at which some rule ends."""
-    answers = nf.run(nf.region(3, make_table(rules, 0)), [udp_packet(p) for p in payloads])
+    return scan_with(make_table(rules, 0), payloads)
+
+
+def scan_with(table: nf.Array, payloads: Sequence[bytes]) -> list[tuple[int | None, int]]:
+    answers = nf.run(nf.region(3, table), [udp_packet(payload) for payload in payloads])
     assert all(answer.verdict == nf.PASS for answer in answers)
     results = [answer.result for answer in answers]
     return [((r & 0xFFFFFFFF) - 1 if r else None, r >> 32) for r in results]
@@ -164,9 +168,9 @@ def test_snort_rules_match_as_pyahocorasick_does(name: str, count: int, seconds:
     raw = path.read_bytes()
     rules = snort_rules((lzma.decompress(raw) if path.suffix == ".xz" else raw).decode())
     assert len(rules) == count
-    start = time.monotonic()
-    make_table(rules, 0)
-    assert time.monotonic() - start < seconds
+    start = time.process_time()
+    table = make_table(rules, 0)
+    assert time.process_time() - start < seconds
 
     rng = np.random.default_rng(count)
     payloads = [sprinkled(rng, rules, int(rng.integers(0, 600))) for _ in range(500)]
@@ -174,7 +178,7 @@ def test_snort_rules_match_as_pyahocorasick_does(name: str, count: int, seconds:
         for packet in rdpcap(str(nf.real_data("traces") / trace)):
             payloads.append(bytes(packet)[40:1400])
     oracle = Oracle(rules)
-    answers = scan(rules, payloads)
+    answers = scan_with(table, payloads)
     assert answers == [oracle.scan(payload) for payload in payloads]
     assert len({rule for rule, _ in answers}) > 50
 
@@ -183,8 +187,9 @@ def test_more_states_than_16_bits_hold() -> None:
     rng = np.random.default_rng(65536)
     rules = [Rule(f"r{i}", rng.bytes(24)) for i in range(3_000)]
     payloads = [rng.bytes(50) + rules[i].content + rng.bytes(i % 50) for i in range(3_000)]
-    assert make_table(rules, 0)[:4].view(np.uint32)[0] == 1, "next states are 32 bits wide"
-    assert scan(rules, payloads) == [(i, 1) for i in range(3_000)]
+    table = make_table(rules, 0)
+    assert table[:4].view(np.uint32)[0] == 1, "next states are 32 bits wide"
+    assert scan_with(table, payloads) == [(i, 1) for i in range(3_000)]
 
 
 def test_too_many_states_are_refused(tmp_path: Path) -> None:

@@ -515,7 +515,7 @@ MISTAKES = {
         BASE + "memory: {frame_size: 1024} # HERE",
         "memory.frame_size",
         "1024",
-        "2048 or 4096",
+        "write one of: 2048, 4096",
     ),
     "queue": (
         BASE + "memory: {queue: 5000} # HERE",
@@ -563,12 +563,21 @@ MISTAKES = {
     ),
     "a section twice": (BASE + "ports: {} # HERE", None, "twice; first on line 2", "remove one"),
     "a key that is a list": (BASE + "? [1]\n: 2", None, "a key must be a name", "name: value"),
-    "an alias": (
-        BASE + "nfs:\n  a: &a {type: forward}\n  b: *a # HERE",
-        None,
-        "aliases (*name) are not offered",
-        "correct the YAML",
+    "aliases that multiply": (
+        BASE
+        + "nfs:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
+        "nfs.a4",
+        "too many values",
+        "write fewer",
     ),
+    "an alias of what it is in": (
+        BASE + "nfs: &a # HERE\n  x: *a",
+        "nfs.x",
+        "too many values",
+        "fewer",
+    ),
+    "an unknown alias": (BASE + "nfs: *a # HERE", None, "undefined alias", "correct the YAML"),
     "a tag": (BASE + "nfs: !!python/object:os.system {} # HERE", "nfs", "the tag", "remove it"),
     "a tag that does not fit": (BASE + "nfs: !!int x # HERE", "nfs", "the tag", "remove it"),
     "two documents": (BASE + "--- # HERE\n" + BASE, None, "document", "correct the YAML"),
@@ -958,7 +967,7 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place, *inner]
 
 
-@FUZZ
+@settings(FUZZ, max_examples=150)
 @given(st.data())
 def test_a_topology_with_another_value_is_read_or_refused(
     folder: Path, data: st.DataObject

@@ -30,8 +30,8 @@ static hb_u32 hb_nids_protocol(const hb_packet *p)
     return at == p->l4 ? protocol : 0;
 }
 
-/* First byte to scan: behind TCP or UDP, else behind the IP header. A TCP header that lies about
- * its length is scanned itself, so that nothing hides behind it. */
+/* First byte to scan: behind TCP or UDP, else behind the IP header. A TCP header that claims to be
+ * longer than its segment is scanned itself, so that nothing hides behind it. */
 static hb_u32 hb_nids_payload(const hb_packet *p, hb_u32 end)
 {
     if (p->l4 == HB_NO_LAYER)
@@ -42,9 +42,7 @@ static hb_u32 hb_nids_payload(const hb_packet *p, hb_u32 end)
         header = 8;
     if (protocol == 6)
         header = (hb_get8(p, p->l4 + 12) >> 4) * 4;
-    if ((protocol == 6 && header < 20) || p->l4 + header > end)
-        header = 0;
-    return p->l4 + header;
+    return p->l4 + header > end ? p->l4 : p->l4 + header;
 }
 
 /* The scan itself; returns the result word. The table handle comes by value, so that compilers

@@ -146,7 +146,7 @@ typedef struct {
     uint32_t frames_used; /* working set in frames; a multiple of lanes */
     void *table;          /* the probe's table: 128 bytes a slot, depth * lanes slots */
     uint32_t rounds;      /* times each frame is used */
-    uint32_t timeout_ms;
+    uint32_t stall_ms;    /* no packet for this long is a failure */
 } hb_probe_config;
 typedef struct {
     uint64_t packets;         /* checked */
@@ -155,7 +155,7 @@ typedef struct {
     uint64_t launches;
     uint64_t resident;
 } hb_probe_result;
-/* 0, or -1: the device failed or the time ran out. */
+/* 0, or -1: the device failed or made no progress. */
 int hb_probe(const hb_probe_config *config, hb_probe_result *result);
 
 /* ---- packet types and routes ----------------------------------------------------------------- */

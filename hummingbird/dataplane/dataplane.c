@@ -344,8 +344,11 @@ void hb_stop(hb_dataplane *dp)
     if (!dp->running)
         return;
     /* the executor first: it ends the kernel, and syncers still reap what that finished */
-    if (dp->device)
+    if (dp->device) {
         hb_device_stop(dp->device);
+        if (hb_in_flight(dp))
+            hb_device_abandon(dp->device);
+    }
     atomic_store_explicit(&dp->stop, 1, memory_order_relaxed);
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         pthread_join(dp->lcore[l].thread, NULL);

@@ -52,18 +52,33 @@ void hb_device_sleep(struct hb_device_ctl *d, bool for_work, uint32_t timeout_us
         atomic_store_explicit(&d->asleep, 0, memory_order_relaxed);
 }
 
-void hb_device_lose(struct hb_device_ctl *d)
+/* No launch runs. Have every syncer drop what the device did not finish; wait until they have, or
+ * for a second if nothing else would end the wait. */
+static void have_cleaned_up(struct hb_device_ctl *d, bool executor)
 {
-    d->stats->failures++;
-    atomic_store_explicit(&d->failed, 1, memory_order_relaxed);
     atomic_store_explicit(&d->acks, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&d->losses, 1, memory_order_relaxed);
     /* release: the syncers that see LOST see the launch over and the counters reset */
     atomic_store_explicit(&d->condition, HB_DEVICE_LOST, memory_order_release);
-    while (atomic_load_explicit(&d->acks, memory_order_acquire) < d->syncers &&
-           !atomic_load_explicit(&d->stop, memory_order_acquire))
+    for (uint32_t ms = 0; atomic_load_explicit(&d->acks, memory_order_acquire) < d->syncers; ms++) {
+        if (executor ? atomic_load_explicit(&d->stop, memory_order_acquire) : ms > 1000)
+            break;
         hb_device_sleep(d, false, 1000);
+    }
     atomic_store_explicit(&d->condition, HB_DEVICE_HEALTHY, memory_order_release);
+}
+
+void hb_device_lose(struct hb_device_ctl *d)
+{
+    d->stats->failures++;
+    atomic_store_explicit(&d->failed, 1, memory_order_relaxed);
+    have_cleaned_up(d, true);
+}
+
+void hb_device_abandon(struct hb_device_ctl *d)
+{
+    if (atomic_load_explicit(&d->condition, memory_order_acquire) != HB_DEVICE_HUNG)
+        have_cleaned_up(d, false);
 }
 
 static void *executor_main(void *arg)

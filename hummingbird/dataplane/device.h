@@ -67,6 +67,8 @@ bool hb_device_pending(struct hb_device_ctl *d);
 void hb_device_sleep(struct hb_device_ctl *d, bool for_work, uint32_t timeout_us);
 /* Executor: the launch failed. Tell the syncers and wait until all have cleaned up. */
 void hb_device_lose(struct hb_device_ctl *d);
+/* The executor has ended with rows unfinished: have the syncers drop them. */
+void hb_device_abandon(struct hb_device_ctl *d);
 /* Ring the bell; also from an OpenCL callback. */
 void hb_device_ring(struct hb_device_ctl *d);
 

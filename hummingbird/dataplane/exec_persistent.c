@@ -10,7 +10,7 @@
 
 typedef struct {
     uint32_t id;       /* of the running launch */
-    uint32_t resident; /* groups that checked in at the last one; 0 before the first */
+    uint32_t resident; /* most groups that ever checked in; 0 before the first launch */
     cl_event event;
 } launch;
 
@@ -51,11 +51,12 @@ static void give_ranks(struct hb_device_ctl *d, launch *l, uint32_t groups)
     launch_words(d)->resident = resident;
     for (uint32_t g = 0; g < groups; g++)
         hb_store_release(hb_control_word(c, c->rank_off, g), l->id << HB_RANK_BITS | rank[g]);
-    l->resident = resident;
+    if (resident > l->resident)
+        l->resident = resident;
     d->stats->resident = resident;
 }
 
-/* Wait until as many groups as last time are there, or those that are after CHECKIN_NS. False: the
+/* Wait until as many groups as ever are there, or those that are after CHECKIN_NS. False: the
  * launch ended before any checked in. */
 static bool check_in(struct hb_device_ctl *d, launch *l, uint32_t groups)
 {
@@ -114,7 +115,7 @@ static bool await_end(struct hb_device_ctl *d, launch *l)
 /* One launch, from enqueue to end. False if the device hangs. */
 static bool run_once(struct hb_device_ctl *d, launch *l)
 {
-    uint32_t groups = l->resident ? l->resident : d->config.groups;
+    uint32_t groups = d->config.groups; /* always all: those that are late leave at once */
     if (!enqueue(d, l, groups)) {
         hb_device_lose(d);
         return true;

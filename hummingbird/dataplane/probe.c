@@ -4,6 +4,7 @@
  * that its frame line, its table line and its arg must agree on; the device counts what is
  * stale and writes the complement back, which the host checks in turn. One stale word decides.
  */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,13 +123,17 @@ int hb_probe(const hb_probe_config *config, hb_probe_result *result)
                .depth = config->device.depth,
                .result = result};
     uint64_t total = (uint64_t)config->frames_used * config->rounds / p.lanes * p.lanes;
-    uint64_t until = hb_monotonic_ns() + config->timeout_ms * 1000000ull;
     memset(result, 0, sizeof *result);
     int rc = hb_device_start(d);
+    uint64_t moved = hb_monotonic_ns();
     while (!rc && result->packets < total) {
+        uint64_t before = result->packets, now = hb_monotonic_ns();
         if (!pass(&p, total))
-            hb_pause();
-        if (hb_monotonic_ns() > until || atomic_load(&d->condition) != HB_DEVICE_HEALTHY)
+            sched_yield(); /* a CPU device may need this very core */
+        if (result->packets != before)
+            moved = now;
+        else if (now - moved > config->stall_ms * 1000000ull ||
+                 atomic_load(&d->condition) != HB_DEVICE_HEALTHY)
             rc = -1;
     }
     hb_device_stop(d);

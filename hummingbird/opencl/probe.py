@@ -27,7 +27,10 @@ from hummingbird.opencl import memory
 from hummingbird.opencl.device import ATOMICS, Device, devices, reserve_cores
 from hummingbird.opencl.program import C11
 
-TIMEOUT_S = 90
+TIMEOUT_S = 300
+"""For the whole child: a probe takes 3 s, and longer on a busy machine."""
+STALL_MS = 10_000
+"""No packet for this long is a failure."""
 ROUNDS = 1000
 """Times each line is reused with new content."""
 WORKING_SETS = (16 << 10, 256 << 10, 4 << 20, 64 << 20)
@@ -171,13 +174,13 @@ def _probe_binding(device: Device, binding: str) -> Tier:
     config.frame_size = FRAME
     config.table = ffi.cast("void *", session.tables.address + tables.parts[-1][0])
     config.rounds = ROUNDS
+    config.stall_ms = STALL_MS
     result = ffi.new("hb_probe_result *")
     packets = resident = 0
     for size in WORKING_SETS:
         config.frames_used = max(size // FRAME, 1)
         if config.frames_used < LANES:
             config.frames_used = LANES  # a row needs that many; it then covers more bytes
-        config.timeout_ms = TIMEOUT_S * 1000 // len(WORKING_SETS)
         code = lib.hb_probe(config, result)
         packets += result.packets
         resident = result.resident
@@ -186,7 +189,8 @@ def _probe_binding(device: Device, binding: str) -> Tier:
         if stale:
             return _tier_c(f"{stale} stale words ({where})", binding, session.dialect, packets)
         if code:
-            return _tier_c(f"no progress or a failed launch ({where})", binding, session.dialect)
+            stuck = f"no packet for 10 s, or a failed launch ({where})"
+            return _tier_c(stuck, binding, session.dialect)
     seen = Seen(binding, session.dialect, groups, resident, packets)
     return _verdict(device, seen)
 

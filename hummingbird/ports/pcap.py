@@ -17,7 +17,11 @@ from typing import Literal
 from pydantic import model_validator
 
 from hummingbird.dataplane.plane import Dataplane
+from hummingbird.errors import UserError
 from hummingbird.ports import Count, InputFile, OutputFile, Port, PortParams, Rate, mistake
+
+READ_FIX = "name a pcap or pcapng file with Ethernet, raw IP or Linux SLL packets"
+WRITE_FIX = "name a file that can be made or replaced"
 
 
 class PcapParams(PortParams):
@@ -61,10 +65,18 @@ class PcapParams(PortParams):
 
 
 def attach(plane: Dataplane, lcore: int, params: PcapParams) -> int:
-    """Add it to a data plane: opens the file."""
-    if params.read is not None:
-        return plane.add_pcap_input(lcore, str(params.read), params.loop, params.pace, params.rate)
-    return plane.add_pcap_output(lcore, str(params.write))
+    """Add it to a data plane: opens the file.
+
+    Raises:
+        UserError: it is no capture, of no known link type, or cannot be opened.
+    """
+    try:
+        if params.read is not None:
+            loops, pace, rate = params.loop, params.pace, params.rate
+            return plane.add_pcap_input(lcore, str(params.read), loops, pace, rate)
+        return plane.add_pcap_output(lcore, str(params.write))
+    except UserError as error:
+        raise UserError(error.what, fix=READ_FIX if params.read else WRITE_FIX) from None
 
 
 PORT = Port(name="pcap", params=PcapParams, attach=attach)

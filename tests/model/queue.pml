@@ -17,10 +17,11 @@
  * writer have reached memory and is then itself pending; a seq_cst fence waits for
  * everything. A load reads memory. A missing acquire is a reader that has read the
  * row before it reads the index. Single words that order nothing (check-in, rank,
- * state, exit) are stored at once: a late one is the same as a late writer.
+ * state, exit) are stored at once: a late store is the same as a late writer.
  *
  * Time. Lifetime, idleness, exit word and tick are one thing here: a group may
- * leave at any row boundary. A late group is one that starts late.
+ * leave at any row boundary. A late group is one that starts late. A launch fails at any
+ * moment: it is a zombie (HUNG) until it is known to be over (LOST).
  *
  * Content. A row is known by its number, the tag; every field of it carries the tag.
  */
@@ -51,9 +52,11 @@
 #define NEXT(i)      ((i + 1) % WRAP)
 #define ROW(w, i)    (w * DEPTH + (i & (DEPTH - 1)))
 #define SLOT(w, i, t) (ROW(w, i) * 2 + t)
-#define TAG(i)       (DIST(i, START) + 1) /* 1, 2, ...: which row this is; 0: never written */
-#define COUNT(w, tag) (1 + ((tag == 1) != (w == 1))) /* 2,1,1.. and 1,2,2..: lane 1 is at times a dummy */
-#define BIT(tag, t)  (1 << ((tag - 1) * 2 + t))      /* a packet, in the masks below */
+#define TAG(i)       (DIST(i, START) + 1) /* which row this is: 1, 2, ...; 0: never written */
+/* Packets of a row: 2,1,1.. and 1,2,2..: lane 1 is at times a dummy. */
+#define COUNT(w, tag) (1 + ((tag == 1) != (w == 1)))
+#define BIT(tag, t)  (1 << ((tag - 1) * 2 + t)) /* a packet, in the masks below */
+#define PACKETS(w, tag) (BIT(tag, 0) | ((COUNT(w, tag) == 2) -> BIT(tag, 1) : 0))
 
 /* ---- memory shared with the device ------------------------------------- */
 byte cpu_index[NW] = START;              /* written by the owning syncer */
@@ -81,11 +84,11 @@ bit p_asleep; bit v_asleep;
 /* ---- host ---------------------------------------------------------------- */
 byte creg[NW] = START;                   /* the syncer's own copy of cpu_index */
 byte reaped[NW] = START;
-mtype = { READY, LOST, OVER };
-mtype state = READY;                     /* with lid, one word: written by the executor */
+mtype = { HEALTHY, HUNG, LOST };
+mtype state = HEALTHY;                   /* and lid: written by the executor */
 byte lid;                                /* launch id */
 byte acked[NS];                          /* by syncer: the launch id it has cleaned up after */
-bit asleep, wake;                        /* wake: an eventfd */
+bit asleep, bell;                        /* bell: the futex that the executor sleeps on */
 byte abends;
 
 /* ---- the runtime --------------------------------------------------------- */
@@ -121,11 +124,18 @@ inline drain_done(g, t) {
     }
 }
 
+inline drain_work(w, t) {
+    d_step {
+        p_work[w * 2 + t] ->
+        work[SLOT(w, fill[w], t)] = TAG(fill[w]); p_work[w * 2 + t] = 0
+    }
+}
+
 inline drain_host(w) {
     if
     :: d_step { p_desc[w] -> rowdesc[ROW(w, fill[w])] = TAG(fill[w]); p_desc[w] = 0 }
-    :: d_step { p_work[w * 2] -> work[SLOT(w, fill[w], 0)] = TAG(fill[w]); p_work[w * 2] = 0 }
-    :: d_step { p_work[w * 2 + 1] -> work[SLOT(w, fill[w], 1)] = TAG(fill[w]); p_work[w * 2 + 1] = 0 }
+    :: drain_work(w, 0)
+    :: drain_work(w, 1)
     :: d_step { p_cpu[w] -> cpu_index[w] = v_cpu[w]; p_cpu[w] = 0; INVARIANT(w) }
     fi
 }
@@ -151,7 +161,8 @@ end:
 #define DESC    seen[2]
 #define WORK(t) seen[t]
 #define LOOK(v) d_step { SERVES(code, v) -> w = v; seen[2] = rowdesc[ROW(v, mine[v])]; \
-                         seen[0] = work[SLOT(v, mine[v], 0)]; seen[1] = work[SLOT(v, mine[v], 1)] }; \
+                         seen[0] = work[SLOT(v, mine[v], 0)]; \
+                         seen[1] = work[SLOT(v, mine[v], 1)] }; \
                 if :: cpu_index[v] != mine[v] :: else -> goto boundary fi
 #else
 #define DESC    rowdesc[ROW(w, mine[w])]
@@ -178,6 +189,10 @@ inline lane(t) {
 
 #define STORED(code) (!(SERVES(code, 0) && p_gpu[0]) && !(SERVES(code, 1) && p_gpu[1]))
 
+inline finish() {
+    v_gpu[w] = NEXT(mine[w]); p_gpu[w] = 1
+}
+
 inline rowend() {
     mine[w] = NEXT(mine[w]); w = 0; d_w[g] = 0; d_i[g] = 0
 }
@@ -191,9 +206,9 @@ proctype Group(byte g) {
 end:
     do
     :: d_step { alive[g] && !killed -> checkin[g] = lid };
-                                         /* the runtime starts it: at once, late, after the others */
+        /* the runtime starts it: at once, late, or after the others have left */
         {
-#ifdef FAULT_STALE_RANK                  /* an earlier launch's rank word is taken for this one's */
+#ifdef FAULT_STALE_RANK                  /* an earlier launch's rank is taken for this one's */
             d_step {
                 rank[g] != 0 ->
 #else
@@ -208,7 +223,7 @@ boundary:
             do
             ::  if
                 :: (code == EXIT || lid < MAXL || ALLDONE) && STORED(code) -> break
-                                         /* lifetime, idle, exit word, tick; a kernel's end completes its stores */
+                                         /* a kernel's end completes its stores */
                 :: LOOK(0)
                 :: LOOK(1)
                 fi;
@@ -217,16 +232,16 @@ boundary:
                 if :: lid < MAXL && STORED(code) -> break :: skip fi;
 #endif
 #ifdef FAULT_NO_BARRIER                  /* item 0 does not wait for the other lanes */
-                d_step { LANES_OUT(g) && !p_gpu[w] -> v_gpu[w] = NEXT(mine[w]); p_gpu[w] = 1 };
+                d_step { LANES_OUT(g) && !p_gpu[w] -> finish() };
                 lane(1);
                 d_step { LANES_OUT(g) -> rowend() }
 #else
                 lane(1);
 #ifdef FAULT_NO_RELEASE                  /* gpu_index overtakes the lanes' stores */
-                d_step { !p_gpu[w] -> v_gpu[w] = NEXT(mine[w]); p_gpu[w] = 1 };
+                d_step { !p_gpu[w] -> finish() };
                 d_step { LANES_OUT(g) -> rowend() }
 #else
-                d_step { LANES_OUT(g) && !p_gpu[w] -> v_gpu[w] = NEXT(mine[w]); p_gpu[w] = 1; rowend() }
+                d_step { LANES_OUT(g) && !p_gpu[w] -> finish(); rowend() }
 #endif
 #endif
             od
@@ -251,7 +266,7 @@ proctype Executor() {
         :: else ->
             if
             :: PENDING(1)
-            :: else -> d_step { wake || ALLDONE -> wake = 0 }
+            :: else -> d_step { bell || ALLDONE -> bell = 0 }
             fi
         fi;
         d_step { v_asleep = 0; p_asleep = 1 }
@@ -269,21 +284,21 @@ proctype Executor() {
            }
         :: !alive[0] && !alive[1] -> break   /* orderly end */
         :: abends < ABEND && lid < MAXL ->
-            d_step { abends++; state = LOST };
-            killed = 1;                  /* until then it is a zombie and may still write */
-            d_step {
-                !alive[0] && !alive[1] ->    /* known to be over: what has not landed never will */
+            d_step { abends++; state = HUNG };
+            killed = 1;                  /* at once, or after the zombie has written some more */
+            d_step {                     /* over: what has not landed by now never will */
+                !alive[0] && !alive[1] ->
                 killed = 0;
                 p_gpu[0] = 0; p_gpu[1] = 0;
                 p_done[0] = 0; p_done[1] = 0; p_done[2] = 0; p_done[3] = 0;
                 v_done[0] = 0; v_done[1] = 0; v_done[2] = 0; v_done[3] = 0;
                 d_w[0] = 0; d_w[1] = 0; d_i[0] = 0; d_i[1] = 0;
-                state = OVER
+                state = LOST
             };
-#ifndef FAULT_NO_ACK                     /* goes on while rows of the dead launch are still published */
+#ifndef FAULT_NO_ACK                     /* goes on while rows of that launch are still published */
             acked[0] == lid && acked[NS - 1] == lid;
 #endif
-            state = READY;
+            state = HEALTHY;
             break
         od
     od;
@@ -300,19 +315,21 @@ proctype Executor() {
 #else
 #define FREE(w)    (DIST(creg[w], reaped[w]) < DEPTH)
 #endif
-#define CANFILL(w) (SYNCS(w) && state == READY && DIST(creg[w], START) < ((w == 0) -> ROWS0 : ROWS1) && FREE(w))
-#define CANREAP(w) (SYNCS(w) && state == READY && gpu_index[w] != reaped[w])
+#define MORE(w)    (DIST(creg[w], START) < ((w == 0) -> ROWS0 : ROWS1))
+#define CANFILL(w) (SYNCS(w) && state == HEALTHY && MORE(w) && FREE(w))
+#define CANREAP(w) (SYNCS(w) && state == HEALTHY && gpu_index[w] != reaped[w])
 
 /* The packets of row i; none of them has met its one fate yet. */
 inline unsettled(w, i) {
-    mask = BIT(TAG(i), 0) | ((COUNT(w, TAG(i)) == 2) -> BIT(TAG(i), 1) : 0);
+    mask = PACKETS(w, TAG(i));
     assert(!((good[w] | lost[w]) & mask))
 }
 
 #ifdef FAULT_NO_ACQUIRE_HOST             /* done is read before gpu_index is */
 #define DONE(w, t) seen[t]
-#define HARVEST(w) d_step { SYNCS(w) && state == READY && creg[w] != reaped[w] -> \
-                            seen[0] = done[SLOT(w, reaped[w], 0)]; seen[1] = done[SLOT(w, reaped[w], 1)] }; \
+#define HARVEST(w) d_step { SYNCS(w) && state == HEALTHY && creg[w] != reaped[w] -> \
+                            seen[0] = done[SLOT(w, reaped[w], 0)]; \
+                            seen[1] = done[SLOT(w, reaped[w], 1)] }; \
                    d_step { if :: CANREAP(w) -> reap(w) :: else fi }
 #else
 #define DONE(w, t) done[SLOT(w, reaped[w], t)]
@@ -338,7 +355,8 @@ inline publish(w) {
     !p_cpu[w];
     d_step {
 #endif
-        p_desc[w] = 1; p_work[w * 2] = 1; p_work[w * 2 + 1] = (COUNT(w, TAG(creg[w])) == 2)
+        p_desc[w] = 1;
+        p_work[w * 2] = 1; p_work[w * 2 + 1] = (COUNT(w, TAG(creg[w])) == 2)
     };
 #ifdef FAULT_NO_RELEASE_HOST             /* cpu_index overtakes the row */
     d_step { creg[w] = NEXT(creg[w]); v_cpu[w] = creg[w]; p_cpu[w] = 1 };
@@ -352,7 +370,7 @@ inline publish(w) {
         sleeps = asleep
     };
     if
-    :: sleeps -> d_step { wake = 1; sleeps = 0 }
+    :: sleeps -> d_step { bell = 1; sleeps = 0 }
     :: else
     fi;
 #if defined(FAULT_NO_RELEASE_HOST) || defined(FAULT_NO_FENCE)
@@ -360,7 +378,8 @@ inline publish(w) {
 #endif
 }
 
-/* LOST: rows that are finished by now are reaped, the others have failed. Once: gpu_index may still move. */
+/* Rows that are finished by now are reaped, the others are lost. Done once: a zombie may still
+ * finish one. */
 inline bury(w) {
 #ifndef FAULT_RERUN                      /* with it the rows stay published and run again */
     do
@@ -383,7 +402,7 @@ inline bury(w) {
     skip
 }
 
-/* OVER: no launch is alive, so the host may write gpu_index and free the quarantined mbufs. */
+/* No launch is alive: the host may write gpu_index and free the quarantined mbufs. */
 inline reset(w) {
 #if !defined(FAULT_RERUN) && !defined(FAULT_EARLY_RESET)
     gpu_index[w] = creg[w]; reaped[w] = creg[w];
@@ -407,13 +426,13 @@ proctype Syncer(byte s) provided (!killed) {
     :: HARVEST(0)
     :: HARVEST(1)
     :: d_step {
-           state != READY && buried != lid ->
+           state != HEALTHY && buried != lid ->
            if :: SYNCS(0) -> bury(0) :: else fi;
            if :: SYNCS(1) -> bury(1) :: else fi;
            buried = lid
        }
     :: d_step {
-           state == OVER && buried == lid && acked[s] != lid ->
+           state == LOST && buried == lid && acked[s] != lid ->
            if :: SYNCS(0) -> reset(0) :: else fi;
            if :: SYNCS(1) -> reset(1) :: else fi;
            acked[s] = lid
@@ -428,12 +447,12 @@ init {
     d_step {
         t = 1;
         do
-        :: t <= ROWS0 -> all[0] = all[0] | BIT(t, 0) | ((COUNT(0, t) == 2) -> BIT(t, 1) : 0); t++
+        :: t <= ROWS0 -> all[0] = all[0] | PACKETS(0, t); t++
         :: else -> break
         od;
         t = 1;
         do
-        :: t <= ROWS1 -> all[1] = all[1] | BIT(t, 0) | ((COUNT(1, t) == 2) -> BIT(t, 1) : 0); t++
+        :: t <= ROWS1 -> all[1] = all[1] | PACKETS(1, t); t++
         :: else -> break
         od;
         t = 0

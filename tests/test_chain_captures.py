@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Real captures through every shipped chain: what comes out is the same on CPUs and on a device.
+
+                 ┌─ no device ── packets of each flow, in order ─┐
+    a capture ───┼─ launch ───── the same ───────────────────────┼─ a part of what went in, in order
+                 └─ persistent ─ the same ───────────────────────┘
+
+A packet is known again at the output by what no NF changes: its bytes behind the Ethernet
+addresses without the TTL and the checksum, after decryption if it went through a tunnel.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from chain import (
+    Flow,
+    Result,
+    Source,
+    by_flow,
+    is_subsequence,
+    line,
+    network_header,
+    open_esp,
+    run_chain,
+)
+from nf_helpers import real_data
+from scapy.utils import RawPcapNgReader, RawPcapReader
+
+from hummingbird.dataplane._native import ffi, lib
+from hummingbird.nfs.ipsec import read_keys
+
+ROOT = Path(__file__).parent.parent
+POLICIES = ROOT / "policies"
+DEMO = POLICIES / "demo" / "branch.pcap"
+DATA = Path(os.environ.get("HUMMINGBIRD_TEST_DATA", ROOT.parent / "shared" / "data"))
+KEYS = read_keys(POLICIES / "demo" / "ipsec.key")
+TUNNEL = bytes([198, 51, 100, 1, 192, 0, 2, 1])
+ESP = 50
+ROOM = 1664
+"""Bytes of a packet that a frame has room for."""
+WAYS = {
+    "cpu": {"use": "none"},
+    "launch": {"executor": "launch"},
+    "persistent": {"executor": "persistent"},
+}
+CHAINS = ("branch_gateway", "paper_static", "paper_dynamic")
+
+Flows = Mapping[Flow, list[bytes]]
+
+
+def captures() -> list[Path]:
+    """The demo's, and all of the test data."""
+    found = [path for path in DATA.rglob("*") if path.suffix in (".pcap", ".pcapng", ".cap")]
+    return [DEMO, *sorted(found)]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(DATA if path.is_relative_to(DATA) else ROOT))
+
+
+@functools.lru_cache(maxsize=4)
+def packets_in(path: Path) -> list[bytes]:
+    """The packets of a capture as scapy reads them, as Ethernet."""
+    with RawPcapReader(str(path)) as reader:
+        if isinstance(reader, RawPcapNgReader):
+            return [as_ethernet(meta.linktype, data) for data, meta in reader]
+        return [as_ethernet(reader.linktype, data) for data, _ in reader]
+
+
+def as_ethernet(link: int, data: bytes) -> bytes:
+    if link == 1:
+        return data
+    if link == 113:  # Linux cooked: type, hardware, address and its length, EtherType
+        return bytes(6) + data[6:12] + data[14:]
+    assert link in (12, 101, 228), f"link type {link}"
+    return bytes(12) + (b"\x86\xdd" if data[0] >> 4 == 6 else b"\x08\x00") + data
+
+
+def is_sound(packet: bytes) -> bool:
+    """The packet gets past the input port; what is wrong with others, the parser's tests say."""
+    rule = ffi.new("int32_t *")
+    return len(packet) <= ROOM and lib.hb_classify(packet, len(packet), ffi.NULL, 0, rule) == 0
+
+
+def unchanged(packet: bytes) -> bytes:
+    """What no NF changes."""
+    at = network_header(packet)
+    if packet[at - 2 : at] == b"\x08\x00":
+        ip = packet[at:]
+        packet = packet[:at] + ip[:8] + b"\0" + ip[9:10] + b"\0\0" + ip[12:]
+    return packet[12:]
+
+
+def trimmed(packet: bytes) -> bytes:
+    """Without what Ethernet pads."""
+    at = network_header(packet)
+    if packet[at - 2 : at] == b"\x08\x00":
+        return packet[: at + int.from_bytes(packet[at + 2 : at + 4], "big")]
+    if packet[at - 2 : at] == b"\x86\xdd" and packet[at + 4 : at + 6] != b"\0\0":
+        return packet[: at + 40 + int.from_bytes(packet[at + 4 : at + 6], "big")]
+    return packet
+
+
+def is_ours(packet: bytes) -> bool:
+    """The packet came out of the chain's tunnel."""
+    at = network_header(packet)
+    return packet[at + 9 : at + 10] == bytes([ESP]) and packet[at + 12 : at + 20] == TUNNEL
+
+
+def known_again(packets: Iterable[bytes]) -> Flows:
+    """By flow what the packets were, as far as can be said; and the tunnel is in order."""
+    was: dict[Flow, list[bytes]] = {}
+    sequence = 0
+    for packet in packets:
+        if is_ours(packet):
+            esp = open_esp(packet, KEYS)
+            assert esp.spi == 0x1001 and esp.sequence > sequence
+            sequence, packet = esp.sequence, esp.packet
+        was.setdefault(flow_key(packet), []).append(unchanged(trimmed(packet)))
+    return was
+
+
+def flow_key(packet: bytes) -> Flow:
+    """The flow, whatever the router made of its Ethernet addresses."""
+    (key,) = by_flow([bytes(12) + packet[12:]])
+    return key
+
+
+def same_everywhere(source: Source, path: Path, rows: str | None = None) -> dict[str, Result]:
+    """Run a capture in all ways; what is counted is the same, what comes out, is in order."""
+    results = {
+        way: run_chain(source, path, rows, timeout=100, **settings)
+        for way, settings in WAYS.items()
+    }
+    cpu = results["cpu"]
+    assert cpu.summary["received"] == len(packets_in(path))
+    for way, result in results.items():
+        assert result.dropped == cpu.dropped, way
+        assert result.alerts == cpu.alerts, way
+        assert result.type_packets() == cpu.type_packets(), way
+    assert [r.summary["device"]["executor"] for r in results.values()] == [
+        None,
+        "launch",
+        "persistent",
+    ]
+    return results
+
+
+@pytest.mark.parametrize("path", captures(), ids=name)
+def test_an_unchanged_packet_comes_out_as_it_went_in(path: Path) -> None:
+    """in0 -> forward on GPU -> on CPU -> on GPU -> out0: all sound packets, in order."""
+    source, rows = line("gpu", "cpu", "gpu")
+    expected = list(filter(is_sound, packets_in(path)))
+    for way, result in same_everywhere(source, path, rows).items():
+        assert result.packets == expected, way
+
+
+@pytest.mark.parametrize("path", captures(), ids=name)
+@pytest.mark.parametrize("shipped", CHAINS)
+def test_a_shipped_chain(shipped: str, path: Path) -> None:
+    """The topologies of policies/: each flow in order, the same packets from CPUs and device."""
+    results = same_everywhere(POLICIES / f"{shipped}.yaml", path)
+    came = known_again(filter(is_sound, packets_in(path)))
+    expected = known_again(results["cpu"].packets)
+    for key, packets in expected.items():
+        assert is_subsequence(packets, came[key]), f"out of order: {key!r}"
+    for way in ("launch", "persistent"):
+        assert known_again(results[way].packets) == expected, way
+
+
+def test_the_demo_goes_where_its_description_says() -> None:
+    """policies/demo/README.md: 10 suspicious requests, in 11 packets with 11 patterns."""
+    result = run_chain(POLICIES / "branch_gateway.yaml", DEMO)
+    assert result.alerts["nids0"] == {
+        "passwd-file": 3,
+        "cmd-exe": 2,
+        "script-alert": 2,
+        "union-select": 2,
+        "jndi-ldap": 1,
+    }
+    assert result.summary["types"]["suspicious"]["packets"] == 10
+    assert result.dropped["policy"] == 10
+
+
+def test_the_test_data_is_there() -> None:
+    """Without it the tests above have only run on the demo's capture."""
+    assert len(captures()) > 1 and real_data("traces").is_dir()
+    assert len(set(itertools.chain(map(name, captures())))) == len(captures())
