@@ -124,7 +124,6 @@ typedef struct {
     hb_u32 first;  /* its first workgroup: its rank */
     hb_u32 step;   /* R */
     hb_u32 start;  /* tick of the first poll */
-    hb_u32 active; /* tick of the last row */
     hb_u32 tick;   /* last tick seen */
     hb_u32 quiet;  /* polls since the tick moved */
 } hb_poller;
@@ -142,17 +141,14 @@ static hb_u32 hb_poll(__global hb_u8 *control, hb_poller *s)
         s->quiet = tick == s->tick ? s->quiet + 1 : 0;
         s->tick = tick;
         if (hb_load_acquire(HB_AT(hb_u32, control, c->exit_off)) ||
-            tick - s->start > launch->lifetime_us || tick - s->active > launch->idle_us ||
-            s->quiet > HB_DEAD_POLLS)
+            tick - s->start > launch->lifetime_us || s->quiet > HB_DEAD_POLLS)
             return HB_LEAVE;
         for (hb_u32 n = s->first; n < c->workgroups; n += s->step) {
             hb_u32 w = s->w;
             s->w = w + s->step < c->workgroups ? w + s->step : s->first;
             hb_u32 published = hb_load_acquire(HB_WORD(control, c->cpu_off, w));
-            if (published != *HB_WORD(control, c->gpu_off, w)) {
-                s->active = tick;
+            if (published != *HB_WORD(control, c->gpu_off, w))
                 return w;
-            }
         }
     }
 }
@@ -172,7 +168,7 @@ __kernel void hb_persistent(__global hb_u8 *control, __global hb_u8 *frames, ulo
         s.first = hb_check_in(control, get_group_id(0));
         s.step = HB_AT(struct hb_launch, control, c->launch_off)->resident;
         s.w = s.first;
-        s.start = s.active = s.tick = hb_load_acquire(HB_AT(hb_u32, control, c->tick_off));
+        s.start = s.tick = hb_load_acquire(HB_AT(hb_u32, control, c->tick_off));
         s.quiet = 0;
     }
     for (;;) {

@@ -85,7 +85,6 @@ struct hb_control {
 struct hb_launch {
     hb_u32 id;          /* counts launches, never 0 */
     hb_u32 lifetime_us; /* leave this long after the first tick seen */
-    hb_u32 idle_us;     /* leave after this long without a row */
     hb_u32 resident;    /* R: groups that got a rank; valid once the rank word is */
 };
 

@@ -14,7 +14,7 @@ from hummingbird.dataplane.plane import Dataplane, Sizes
 from hummingbird.errors import UserError
 from hummingbird.nfs import NfTable
 from hummingbird.nfs.tables import layout
-from hummingbird.opencl import memory, probe
+from hummingbird.opencl import memory, probe, watchdog
 from hummingbird.opencl.device import Device, choose, reserve_cores
 from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
 from hummingbird.placement import Placement
@@ -259,9 +259,21 @@ class Engine:
             lanes=min(device.lanes, self.choice.device.max_workgroup),
             depth=device.depth,
             groups=self._groups(topology),
-            lifetime_us=device.lifetime_ms * 1000,
+            lifetime_us=self._lifetime_ms(device.lifetime_ms) * 1000,
             idle_us=device.idle_ms * 1000,
         )
+
+    def _lifetime_ms(self, wanted: int) -> int:
+        """At most half of what the GPU's kernel driver allows."""
+        assert self.choice.device is not None
+        limit = None if self.choice.device.is_cpu else watchdog.tightest_ms()
+        if limit is None or wanted <= limit // 2:
+            return wanted
+        log.warning(
+            "the GPU driver resets kernels after %d ms: device.lifetime_ms is %d instead of %d",
+            limit, limit // 2, wanted,
+        )  # fmt: skip
+        return max(1, limit // 2)
 
     # ---- while it runs ----
 

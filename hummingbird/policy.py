@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,12 +51,12 @@ class Vocabulary:
     retypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Types that an NF may give to packets, by the NF's name."""
 
-    @property
+    @cached_property
     def leaves(self) -> tuple[str, ...]:
         """Nodes that a row may lead from: NFs and ingress ports."""
         return tuple(n for n in self.nodes if n in self.ingress or n not in self.egress)
 
-    @property
+    @cached_property
     def enters(self) -> tuple[str, ...]:
         """Nodes that a row may lead to: NFs and egress ports."""
         return tuple(n for n in self.nodes if n in self.egress or n not in self.ingress)

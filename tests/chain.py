@@ -69,14 +69,12 @@ class Result:
     @property
     def packets(self) -> list[bytes]:
         """The packets of the only written capture, in order."""
-        (sent,) = self.outputs.values()
-        return sent.packets
+        (port,) = self.outputs
+        return self.outputs[port].packets
 
-    @property
-    def times(self) -> list[int]:
-        """Their times in nanoseconds."""
-        (sent,) = self.outputs.values()
-        return sent.times
+    def packets_of(self, port: str) -> list[bytes]:
+        """The packets of one written capture, in order."""
+        return self.outputs[port].packets
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -238,6 +236,12 @@ class Run:
         names, path = running.topology.vocabulary(), running.policy.path
         self.engine.reload_policy(policy.parse(data, names, path))
         self._reloaded = True
+
+    def counters(self, node: str) -> Any:
+        """The hb_node_stats of a port or NF at this moment."""
+        assert self.engine.running is not None
+        number = self.engine.running.topology.nodes.index(node)
+        return self.engine.reader().snapshot().nodes[number]
 
     def wait(self, timeout: float = TIMEOUT_S) -> None:
         """Until all inputs have ended and nothing is in flight."""

@@ -52,7 +52,7 @@ def path_of(found: Policy, packet_type: str) -> str:
 # --- What it compiles to --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", itertools.permutations(["web,a,b", "*,a,out0", "*,in0,a"]))
+@pytest.mark.parametrize("order", list(itertools.permutations(["web,a,b", "*,a,out0", "*,in0,a"])))
 def test_a_types_own_row_goes_before_that_of_any_type(order: tuple[str, ...]) -> None:
     found = policy("*,b,out0\n" + "\n".join(order))
     assert path_of(found, "web") == "in0 -> a -> b -> out0"
@@ -219,7 +219,7 @@ MISTAKES = {
         "lead out",
     ),
     "loop that only a re-typed packet takes": (
-        "*,in0,nids\n*,nids,out0\nbad,nids,a\n*,a,nids # HERE",
+        "*,in0,nids\n*,nids,out0\nbad,nids,a # HERE\n*,a,nids",
         None,
         "packets of type bad would go round for ever: a -> nids -> a",
         "lead out",
@@ -245,7 +245,7 @@ def test_a_mistake_is_told_with_its_line(name: str) -> None:
 
 
 def test_a_loop_by_way_of_two_types() -> None:
-    """n makes x of y and y of x, m sends x back to n: round and round, with two types."""
+    """n makes packets x, m makes them y and y goes from m to n: round and round, with two types."""
     names = Vocabulary(
         nodes=("in0", "out0", "n", "m"),
         types=("other", "x", "y"),
@@ -254,11 +254,10 @@ def test_a_loop_by_way_of_two_types() -> None:
         arriving=("other",),
         retypes={"n": ("x",), "m": ("y",)},
     )
-    rows = "*,in0,n\n*,n,m\nx,m,out0\nother,m,out0\ny,m,n\n"
-    with pytest.raises(UserError, match=r"n -> \(x\) m -> \(y\) n|m -> n -> m"):
+    rows = "*,in0,n\n*,n,m\ny,n,out0\n*,m,out0\ny,m,n\n"
+    with pytest.raises(UserError, match=r"type y .* for ever: n -> \(x\) m -> \(y\) n\n"):
         policy(rows, names)
-    with pytest.raises(UserError, match=r"of type y would go round for ever: n -> m -> n"):
-        policy(rows.replace("*,n,m", "x,n,out0\n*,n,m"), names)
+    assert policy(rows.replace("*,n,m\n", "*,n,m\nx,n,out0\n"), names)
 
 
 @pytest.mark.parametrize(
@@ -370,8 +369,7 @@ def test_a_policy_is_refused_exactly_if_packets_go_round_or_get_stuck(
     rounds = any(state in reachable(rows, state) for state in behind if state)
     assert isinstance(found, UserError) == (stuck or rounds)
     if isinstance(found, UserError):
-        told_round = "go round" in found.what
-        assert told_round and rounds or not told_round and stuck
+        assert rounds if "go round" in found.what else stuck
         return
     for route in itertools.chain.from_iterable(found.paths().values()):
         assert route.nodes[-1] in ("out0", "drop")
@@ -388,4 +386,5 @@ def test_the_largest_policy_is_checked_soon() -> None:
     chain = ("in0", *nfs, "out0")
     rows = "".join(f"{t},{a},{b}\n" for t in types for a, b in itertools.pairwise(chain))
     found = policy(rows, names)
-    assert all(str(route) == " -> ".join(chain) for (route,) in found.paths().values())
+    (route,) = found.paths(["t254"])["t254"]
+    assert route.nodes == chain and len(found.rows) == 256 * 63

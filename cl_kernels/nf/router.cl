@@ -35,15 +35,13 @@ static hb_u32 hb_router_sum(const hb_packet *p, hb_u32 at, hb_u32 bytes)
     return (hb_u32)((sum & 0xffff) + (sum >> 16));
 }
 
-/* TTL - 1, and the checksum by what changed: HC' = ~(~HC + ~m + m') (RFC 1624 section 3). */
+/* TTL - 1, and the checksum by what changed: HC' = ~(~HC + ~m + m') (RFC 1624 section 3). With
+ * m' = m - 0x100 the last two are 0xfeff, whatever protocol stands in the same word. */
 static void hb_router_age(hb_packet *p, hb_u32 ip)
 {
-    hb_u32 old = hb_get16(p, ip + 8); /* TTL, protocol */
-    hb_u32 sum = (~hb_get16(p, ip + 10) & 0xffff) + (~old & 0xffff) + (old - 0x100);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    hb_put16(p, ip + 8, old - 0x100);
-    hb_put16(p, ip + 10, ~sum);
+    hb_u32 sum = (~hb_get16(p, ip + 10) & 0xffff) + 0xfeff;
+    hb_put8(p, ip + 8, hb_get8(p, ip + 8) - 1);
+    hb_put16(p, ip + 10, ~((sum & 0xffff) + (sum >> 16)));
 }
 
 static void hb_router_readdress(hb_packet *p, const hb_table *t, hb_u32 hop)

@@ -126,8 +126,8 @@ typedef struct {
     uint32_t lanes;
     uint32_t depth;
     uint32_t groups; /* groups to launch at first; check-in finds how many are resident */
-    uint32_t lifetime_us;
-    uint32_t idle_us;
+    uint32_t lifetime_us; /* persistent: a kernel leaves after this long ... */
+    uint32_t idle_us;     /* ... or when the device had no row for this long */
 } hb_device;
 size_t hb_control_size(uint32_t workgroups, uint32_t lanes, uint32_t depth, uint32_t groups);
 /* Writes the head of the region and clears its words; hb_set_device() does it too. */

@@ -86,7 +86,6 @@ static bool enqueue(struct hb_device_ctl *d, launch *l, uint32_t groups)
     struct hb_launch *w = launch_words(d);
     w->id = l->id;
     w->lifetime_us = d->config.lifetime_us;
-    w->idle_us = d->config.idle_us;
     set_exit(d, 0);
     cl_int err = cl->clEnqueueNDRangeKernel(d->config.queue, d->config.kernel, 1, NULL, &global,
                                             &local, 0, NULL, &l->event);
@@ -98,16 +97,36 @@ static bool enqueue(struct hb_device_ctl *d, launch *l, uint32_t groups)
     return true;
 }
 
-/* Until the kernel has ended. False: it hangs. */
+/* Rows published so far on all workgroups, modulo 2^32. */
+static uint32_t published(struct hb_device_ctl *d)
+{
+    struct hb_control *c = d->control;
+    uint32_t rows = 0;
+    for (uint32_t w = 0; w < d->config.workgroups; w++)
+        rows += hb_load_acquire(hb_control_word(c, c->cpu_off, w));
+    return rows;
+}
+
+/* Until the kernel has ended. It is told to leave when the whole device had no row for idle_us: were
+ * each group to leave for itself, the rows of one that left would wait for the last of the others.
+ * False: it hangs. */
 static bool await_end(struct hb_device_ctl *d, launch *l)
 {
-    uint64_t overdue = hb_monotonic_ns() + d->config.lifetime_us * 1000ull + OVERDUE_NS;
+    uint64_t now = hb_monotonic_ns(), active = now;
+    uint64_t overdue = now + d->config.lifetime_us * 1000ull + OVERDUE_NS;
+    uint32_t seen = published(d);
     while (hb_cl_status(l->event) > CL_COMPLETE) {
-        if (atomic_load_explicit(&d->stop, memory_order_acquire))
+        now = hb_monotonic_ns();
+        uint32_t rows = published(d);
+        if (rows != seen)
+            active = now;
+        seen = rows;
+        if (now - active > d->config.idle_us * 1000ull ||
+            atomic_load_explicit(&d->stop, memory_order_acquire))
             set_exit(d, 1);
-        if (hb_monotonic_ns() > overdue)
+        if (now > overdue)
             return false;
-        hb_device_sleep(d, false, 20000);
+        hb_device_sleep(d, false, d->config.idle_us / 4 + 100);
     }
     return true;
 }

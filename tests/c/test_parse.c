@@ -514,7 +514,9 @@ static void test_cuts(void)
     check_every_length(echo4(8, 1, 2, 3), 16, 34);
     check_every_length(tcp6(1, 2, 3, 4), 18, 54);
     check_every_length(chain(8, 24), 18, 54);
-    check_every_length(fragment6(0, 132), 18, 54);
+    frame atomic = fragment6(0, 6);
+    atomic.n -= 4; /* TCP without more */
+    check_every_length(atomic, 18, 54);
     frame vlan = tagged(0x88a8, 5, 0x8100);
     put16(&vlan, 6);
     put16(&vlan, V6);

@@ -774,7 +774,7 @@ static uint32_t fill_up(hb_port *p)
 }
 
 /* A full disk: tx() takes fewer, flush() says what of it was lost, what is in the file is whole. */
-static void check_full_disk(rlim_t most)
+static void check_full_disk(rlim_t most, uint32_t fit)
 {
     char name[256];
     snprintf(name, sizeof name, "%s", in_directory("full.pcap"));
@@ -789,6 +789,7 @@ static void check_full_disk(rlim_t most)
     CHECK_EQUAL(p->ops->flush(p), -1);
     CHECK(p->lost > 0 && p->lost < sent);
     sent -= (uint32_t)p->lost;
+    CHECK_EQUAL(sent, fit);
     check_output(name, sent);
     limit_files(RLIM_INFINITY);
     CHECK_EQUAL(tx(p, sent, 10), 10);
@@ -801,10 +802,10 @@ static void test_full_disk(void)
     rlim_t whole = 24;
     for (uint32_t i = 0; i < 120; i++)
         whole += 16 + some_length(i);
-    check_full_disk(whole - 1);
-    check_full_disk(whole); /* the last record that fits ends where the space does */
-    check_full_disk(whole + 1);
-    check_full_disk(whole + 16);
+    check_full_disk(whole - 1, 119);
+    check_full_disk(whole, 120); /* the last record that fits ends where the space does */
+    check_full_disk(whole + 1, 120);
+    check_full_disk(whole + 16, 120);
 }
 
 /* Space again: the port goes on where it was, nothing is lost. */
