@@ -26,7 +26,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import Ether
-from scapy.utils import rdpcap
+from scapy.utils import checksum, rdpcap
 
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, load
@@ -94,7 +94,7 @@ def test_every_size_comes_out_of_the_tunnel_as_it_went_in(version: int) -> None:
         outer = IP(answer.data[14:])
         assert (outer.src, outer.dst, outer.proto, outer.ttl) == (SRC, DST, 50, 64)
         assert (outer.len, outer.ihl, outer.id) == (len(answer.data) - 14, 5, sequence & 0xFFFF)
-        assert nf.ip_sum(answer.data[14:34]) == 0
+        assert checksum(answer.data[14:34]) == 0
         esp = answer.data[34:]
         assert esp[:8] == SPI.to_bytes(4, "big") + sequence.to_bytes(4, "big")
         data, padding, next_header = opened(esp)
@@ -183,6 +183,15 @@ def test_dscp_ecn_and_df_are_inherited() -> None:
         outer = IP(answer.data[14:])
         assert outer.tos == i % 256
         assert outer.flags == ("DF" if i < 256 and i & 1 else 0)
+
+
+def test_every_outer_checksum_is_right() -> None:
+    """The identification, from the sequence number, takes the sum through all its carries."""
+    answers = encapsulated([nf.ETHERNET + IPV4_TYPE + bytes(IP())] * 0x10000)
+    assert all(checksum(answer.data[14:34]) == 0 for answer in answers)
+    assert {answer.data[18:20] for answer in answers} == {
+        i.to_bytes(2, "big") for i in range(0x10000)
+    }
 
 
 def test_tags_stay_and_ethernet_padding_goes() -> None:

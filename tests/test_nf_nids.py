@@ -224,7 +224,7 @@ def cases() -> list[tuple[str, bool, bytes]]:
     in_options[20:24] = EVIL
     liar = bytearray(nf.ipv4(nf.udp(EVIL, rng), 17, rng))
     liar[2:4] = b"\x7f\xff"
-    options6 = bytes([17, 0]) + bytes(6)
+    options6 = bytes([17, 3]) + bytes(30)
     long6 = bytes([6, 3]) + bytes(30)
     v4 = [
         ("UDP payload", True, nf.ipv4(nf.udp(EVIL, rng), 17, rng)),

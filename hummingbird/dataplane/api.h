@@ -125,7 +125,7 @@ typedef struct {
     uint32_t workgroups; /* logical; the sum over GNFs and their syncers */
     uint32_t lanes;
     uint32_t depth;
-    uint32_t groups; /* groups to launch at first; check-in finds how many are resident */
+    uint32_t groups;      /* groups to launch at first; check-in finds how many are resident */
     uint32_t lifetime_us; /* persistent: a kernel leaves after this long ... */
     uint32_t idle_us;     /* ... or when the device had no row for this long */
 } hb_device;

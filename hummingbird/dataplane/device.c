@@ -73,6 +73,8 @@ void hb_device_lose(struct hb_device_ctl *d)
     d->stats->failures++;
     atomic_store_explicit(&d->failed, 1, memory_order_relaxed);
     have_cleaned_up(d, true);
+    uint32_t doublings = d->failures_in_a_row++;
+    hb_device_sleep(d, false, doublings < 7 ? 10000u << doublings : 1000000u);
 }
 
 void hb_device_abandon(struct hb_device_ctl *d)

@@ -31,7 +31,8 @@ struct hb_device_ctl {
     const hb_nf *program[HB_MAX_NODES]; /* what the NF of each program declares */
     pthread_t thread;
     bool started;
-    uint32_t syncers; /* lcores that must acknowledge a loss */
+    uint32_t syncers;           /* lcores that must acknowledge a loss */
+    uint32_t failures_in_a_row; /* launches; the executor's, for its back-off */
 
     /* Dekker pair with the syncers' publish: see hb_device_wake() and hb_device_sleep(). */
     alignas(128) _Atomic uint32_t asleep;    /* executor: 1 while it waits for work */
@@ -65,7 +66,8 @@ bool hb_device_pending(struct hb_device_ctl *d);
 /* Executor: wait until woken, at most timeout_us; returns at once if rows are pending and
  * `for_work` is set. */
 void hb_device_sleep(struct hb_device_ctl *d, bool for_work, uint32_t timeout_us);
-/* Executor: the launch failed. Tell the syncers and wait until all have cleaned up. */
+/* Executor: the launch failed. Tell the syncers, wait until all have cleaned up, and then longer
+ * after each failure in a row. */
 void hb_device_lose(struct hb_device_ctl *d);
 /* The executor has ended with rows unfinished: have the syncers drop them. */
 void hb_device_abandon(struct hb_device_ctl *d);

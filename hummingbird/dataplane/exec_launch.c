@@ -163,6 +163,7 @@ static bool finish(state *s, bool *worked)
     if (status != CL_COMPLETE)
         return hb_monotonic_ns() - b->start_ns < OVERDUE_NS;
     complete(s->d, b);
+    s->d->failures_in_a_row = 0;
     hb_cl(b->event)->clReleaseEvent(b->event);
     s->first = (s->first + 1) % IN_FLIGHT;
     s->count--;

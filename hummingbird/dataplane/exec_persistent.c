@@ -56,11 +56,13 @@ static void give_ranks(struct hb_device_ctl *d, launch *l, uint32_t groups)
     d->stats->resident = resident;
 }
 
-/* Wait until as many groups as ever are there, or those that are after CHECKIN_NS. False: the
- * launch ended before any checked in. */
-static bool check_in(struct hb_device_ctl *d, launch *l, uint32_t groups)
+enum check_in { CHECKED_IN, ENDED, HANGS };
+
+/* Wait until as many groups as ever are there, or those that are CHECKIN_NS after the first. ENDED:
+ * the launch was over before any came; HANGS: neither. */
+static enum check_in check_in(struct hb_device_ctl *d, launch *l, uint32_t groups)
 {
-    uint64_t first = 0;
+    uint64_t first = 0, overdue = hb_monotonic_ns() + OVERDUE_NS;
     uint32_t n;
     while ((n = checked_in(d, l->id, groups)) < groups) {
         uint64_t now = hb_monotonic_ns();
@@ -69,11 +71,13 @@ static bool check_in(struct hb_device_ctl *d, launch *l, uint32_t groups)
         if (n && (n == l->resident || now - first > CHECKIN_NS))
             break;
         if (!n && hb_cl_status(l->event) <= CL_COMPLETE)
-            return false;
+            return ENDED;
+        if (now > overdue)
+            return HANGS;
         hb_device_sleep(d, false, 50);
     }
     give_ranks(d, l, groups);
-    return true;
+    return CHECKED_IN;
 }
 
 static bool enqueue(struct hb_device_ctl *d, launch *l, uint32_t groups)
@@ -107,9 +111,9 @@ static uint32_t published(struct hb_device_ctl *d)
     return rows;
 }
 
-/* Until the kernel has ended. It is told to leave when the whole device had no row for idle_us: were
- * each group to leave for itself, the rows of one that left would wait for the last of the others.
- * False: it hangs. */
+/* Until the kernel has ended. It is told to leave when the whole device had no row for idle_us:
+ * were each group to leave for itself, the rows of one that left would wait for the last of the
+ * others. False: it hangs. */
 static bool await_end(struct hb_device_ctl *d, launch *l)
 {
     uint64_t now = hb_monotonic_ns(), active = now;
@@ -139,12 +143,15 @@ static bool run_once(struct hb_device_ctl *d, launch *l)
         hb_device_lose(d);
         return true;
     }
-    bool over = !check_in(d, l, groups) || await_end(d, l);
+    enum check_in c = check_in(d, l, groups);
+    bool over = c == ENDED || (c == CHECKED_IN && await_end(d, l));
     bool failed = over && hb_cl_status(l->event) < 0;
     if (over)
         hb_cl(l->event)->clReleaseEvent(l->event);
     if (failed)
         hb_device_lose(d);
+    else
+        d->failures_in_a_row = 0;
     return over;
 }
 

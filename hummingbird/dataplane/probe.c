@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * probe.c: the real queue protocol on a device, with every byte checked. Each packet carries a value
- * that its frame line, its table line and its arg must agree on; the device counts what is
+ * probe.c: the real queue protocol on a device, with every byte checked. Each packet carries a
+ * value that its frame line, its table line and its arg must agree on; the device counts what is
  * stale and writes the complement back, which the host checks in turn. One stale word decides.
  */
 #include <sched.h>
@@ -11,7 +11,8 @@
 #include "clock.h"
 #include "device.h"
 
-#define WORDS 4        /* checked in a packet, big-endian 32 bits: one line is stale or fresh as a whole */
+#define WORDS 4 /* checked in a packet, big-endian 32 bits: one line is stale or fresh as a whole  \
+                 */
 #define TABLE_LINE 128 /* bytes of a slot's table line: hb_table32() index flow * 32 */
 
 typedef struct {
@@ -49,13 +50,13 @@ static void write_row(probe *p)
         for (uint32_t i = 0; i < WORDS; i++)
             memcpy(packet + 4 * i, &big, 4);
         memcpy((uint8_t *)p->config->table + slot * TABLE_LINE, &v, 4);
-        ((struct hb_work *)hb_control_array(c, c->work_off))[slot] = (struct hb_work){
-            .frame = (uint32_t)(p->sent % p->config->frames_used),
-            .offset = HB_FRAME_RESERVED + HB_FRAME_HEADROOM,
-            .length = WORDS * 4,
-            .l3 = HB_NO_LAYER,
-            .l4 = HB_NO_LAYER,
-            .flow = (uint32_t)slot};
+        ((struct hb_work *)hb_control_array(c, c->work_off))[slot] =
+            (struct hb_work){.frame = (uint32_t)(p->sent % p->config->frames_used),
+                             .offset = HB_FRAME_RESERVED + HB_FRAME_HEADROOM,
+                             .length = WORDS * 4,
+                             .l3 = HB_NO_LAYER,
+                             .l4 = HB_NO_LAYER,
+                             .flow = (uint32_t)slot};
         ((uint64_t *)hb_control_array(c, c->arg_off))[slot] = v;
     }
     hb_store_release(hb_control_word(c, c->cpu_off, 0), ++p->published);
