@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import ipaddress
-import itertools
+import functools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain import Result, flow_of, run_chain
+from chain import Result, flow_of, run_chain, started, tcp
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -29,10 +29,6 @@ DEMO = POLICIES / "demo" / "branch.pcap"
 CREDITS = 1024
 """HB_MOST_CREDITS: packets of an unpaced port that are in flight at most."""
 WAYS = [{"use": "none"}, {"executor": "launch"}, {"executor": "persistent"}]
-
-
-def tcp(src: str, dst: str, sport: int, dport: int, payload: bytes = b"") -> bytes:
-    return bytes(Ether() / IP(src=src, dst=dst) / TCP(sport=sport, dport=dport) / payload)
 
 
 # ---- by content ----------------------------------------------------------------------------------
@@ -99,8 +95,9 @@ def test_a_sticky_type_holds_for_both_directions_from_then_on(device: dict[str, 
     mixed = [packet for pair in zip(evil, innocent, strict=True) for packet in pair]
     result = marked(mixed, "flow", **device)
     clean, later = result.packets_of("clean"), result.packets_of("marked")
-    mine = [packet for packet in clean if packet in set(evil)]
-    assert [packet for packet in clean if packet not in set(evil)] == innocent
+    known = set(evil)
+    mine = [packet for packet in clean if packet in known]
+    assert [packet for packet in clean if packet not in known] == innocent
     assert evil == mine[:501] + [evil[501]] + mine[501:] + later
     assert len(mine) - 501 <= CREDITS
     assert {flow_of(packet) for packet in later} == {flow_of(evil[0]), flow_of(evil[1])}
@@ -165,9 +162,15 @@ def packet_of(fields: Fields) -> bytes:
         47: b"\0\0\x08\0",
     }.get(protocol)
     if transport is None:
-        cls = TCP if protocol == 6 else UDP
-        return bytes(Ether(src="02::1", dst="02::2") / ip / cls(sport=sport, dport=dport))
+        transport = (TCP if protocol == 6 else UDP)(sport=sport, dport=dport)
     return bytes(Ether(src="02::1", dst="02::2") / ip / transport)
+
+
+@functools.cache
+def tuples() -> tuple[list[Fields], list[bytes]]:
+    rng = np.random.default_rng(5)
+    fields = [some_fields(rng) for _ in range(1500)]
+    return fields, list(map(packet_of, fields))
 
 
 def model_type(fields: Fields) -> str:
@@ -178,9 +181,7 @@ def model_type(fields: Fields) -> str:
 def test_each_type_takes_its_own_way(device: dict[str, str]) -> None:
     """in0 ─┬─ first half of the types ── gpu0 ─┬─ out
             └─ second half ── cpu0 ── gpu0 ─────┘ , each type to a port of its own."""
-    rng = np.random.default_rng(5)
-    fields = [some_fields(rng) for _ in range(1500)]
-    packets = [packet_of(f) for f in fields]
+    fields, packets = tuples()
     types = [*RULES, "other"]
     out = {name: f"to-{name}" for name in types}
     ports: dict[str, Any] = {"in0": {"driver": "pcap", "read": "$in"}} | {
@@ -254,20 +255,16 @@ def test_the_demo_counts_what_a_model_counts(device: dict[str, str]) -> None:
 
 
 def test_a_reload_moves_a_type_to_another_way() -> None:
-    """The second half of the traffic, after a reload, goes to the other port; nothing is lost."""
-    from chain import started
-
-    ports = PORTS | {"in0": {"driver": "generator", "packets": 200_000, "rate": 400_000}}
+    """gen0 -> nf0 -> clean, and after a reload gen0 -> nf0 -> marked: nothing is lost or doubled."""
+    ports = PORTS | {"in0": {"driver": "generator", "rate": 50_000}}
     source = {"ports": ports, "nfs": {"nf0": {"type": "forward", "engine": "gpu"}}}
     with started(source, None, "*,in0,nf0\n*,nf0,clean\n") as run:
         run.until(lambda: run.counters("clean")["out_packets"] > 1000, what="packets at clean")
         run.reload("*,in0,nf0\n*,nf0,marked\n")
-        run.wait()
+        before = int(run.counters("clean")["in_packets"])
+        run.until(lambda: run.counters("marked")["out_packets"] > 1000, what="packets at marked")
         result = run.stop()
     clean, moved = (len(result.packets_of(port)) for port in ("clean", "marked"))
-    assert clean > 1000 and moved > 0
-    assert clean + moved + sum(result.dropped.values()) == 200_000
+    assert clean <= before + CREDITS and moved > 1000
+    assert clean + moved + sum(result.dropped.values()) == result.summary["received"]
     assert result.summary["policy_version"] == 2
-    for packets in result.outputs.values():
-        assert packets.times == sorted(packets.times)
-    assert list(itertools.chain(*(o.times for o in result.outputs.values())))

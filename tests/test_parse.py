@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The packet parser against tshark's dissection, packet by packet, on real captures.
+"""The packet parser against the dissections of tshark and scapy, packet by packet.
 
     capture ─┬─ tshark -T fields ── 5-tuple or fault ── rules ─┐
              └─ bytes ───────────────────────────── hb_classify ─ the one exact rule
@@ -14,15 +14,16 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from scapy.utils import RawPcapReader
-
 from hummingbird.dataplane._native import ffi, lib
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrHopByHop
+from scapy.layers.l2 import Ether
+from scapy.utils import RawPcapReader
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "policies" / "demo" / "branch.pcap"
@@ -30,13 +31,19 @@ DATA = Path(os.environ.get("HUMMINGBIRD_TEST_DATA") or ROOT.parent / "shared" / 
 TRACES = DATA / "traces"
 MOST = 10_000  # packets of a capture
 ETHERNET = 1
-ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
-TRANSPORTS = {TCP: ("tcp", 20), UDP: ("udp", 8), SCTP: ("sctp", 12)}
+ICMP = 1
+TRANSPORTS = {6: ("tcp", 20), 17: ("udp", 8), 132: ("sctp", 12)}  # name, header
 EXTENSIONS = {"ipv6.hopopts", "ipv6.routing", "ipv6.dstopts"}
-FIELDS = """frame.cap_len frame.protocols ip.version ip.hdr_len ip.len ip.src ip.dst ip.proto
-    ip.flags.mf ip.frag_offset ipv6.src ipv6.dst ipv6.nxt ipv6.plen ipv6.hopopts.nxt
-    ipv6.routing.nxt ipv6.dstopts.nxt ipv6.fraghdr.nxt ipv6.fraghdr.offset ipv6.fraghdr.more
-    tcp.srcport tcp.dstport udp.srcport udp.dstport sctp.srcport sctp.dstport""".split()
+IPV4 = ("version", "hdr_len", "len", "src", "dst", "proto", "flags.mf", "frag_offset")
+IPV6 = ("src", "dst", "nxt", "plen", "hopopts.nxt", "routing.nxt", "dstopts.nxt")
+FRAGMENT = ("nxt", "offset", "more")
+FIELDS = [
+    *("frame.cap_len", "frame.protocols"),
+    *(f"ip.{name}" for name in IPV4),
+    *(f"ipv6.{name}" for name in IPV6),
+    *(f"ipv6.fraghdr.{name}" for name in FRAGMENT),
+    *(f"{name}.{end}port" for name, _ in TRANSPORTS.values() for end in ("src", "dst")),
+]
 
 Dissection = dict[str, str]
 
@@ -78,14 +85,14 @@ def dissect(path: Path) -> Iterator[Dissection]:
 
 def layers(packet: Dissection) -> tuple[str, int, list[str]]:
     """The network layer ("" if it is not IP behind at most two tags), its offset, the rest."""
-    names = [name for name in packet["frame.protocols"].split(":") if name != "ethertype"]
-    tags = 0
-    while names[1 + tags : 2 + tags] and names[1 + tags] in ("vlan", "ieee8021ad"):
-        tags += 1
-    network = names[1 + tags] if len(names) > 1 + tags else ""
-    if network not in ("ip", "ipv6") or tags > 2:
+    link, *names = [name for name in packet["frame.protocols"].split(":") if name != "ethertype"]
+    offset = 14
+    while names and names[0] in ("vlan", "ieee8021ad") and offset < 22:
+        names.pop(0)
+        offset += 4
+    if link != "eth" or not names or names[0] not in ("ip", "ipv6"):
         return "", 0, []
-    return network, 14 + 4 * tags, names[2 + tags :]
+    return names[0], offset, names[1:]
 
 
 def transport(packet: Dissection, protocol: int, payload: int) -> tuple[int, int] | str | None:
@@ -128,9 +135,9 @@ def expect_ipv6(packet: Dissection, room: int, inner: list[str]) -> Tuple | str:
     if room < 40 or payload > room - 40:
         return "truncated"
     protocol = int(packet["ipv6.nxt"])
-    extensions = [name for name in inner if name in EXTENSIONS]
-    for name in extensions:
-        protocol = int(packet[f"{name}.nxt"])
+    for name in inner:
+        if name in EXTENSIONS:
+            protocol = int(packet[f"{name}.nxt"])
     ports: tuple[int, int] | str | None = None
     whole = True
     if "ipv6.fraghdr" in inner:
@@ -214,21 +221,40 @@ def read_frames(path: Path) -> list[bytes]:
     return frames
 
 
-@pytest.mark.parametrize("path", [*captures()])
-def test_same_as_tshark(path: Path) -> None:
-    if shutil.which("tshark") is None:
-        pytest.skip("NOT CHECKED: no tshark; apt-get install tshark")
-    seen: Counter[str] = Counter()
+def compare(frames: list[bytes], wanted: Iterable[Tuple | str | None]) -> None:
     different = []
-    frames = read_frames(path)
-    for number, (frame, packet) in enumerate(zip(frames, dissect(path), strict=True), 1):
-        want = expect(packet)
+    for index, (frame, want) in enumerate(zip(frames, wanted, strict=True), 1):
         if isinstance(want, Tuple):
             rules, right = rules_for(want), 5
         else:
             rules, right = NOTHING, want or 1
-        got = classify(frame, rules)
-        seen[str(got)] += 1
-        if got != right:
-            different.append(f"packet {number}: {want} expected, not {got} ({packet})")
-    assert not different, f"{len(different)} of {seen.total()}\n" + "\n".join(different[:20])
+        if (got := classify(frame, rules)) != right:
+            different.append(f"packet {index}: {want} expected, not {got}: {frame[:80].hex(' ')}")
+    assert not different, f"{len(different)} of {len(frames)}\n" + "\n".join(different[:20])
+
+
+@pytest.mark.parametrize("path", [*captures()])
+def test_same_as_tshark(path: Path) -> None:
+    if shutil.which("tshark") is None:
+        pytest.skip("NOT CHECKED: no tshark; apt-get install tshark")
+    compare(read_frames(path), map(expect, dissect(path)))
+
+
+def scapy_says(frame: bytes) -> Tuple | None:
+    """Of a sound packet, as all of the demo are."""
+    ip = packet = Ether(frame).payload
+    if not isinstance(ip, IP | IPv6):
+        return None
+    protocol = ip.proto if isinstance(ip, IP) else ip.nh
+    while isinstance(packet.payload, IPv6ExtHdrHopByHop):
+        packet = packet.payload
+        protocol = packet.nh
+    transport = packet.payload
+    ports = (transport.sport, transport.dport) if isinstance(transport, TCP | UDP) else None
+    return Tuple(ip.src, ip.dst, protocol, ports)
+
+
+def test_same_as_scapy() -> None:
+    """Where there is no tshark, too."""
+    frames = read_frames(DEMO)
+    compare(frames, map(scapy_says, frames))

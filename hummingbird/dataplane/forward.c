@@ -48,7 +48,7 @@ void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle)
 void hb_deliver(hb_lcore *lc, uint32_t to, uint32_t handle, hb_mbuf *m)
 {
     const hb_node *node = &lc->dp->node[to];
-    uint32_t target = node->lcores == 1 ? node->lcore[0] : node->lcore[m->hash % node->lcores];
+    uint32_t target = node->lcore[hb_spread(m->hash, node->lcores)];
     m->hop_tick = lc->pass_tick;
     lc->node_stats[to].in_packets++;
     lc->node_stats[to].in_bytes += m->data_len;

@@ -78,7 +78,7 @@ static uint32_t sort_in(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_key *
             hb_drop(lc, node, bad, h);
             continue;
         }
-        uint32_t owner = dp->owner[m->hash % dp->owners];
+        uint32_t owner = dp->owner[hb_spread(m->hash, dp->owners)];
         if (owner == lc->id) {
             hb_flow_prefetch(&lc->flows, m->hash);
             handles[kept++] = h;

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #define ETHERNET_BYTES 14
 #define FIRST_STORE ((size_t)2 << 20)
@@ -58,8 +57,8 @@ static void end_of_loop(pcap_input *in)
         atomic_store_explicit(&in->port.done, true, memory_order_relaxed);
 }
 
-/* Until when (ns after the first packet) the capture has been played by now. A lag that is too long
- * to be jitter is kept: catching up would be a burst that the capture does not have. */
+/* How far (ns after the first packet) the capture has been played by now; `due_ns` is where its
+ * next packet stands. A lag too long to be jitter is not made up for, as in hb_pacer_due(). */
 static uint64_t played_ns(pcap_input *in, uint64_t due_ns)
 {
     uint64_t now = hb_now();
