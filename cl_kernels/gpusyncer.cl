@@ -120,12 +120,12 @@ static hb_u32 hb_check_in(__global hb_u8 *control, hb_u32 group)
 
 /* What work-item 0 remembers between rows; private to it. */
 typedef struct {
-    hb_u32 w;      /* workgroup it looks at next */
-    hb_u32 first;  /* its first workgroup: its rank */
-    hb_u32 step;   /* R */
-    hb_u32 start;  /* tick of the first poll */
-    hb_u32 tick;   /* last tick seen */
-    hb_u32 quiet;  /* polls since the tick moved */
+    hb_u32 w;     /* workgroup it looks at next */
+    hb_u32 first; /* its first workgroup: its rank */
+    hb_u32 step;  /* R */
+    hb_u32 start; /* tick of the first poll */
+    hb_u32 tick;  /* last tick seen */
+    hb_u32 quiet; /* polls since the tick moved */
 } hb_poller;
 
 #define HB_LEAVE 0xffffffffu

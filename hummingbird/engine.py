@@ -66,6 +66,8 @@ class DeviceChoice:
     executor: str | None = None
     tier: str | None = None
     reason: str = ""
+    binding: str | None = None
+    """The memory that the probe has seen a running kernel share; None: the first that there is."""
 
 
 def choose_device(topology: Topology) -> DeviceChoice:
@@ -94,7 +96,7 @@ def choose_device(topology: Topology) -> DeviceChoice:
         log.info("probing %s once (some seconds; the result is kept)", device.label)
     tier = probe.tier_of(device)
     if tier.tier != "C":
-        return DeviceChoice(device, PERSISTENT, tier.tier, tier.reason)
+        return DeviceChoice(device, PERSISTENT, tier.tier, tier.reason, tier.binding)
     if wanted == PERSISTENT:
         raise UserError(
             f"{device.label} is tier C, it cannot run a persistent kernel: {tier.reason}",
@@ -246,6 +248,7 @@ class Engine:
             sizes.frame_size,
             tables,
             self._shape(topology),
+            self.choice.binding,
         )
         return self.session.frames.address, self.session.tables.address, self.session.config
 

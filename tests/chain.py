@@ -98,14 +98,14 @@ class Result:
 # ---- captures ------------------------------------------------------------------------------------
 
 
-def write_capture(path: Path, packets: Packets, times: Sequence[int] | None = None) -> None:
-    """Write an Ethernet capture; packet i at ``times[i]`` ns, by default at i microseconds."""
+def capture(packets: Packets, times: Sequence[int] | None = None) -> bytes:
+    """An Ethernet capture; packet i at ``times[i]`` ns, by default at i microseconds."""
     parts = [struct.pack("<IHHiIII", NANOSECOND_PCAP, 2, 4, 0, 0, 262144, 1)]
     for number, packet in enumerate(packets):
         data = bytes(packet)
         seconds, ns = divmod(times[number] if times else number * 1000, 1_000_000_000)
         parts += (struct.pack("<IIII", seconds, ns, len(data), len(data)), data)
-    path.write_bytes(b"".join(parts))
+    return b"".join(parts)
 
 
 def read_capture(path: Path) -> Sent:
@@ -133,7 +133,7 @@ def run_chain(
     files: Mapping[str, str | bytes] | None = None,
     timeout: float = TIMEOUT_S,
     times: Sequence[int] | None = None,
-    **device: str,
+    **device: Any,
 ) -> Result:
     """Run a topology until its inputs have ended.
 
@@ -160,7 +160,7 @@ def started(
     *,
     files: Mapping[str, str | bytes] | None = None,
     times: Sequence[int] | None = None,
-    **device: str,
+    **device: Any,
 ) -> Iterator[Run]:
     """A topology that runs; as `run_chain`, which waits for its end. Stop it before you leave."""
     with tempfile.TemporaryDirectory(prefix="hummingbird-test-") as folder:
@@ -189,11 +189,12 @@ def _load(
         data = content if isinstance(content, bytes) else content.encode()
         (base / name).write_bytes(data)
         (base / name).chmod(0o600)  # as keys want it
-    capture = packets if isinstance(packets, Path) else base / "in.pcap"
-    if not isinstance(packets, Path):
-        write_capture(capture, packets or [], times)
     path, text = _topology_file(base, source, rows)
-    bindings = {"in": capture, "out": base / "out.pcap"}
+    bindings = {"in": base / "in.pcap", "out": base / "out.pcap"}
+    if isinstance(packets, Path):
+        bindings["in"] = packets
+    else:
+        bindings["in"].write_bytes(capture(packets or [], times))
     return topology.load(path, {name: b for name, b in bindings.items() if f"${name}" in text})
 
 
@@ -337,7 +338,7 @@ def check_hops(top: Topology, routes: policy.Policy, snapshot: Snapshot) -> None
             assert arrived[number] == int(snapshot.nodes[number]["in_packets"]), name
 
 
-# ---- topologies that many tests use ---------------------------------------------------------------
+# ---- topologies that many tests use --------------------------------------------------------------
 
 
 def line(*nfs: Mapping[str, Any] | str, **sections: Any) -> tuple[dict[str, Any], str]:

@@ -12,7 +12,6 @@ addresses without the TTL and the checksum, after decryption if it went through 
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,10 +28,10 @@ from chain import (
     open_esp,
     run_chain,
 )
+from hummingbird.dataplane._native import ffi, lib
 from nf_helpers import real_data
 from scapy.utils import RawPcapNgReader, RawPcapReader
 
-from hummingbird.dataplane._native import ffi, lib
 from hummingbird.nfs.ipsec import read_keys
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +46,7 @@ ROOM = 1664
 WAYS = {
     "cpu": {"use": "none"},
     "launch": {"executor": "launch"},
-    "persistent": {"executor": "persistent"},
+    "persistent": {"executor": "auto"},  # unless the device is tier C
 }
 CHAINS = ("branch_gateway", "paper_static", "paper_dynamic")
 
@@ -114,16 +113,23 @@ def is_ours(packet: bytes) -> bool:
 
 
 def known_again(packets: Iterable[bytes]) -> Flows:
-    """By flow what the packets were, as far as can be said; and the tunnel is in order."""
+    """By flow what the packets were, as far as can be said."""
     was: dict[Flow, list[bytes]] = {}
-    sequence = 0
     for packet in packets:
         if is_ours(packet):
-            esp = open_esp(packet, KEYS)
-            assert esp.spi == 0x1001 and esp.sequence > sequence
-            sequence, packet = esp.sequence, esp.packet
+            packet = open_esp(packet, KEYS).packet
         was.setdefault(flow_key(packet), []).append(unchanged(trimmed(packet)))
     return was
+
+
+def check_tunnel(packets: Iterable[bytes], one_way: bool) -> None:
+    """Sequence numbers rise: in each flow, and in all if all go one way behind the tunnel."""
+    last: dict[Flow, int] = {}
+    for packet in filter(is_ours, packets):
+        esp = open_esp(packet, KEYS)
+        flow = () if one_way else flow_key(esp.packet)
+        assert esp.spi == 0x1001 and esp.sequence > last.get(flow, 0)
+        last[flow] = esp.sequence
 
 
 def flow_key(packet: bytes) -> Flow:
@@ -144,11 +150,8 @@ def same_everywhere(source: Source, path: Path, rows: str | None = None) -> dict
         assert result.dropped == cpu.dropped, way
         assert result.alerts == cpu.alerts, way
         assert result.type_packets() == cpu.type_packets(), way
-    assert [r.summary["device"]["executor"] for r in results.values()] == [
-        None,
-        "launch",
-        "persistent",
-    ]
+        used = result.summary["device"]
+        assert way == (used["executor"] or "cpu") or used["tier"] == "C"
     return results
 
 
@@ -170,8 +173,9 @@ def test_a_shipped_chain(shipped: str, path: Path) -> None:
     expected = known_again(results["cpu"].packets)
     for key, packets in expected.items():
         assert is_subsequence(packets, came[key]), f"out of order: {key!r}"
-    for way in ("launch", "persistent"):
-        assert known_again(results[way].packets) == expected, way
+    for way, result in results.items():
+        assert known_again(result.packets) == expected, way
+        check_tunnel(result.packets, one_way=shipped != "paper_dynamic")
 
 
 def test_the_demo_goes_where_its_description_says() -> None:
@@ -189,6 +193,6 @@ def test_the_demo_goes_where_its_description_says() -> None:
 
 
 def test_the_test_data_is_there() -> None:
-    """Without it the tests above have only run on the demo's capture."""
-    assert len(captures()) > 1 and real_data("traces").is_dir()
-    assert len(set(itertools.chain(map(name, captures())))) == len(captures())
+    """Without it this is skipped, and the tests above have only run on the demo's capture."""
+    assert real_data("traces").is_dir()
+    assert len(captures()) > 10

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Dynamic chaining: a packet's way follows its type, by its 5-tuple and by what is in it.
 
-    packets ─┬─ chain ── counts, outputs ───────────────┐
-             └─ a model of it in plain Python ── the same
+packets ─┬─ chain ── counts, outputs ───────────────┐
+         └─ a model of it in plain Python ── the same
 """
 
 from __future__ import annotations
 
-import ipaddress
 import functools
+import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ POLICIES = Path(__file__).parent.parent / "policies"
 DEMO = POLICIES / "demo" / "branch.pcap"
 CREDITS = 1024
 """HB_MOST_CREDITS: packets of an unpaced port that are in flight at most."""
-WAYS = [{"use": "none"}, {"executor": "launch"}, {"executor": "persistent"}]
+WAYS = [{"use": "none"}, {"executor": "launch"}, {"executor": "auto"}]
 
 
 # ---- by content ----------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_a_sticky_type_holds_for_both_directions_from_then_on(device: dict[str, 
     known = set(evil)
     mine = [packet for packet in clean if packet in known]
     assert [packet for packet in clean if packet not in known] == innocent
-    assert evil == mine[:501] + [evil[501]] + mine[501:] + later
+    assert evil == [*mine[:501], evil[501], *mine[501:], *later]
     assert len(mine) - 501 <= CREDITS
     assert {flow_of(packet) for packet in later} == {flow_of(evil[0]), flow_of(evil[1])}
     assert result.dropped == {"policy": 1}
@@ -152,10 +152,8 @@ def some_fields(rng: np.random.Generator) -> Fields:
 
 def packet_of(fields: Fields) -> bytes:
     protocol, src, dst, sport, dport = fields
-    if ":" in src:
-        ip = IPv6(src=src, dst=dst, nh=protocol)
-    else:
-        ip = IP(src=src, dst=dst, proto=protocol)
+    ip = IPv6(nh=protocol) if ":" in src else IP(proto=protocol)
+    ip.src, ip.dst = src, dst
     transport = {
         1: b"\x08\0\0\0\x12\x34\0\x01",
         58: b"\x80\0\0\0\x12\x34\0\x01",
@@ -179,8 +177,11 @@ def model_type(fields: Fields) -> str:
 
 @pytest.mark.parametrize("device", WAYS)
 def test_each_type_takes_its_own_way(device: dict[str, str]) -> None:
-    """in0 ─┬─ first half of the types ── gpu0 ─┬─ out
-            └─ second half ── cpu0 ── gpu0 ─────┘ , each type to a port of its own."""
+    """Six types and the rest, each to a port of its own.
+
+    in0 ─┬─ one half of the types ──────────── gpu0 ─┬─ to-dns
+         └─ the other half ─────────── cpu0 ── gpu0 ─┼─ to-inside ...
+    """
     fields, packets = tuples()
     types = [*RULES, "other"]
     out = {name: f"to-{name}" for name in types}
@@ -255,7 +256,7 @@ def test_the_demo_counts_what_a_model_counts(device: dict[str, str]) -> None:
 
 
 def test_a_reload_moves_a_type_to_another_way() -> None:
-    """gen0 -> nf0 -> clean, and after a reload gen0 -> nf0 -> marked: nothing is lost or doubled."""
+    """in0 -> nf0 -> clean, and after a reload in0 -> nf0 -> marked: none is lost or doubled."""
     ports = PORTS | {"in0": {"driver": "generator", "rate": 50_000}}
     source = {"ports": ports, "nfs": {"nf0": {"type": "forward", "engine": "gpu"}}}
     with started(source, None, "*,in0,nf0\n*,nf0,clean\n") as run:

@@ -101,6 +101,14 @@ def test_check_shows_nfs_that_no_packet_comes_to(
     assert re.search(r"^nids0 +nids +device.*no packet comes here$", out, re.MULTILINE)
 
 
+def test_check_shows_what_ports_do(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = command(capsys, "check", "forward.yaml")
+    assert re.search(r"^gen0 .* makes packets for ever of 64/594/1514 bytes$", out, re.MULTILINE)
+    assert out.endswith("\nNo NF uses the device.\n")
+    change(Path("forward.yaml"), "generator,", "generator, packets: 10k,")
+    assert "makes 10,000 packets of 64/594/1514 bytes" in command(capsys, "check", "forward.yaml")
+
+
 @pytest.mark.parametrize("path", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_check_accepts_what_is_shipped(
     policies: Path, path: Path, capsys: pytest.CaptureFixture[str]
@@ -290,6 +298,65 @@ def test_captures_of_every_form_are_read(tmp_path: Path, form: str) -> None:
     assert [read_packet(path, number + 1) for number in range(5)] == packets
     with pytest.raises(UserError, match="there is no packet 6; the capture has 5"):
         read_packet(path, 6)
+
+
+def block(kind: int, body: bytes, order: str = "<") -> bytes:
+    """A block of pcapng."""
+    padded = body + bytes(-len(body) % 4)
+    length = struct.pack(order + "I", len(padded) + 12)
+    return struct.pack(order + "I", kind) + length + padded + length
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_blocks_of_pcapng(tmp_path: Path, order: str) -> None:
+    """Two sections, interfaces of two kinds, and packets without an interface or a time."""
+    section = block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1), order)
+    raw_ip = block(1, struct.pack(order + "HHI", 101, 0, 0), order)
+    ethernet = block(1, struct.pack(order + "HHI", 1, 0, 62), order)
+    simple = block(3, struct.pack(order + "I", 100) + b"s" * 62, order)
+    unknown = block(0xBAD, b"skip me", order)
+    second = block(6, struct.pack(order + "IIIII", 1, 0, 0, 61, 90) + b"e" * 61, order)
+    path = tmp_path / "in.pcapng"
+    path.write_bytes(section + ethernet + simple + unknown + section + raw_ip + ethernet + second)
+    assert read_packet(path, 1) == b"s" * 62
+    assert read_packet(path, 2) == b"e" * 61
+
+
+@pytest.mark.parametrize(
+    ("packet", "what"),
+    [
+        (block(6, struct.pack("<IIIII", 1, 0, 0, 60, 60) + bytes(60)), "of an unknown interface"),
+        (block(6, struct.pack("<IIIII", 0, 0, 0, 61, 61) + bytes(60)), "of impossible length"),
+        (block(6, struct.pack("<III", 0, 0, 0)), "fix"),
+        (struct.pack("<III", 6, 8, 0), "a block of impossible length"),
+        (struct.pack("<III", 6, 34, 0) + bytes(30), "a block of impossible length"),
+        (struct.pack("<III", 6, 1 << 30, 0), "a record of impossible length"),
+        (struct.pack("<III", 6, 64, 0), "the capture is cut"),
+    ],
+)
+def test_damaged_blocks_of_pcapng(tmp_path: Path, packet: bytes, what: str) -> None:
+    section = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    path = tmp_path / "in.pcapng"
+    path.write_bytes(section + block(1, struct.pack("<HHI", 1, 0, 0)) + packet)
+    with pytest.raises(UserError, match=what):
+        read_packet(path, 1)
+
+
+@pytest.mark.parametrize("form", ["pcap", "pcapng"])
+def test_a_capture_that_is_not_of_ethernet(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "in.pcap"
+    if form == "pcap":
+        path.write_bytes(
+            struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+            + struct.pack("<IIII", 0, 0, 20, 20)
+            + bytes(20)
+        )
+    else:
+        section = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        packet = block(6, struct.pack("<IIIII", 0, 0, 0, 20, 20) + bytes(20))
+        path.write_bytes(section + block(1, struct.pack("<HHI", 101, 0, 0)) + packet)
+    with pytest.raises(UserError, match="link type 101 instead of Ethernet"):
+        read_packet(path, 1)
 
 
 @pytest.mark.parametrize("form", ["pcap", "pcapng"])

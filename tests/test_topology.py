@@ -59,6 +59,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "patterns.txt").write_text('one: "x"\n')
     (tmp_path / "keys").write_text(f"encryption: {'0' * 32}\nauthentication: {'0' * 40}\n")
     (tmp_path / "in.pcap").write_bytes(b"")
+    (tmp_path / "link").symlink_to("in.pcap")
     return tmp_path
 
 
@@ -246,6 +247,18 @@ MISTAKES = {
         "no such directory",
         "make it",
     ),
+    "a folder to write to": (
+        BASE + "  x: {driver: pcap, write: .} # HERE",
+        "ports.x.write",
+        "cannot be written",
+        "can be written",
+    ),
+    "a written capture is read under another name": (
+        BASE + "  x: {driver: pcap, read: in.pcap}\n  y: {driver: pcap, write: link} # HERE",
+        "ports.y.write",
+        "would be replaced while x uses it",
+        "another file",
+    ),
     "a written capture is read": (
         BASE + "  x: {driver: pcap, read: in.pcap}\n  y: {driver: pcap, write: ./in.pcap} # HERE",
         "ports.y.write",
@@ -257,6 +270,18 @@ MISTAKES = {
         "ports.y.write",
         "while x uses it",
         "another file",
+    ),
+    "a file name that is a number": (
+        BASE + "  x: {driver: pcap, read: 5} # HERE",
+        "ports.x.read",
+        "'5' is no file name",
+        "name of a file",
+    ),
+    "no file name": (
+        BASE + "  x: {driver: pcap, write: ''} # HERE",
+        "ports.x.write",
+        "'' is no file name",
+        "name of a file",
     ),
     "rate": (
         BASE + "  x: {driver: generator, rate: 10K} # HERE",
@@ -359,6 +384,12 @@ MISTAKES = {
         "nfs.x.patterns",
         "no such file",
         "relative to this file",
+    ),
+    "NF folder": (
+        BASE + "nfs:\n  x:\n    type: nids\n    patterns: . # HERE",
+        "nfs.x.patterns",
+        "cannot be read",
+        "name a file",
     ),
     "field of a part of an NF": (
         BASE + CHAIN.replace("dst: 192", "dest: 192").replace("2.1}", "2.1} # HERE"),
@@ -579,6 +610,12 @@ MISTAKES = {
     ),
     "an unknown alias": (BASE + "nfs: *a # HERE", None, "undefined alias", "correct the YAML"),
     "a tag": (BASE + "nfs: !!python/object:os.system {} # HERE", "nfs", "the tag", "remove it"),
+    "a tag of a value": (
+        BASE.replace("generator}", "!foo generator} # HERE"),
+        "ports.in0.driver",
+        "the tag '!foo'",
+        "remove it",
+    ),
     "a tag that does not fit": (BASE + "nfs: !!int x # HERE", "nfs", "the tag", "remove it"),
     "two documents": (BASE + "--- # HERE\n" + BASE, None, "document", "correct the YAML"),
     "a tab": (BASE + "nfs:\n\ta: {} # HERE", None, "not YAML", "correct the YAML"),

@@ -346,9 +346,10 @@ void hb_stop(hb_dataplane *dp)
     /* the executor first: it ends the kernel, and syncers still reap what that finished */
     if (dp->device) {
         hb_device_stop(dp->device);
-        if (hb_in_flight(dp))
-            hb_device_abandon(dp->device);
+        hb_device_abandon(dp->device);
     }
+    if (dp->draining && hb_in_flight(dp))
+        wait_until_empty(dp, 1000);
     atomic_store_explicit(&dp->stop, 1, memory_order_relaxed);
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         pthread_join(dp->lcore[l].thread, NULL);

@@ -110,7 +110,8 @@ struct hb_dataplane {
     bool running;
 };
 
-/* One of n by a flow's hash: by its upper bits, because flow caches are indexed by the lower ones. */
+/* One of n by a flow's hash: by its upper bits, because flow caches are indexed by the lower ones.
+ */
 static inline uint32_t hb_spread(uint32_t hash, uint32_t n)
 {
     return (uint32_t)((uint64_t)hash * n >> 32);

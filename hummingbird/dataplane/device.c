@@ -10,6 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clapi.h"
+#include "clock.h"
+
 void hb_device_ring(struct hb_device_ctl *d)
 {
     atomic_fetch_add_explicit(&d->bell, 1, memory_order_release);
@@ -35,36 +38,73 @@ bool hb_device_pending(struct hb_device_ctl *d)
     return false;
 }
 
-void hb_device_sleep(struct hb_device_ctl *d, bool for_work, uint32_t timeout_us)
+void hb_device_sleep(struct hb_device_ctl *d, uint32_t bell, uint32_t timeout_us)
 {
-    uint32_t bell = atomic_load_explicit(&d->bell, memory_order_acquire);
-    if (for_work) {
-        atomic_store_explicit(&d->asleep, 1, memory_order_relaxed);
-        atomic_thread_fence(memory_order_seq_cst); /* see hb_device_wake() */
-        if (hb_device_pending(d) || atomic_load_explicit(&d->stop, memory_order_acquire))
-            timeout_us = 0;
-    }
-    if (timeout_us) {
-        struct timespec t = {timeout_us / 1000000, (long)(timeout_us % 1000000) * 1000};
-        syscall(SYS_futex, &d->bell, FUTEX_WAIT_PRIVATE, bell, &t, NULL, 0);
-    }
-    if (for_work)
-        atomic_store_explicit(&d->asleep, 0, memory_order_relaxed);
+    struct timespec t = {timeout_us / 1000000, (long)(timeout_us % 1000000) * 1000};
+    syscall(SYS_futex, &d->bell, FUTEX_WAIT_PRIVATE, bell, &t, NULL, 0);
 }
 
-/* No launch runs. Have every syncer drop what the device did not finish; wait until they have, or
- * for a second if nothing else would end the wait. */
-static void have_cleaned_up(struct hb_device_ctl *d, bool executor)
+void hb_device_sleep_for_work(struct hb_device_ctl *d, uint32_t timeout_us)
+{
+    uint32_t bell = hb_device_bell(d);
+    atomic_store_explicit(&d->asleep, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* see hb_device_wake() */
+    if (!hb_device_pending(d) && !hb_device_stops(d))
+        hb_device_sleep(d, bell, timeout_us);
+    atomic_store_explicit(&d->asleep, 0, memory_order_relaxed);
+}
+
+/* The last thing the callback does is to count itself off: after that d may be freed. */
+static void CL_CALLBACK ended(cl_event event, cl_int status, void *device)
+{
+    struct hb_device_ctl *d = device;
+    (void)event, (void)status;
+    hb_device_ring(d);
+    atomic_fetch_sub_explicit(&d->callbacks, 1, memory_order_release);
+}
+
+void hb_device_watch(struct hb_device_ctl *d, void *event)
+{
+    atomic_fetch_add_explicit(&d->callbacks, 1, memory_order_relaxed);
+    if (hb_cl(event)->clSetEventCallback(event, CL_COMPLETE, ended, d) != CL_SUCCESS)
+        atomic_fetch_sub_explicit(&d->callbacks, 1, memory_order_relaxed);
+}
+
+void hb_device_suspect(struct hb_device_ctl *d)
+{
+    if (atomic_exchange_explicit(&d->suspect, 1, memory_order_relaxed) == 0)
+        hb_device_ring(d);
+}
+
+/* Longer after each failure in a row, so that a device that is broken is not driven on and on. */
+static void back_off(struct hb_device_ctl *d)
+{
+    uint32_t doublings = d->failures_in_a_row++;
+    uint64_t now = hb_monotonic_ns();
+    uint64_t until = now + (doublings < 7 ? 10000000ull << doublings : 1000000000);
+    for (; now < until; now = hb_monotonic_ns()) {
+        uint32_t bell = hb_device_bell(d);
+        if (hb_device_stops(d))
+            break;
+        hb_device_sleep(d, bell, (uint32_t)((until - now) / 1000 + 1));
+    }
+}
+
+/* Have every syncer drop what the launch did not finish. */
+static void have_cleaned_up(struct hb_device_ctl *d)
 {
     atomic_store_explicit(&d->acks, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&d->losses, 1, memory_order_relaxed);
     /* release: the syncers that see LOST see the launch over and the counters reset */
     atomic_store_explicit(&d->condition, HB_DEVICE_LOST, memory_order_release);
-    for (uint32_t ms = 0; atomic_load_explicit(&d->acks, memory_order_acquire) < d->syncers; ms++) {
-        if (executor ? atomic_load_explicit(&d->stop, memory_order_acquire) : ms > 1000)
+    for (;;) {
+        uint32_t bell = hb_device_bell(d);
+        if (atomic_load_explicit(&d->acks, memory_order_acquire) >= d->syncers ||
+            hb_device_stops(d))
             break;
-        hb_device_sleep(d, false, 1000);
+        hb_device_sleep(d, bell, 1000);
     }
+    atomic_store_explicit(&d->suspect, 0, memory_order_relaxed);
     atomic_store_explicit(&d->condition, HB_DEVICE_HEALTHY, memory_order_release);
 }
 
@@ -72,15 +112,15 @@ void hb_device_lose(struct hb_device_ctl *d)
 {
     d->stats->failures++;
     atomic_store_explicit(&d->failed, 1, memory_order_relaxed);
-    have_cleaned_up(d, true);
-    uint32_t doublings = d->failures_in_a_row++;
-    hb_device_sleep(d, false, doublings < 7 ? 10000u << doublings : 1000000u);
+    have_cleaned_up(d);
+    back_off(d);
 }
 
 void hb_device_abandon(struct hb_device_ctl *d)
 {
+    /* release: the launches are over for whoever sees it */
     if (atomic_load_explicit(&d->condition, memory_order_acquire) != HB_DEVICE_HUNG)
-        have_cleaned_up(d, false);
+        atomic_store_explicit(&d->condition, HB_DEVICE_GONE, memory_order_release);
 }
 
 static void *executor_main(void *arg)
@@ -96,8 +136,17 @@ static void *executor_main(void *arg)
 
 int hb_device_start(struct hb_device_ctl *d)
 {
+    if (!d->overdue_ns)
+        d->overdue_ns = HB_OVERDUE_NS;
     d->started = !pthread_create(&d->thread, NULL, executor_main, d);
     return d->started ? 0 : -1;
+}
+
+/* Of a launch that hangs they may come any time, or never. */
+static bool pending_callbacks(struct hb_device_ctl *d)
+{
+    return atomic_load_explicit(&d->callbacks, memory_order_acquire) &&
+           atomic_load_explicit(&d->condition, memory_order_relaxed) != HB_DEVICE_HUNG;
 }
 
 void hb_device_stop(struct hb_device_ctl *d)
@@ -108,9 +157,15 @@ void hb_device_stop(struct hb_device_ctl *d)
     hb_device_ring(d);
     pthread_join(d->thread, NULL);
     d->started = false;
+    /* a runtime may call back a while after it says that an event is over */
+    struct timespec t = {0, 100000};
+    for (uint32_t i = 0; i < 10000 && pending_callbacks(d); i++)
+        nanosleep(&t, NULL);
 }
 
 void hb_device_free(struct hb_device_ctl *d)
 {
-    free(d);
+    /* a callback that is still to come writes here: then the memory is left to it */
+    if (!atomic_load_explicit(&d->callbacks, memory_order_acquire))
+        free(d);
 }

@@ -19,8 +19,11 @@ enum hb_device_condition {
     HB_DEVICE_HEALTHY,
     HB_DEVICE_LOST, /* a launch failed and is over: syncers drop its unfinished rows and acknowledge
                      */
-    HB_DEVICE_HUNG  /* a launch does not end: its packets stay in quarantine for good */
+    HB_DEVICE_HUNG, /* a launch does not end: its packets stay in quarantine for good */
+    HB_DEVICE_GONE  /* the executor has ended: what the device has, or waits for it, is dropped */
 };
+
+#define HB_OVERDUE_NS 10000000000u /* a launch this late hangs */
 
 struct hb_device_ctl {
     hb_device config;
@@ -33,6 +36,7 @@ struct hb_device_ctl {
     bool started;
     uint32_t syncers;           /* lcores that must acknowledge a loss */
     uint32_t failures_in_a_row; /* launches; the executor's, for its back-off */
+    uint64_t overdue_ns;        /* HB_OVERDUE_NS; less in tests */
 
     /* Dekker pair with the syncers' publish: see hb_device_wake() and hb_device_sleep(). */
     alignas(128) _Atomic uint32_t asleep;    /* executor: 1 while it waits for work */
@@ -42,7 +46,20 @@ struct hb_device_ctl {
     _Atomic uint32_t acks;   /* syncers that have cleaned up after the latest loss */
     _Atomic uint32_t stop;   /* written by hb_stop() */
     _Atomic uint32_t failed; /* 1: some launch failed since the start */
+    /* A syncer saw a GpuIndex that cannot be: written 1 by syncers, 0 by the executor. */
+    _Atomic uint32_t suspect;
+    _Atomic uint32_t callbacks; /* of events, that are still to come */
 };
+
+static inline uint32_t hb_device_bell(struct hb_device_ctl *d)
+{
+    return atomic_load_explicit(&d->bell, memory_order_acquire);
+}
+
+static inline bool hb_device_stops(struct hb_device_ctl *d)
+{
+    return atomic_load_explicit(&d->stop, memory_order_acquire);
+}
 
 static inline uint32_t *hb_control_word(struct hb_control *c, uint32_t off, uint32_t i)
 {
@@ -63,16 +80,21 @@ void hb_device_free(struct hb_device_ctl *d);
 void hb_device_wake(struct hb_device_ctl *d);
 /* Executor: any published row that the device has not finished? */
 bool hb_device_pending(struct hb_device_ctl *d);
-/* Executor: wait until woken, at most timeout_us; returns at once if rows are pending and
- * `for_work` is set. */
-void hb_device_sleep(struct hb_device_ctl *d, bool for_work, uint32_t timeout_us);
+/* Executor: wait until woken since `bell` was read, at most timeout_us. Whoever waits for something
+ * reads the bell first, then looks for it, then sleeps: so no ring is missed. */
+void hb_device_sleep(struct hb_device_ctl *d, uint32_t bell, uint32_t timeout_us);
+/* Executor: wait for a published row, at most timeout_us. */
+void hb_device_sleep_for_work(struct hb_device_ctl *d, uint32_t timeout_us);
 /* Executor: the launch failed. Tell the syncers, wait until all have cleaned up, and then longer
  * after each failure in a row. */
 void hb_device_lose(struct hb_device_ctl *d);
-/* The executor has ended with rows unfinished: have the syncers drop them. */
+/* The executor has ended, others go on: have the syncers drop what no device will run. */
 void hb_device_abandon(struct hb_device_ctl *d);
-/* Ring the bell; also from an OpenCL callback. */
 void hb_device_ring(struct hb_device_ctl *d);
+/* Ring the bell when this cl_event is over. */
+void hb_device_watch(struct hb_device_ctl *d, void *event);
+/* Syncer: the device wrote what cannot be. The executor ends the launch and takes it for failed. */
+void hb_device_suspect(struct hb_device_ctl *d);
 
 void hb_run_persistent(struct hb_device_ctl *d); /* exec_persistent.c */
 void hb_run_launch(struct hb_device_ctl *d);     /* exec_launch.c */

@@ -14,8 +14,7 @@
 #include "stage.h"
 
 #define IN_FLIGHT 2
-#define SPIN_NS 50000u          /* poll this long for more work before sleeping */
-#define OVERDUE_NS 10000000000u /* a launch that takes longer hangs */
+#define SPIN_NS 50000u /* poll this long for more work before sleeping */
 
 /* One launch: the rows it runs, and its staging memory if there is any. */
 typedef struct {
@@ -34,12 +33,6 @@ typedef struct {
     uint32_t first, count; /* batches in flight, oldest first */
     uint32_t *launched;    /* [workgroups] rows already in some batch */
 } state;
-
-static void CL_CALLBACK ended(cl_event event, cl_int status, void *device)
-{
-    (void)event, (void)status;
-    hb_device_ring(device);
-}
 
 /* Put every published row that is in no batch yet into b. */
 static bool collect(state *s, batch *b)
@@ -82,26 +75,48 @@ static cl_int set_args(struct hb_device_ctl *d, batch *b, uint32_t index)
     return err;
 }
 
-static bool enqueue(struct hb_device_ctl *d, batch *b, uint32_t index)
+/* The launch is over when the last of its commands is. Each waits for the one before it by name:
+ * only so is one that fails sure to make the next fail, too. */
+static bool follow(batch *b, cl_int err, cl_event event)
+{
+    if (err != CL_SUCCESS)
+        return false;
+    if (b->event)
+        hb_cl(b->event)->clReleaseEvent(b->event);
+    b->event = event;
+    return true;
+}
+
+static bool enqueue_all(struct hb_device_ctl *d, batch *b)
 {
     cl_command_queue q = d->config.queue;
-    const cl_icd_dispatch *cl = hb_cl(q);
     size_t local = d->config.lanes, global = b->nb_runs * local;
-    if (set_args(d, b, index) != CL_SUCCESS)
-        return false;
-    if (d->config.staged && !hb_stage_write(&b->stage, d))
-        return false;
-    cl_event *last = d->config.staged ? NULL : &b->event;
-    if (cl->clEnqueueNDRangeKernel(q, d->config.kernel, 1, NULL, &global, &local, 0, NULL, last) !=
-        CL_SUCCESS)
-        return false;
-    if (d->config.staged && !hb_stage_read(&b->stage, d, &b->event))
-        return false;
-    cl->clSetEventCallback(b->event, CL_COMPLETE, ended, d);
-    cl->clFlush(q);
+    cl_event event = NULL;
+    cl_int err;
+    if (d->config.staged) {
+        err = hb_stage_write(&b->stage, d, &event);
+        if (!follow(b, err, event))
+            return false;
+    }
+    err = hb_cl(q)->clEnqueueNDRangeKernel(q, d->config.kernel, 1, NULL, &global, &local,
+                                           b->event ? 1 : 0, b->event ? &b->event : NULL, &event);
+    if (!follow(b, err, event) || !d->config.staged)
+        return err == CL_SUCCESS;
+    err = hb_stage_read(&b->stage, d, b->event, &event);
+    return follow(b, err, event);
+}
+
+/* False: not all could be enqueued; b->event is the last that was, if any. */
+static bool enqueue(struct hb_device_ctl *d, batch *b, uint32_t index)
+{
+    b->event = NULL;
     b->start_ns = hb_monotonic_ns();
-    d->stats->launches++;
-    return true;
+    bool ok = set_args(d, b, index) == CL_SUCCESS && enqueue_all(d, b);
+    if (b->event)
+        hb_device_watch(d, b->event);
+    hb_cl(d->config.queue)->clFlush(d->config.queue);
+    d->stats->launches += ok;
+    return ok;
 }
 
 /* The launch is over and good: copy back, publish GpuIndex of each of its workgroups. */
@@ -114,18 +129,18 @@ static void complete(struct hb_device_ctl *d, batch *b)
         hb_store_release(hb_control_word(c, c->gpu_off, b->w[i]), b->last[i]);
 }
 
-/* Some launch failed. All that are in flight come to their end, then the syncers clean up. False:
+/* Some launch failed, or the device wrote what cannot be. All that are in flight come to their end, then the syncers clean up. False:
  * hangs. */
 static bool fail(state *s)
 {
     struct hb_device_ctl *d = s->d;
     for (; s->count; s->count--, s->first = (s->first + 1) % IN_FLIGHT) {
         batch *b = &s->batch[s->first];
-        uint64_t until = hb_monotonic_ns() + OVERDUE_NS;
+        uint64_t until = hb_monotonic_ns() + d->overdue_ns;
         while (hb_cl_status(b->event) > CL_COMPLETE) {
             if (hb_monotonic_ns() > until)
                 return false;
-            hb_device_sleep(d, false, 1000);
+            hb_device_sleep(d, hb_device_bell(d), 1000);
         }
         hb_cl(b->event)->clReleaseEvent(b->event);
     }
@@ -138,7 +153,7 @@ static bool fail(state *s)
 /* Start a launch if there are rows and room for one. */
 static bool start(state *s, bool *worked)
 {
-    if (s->count == IN_FLIGHT)
+    if (s->count == IN_FLIGHT || hb_device_stops(s->d))
         return true;
     uint32_t index = (s->first + s->count) % IN_FLIGHT;
     batch *b = &s->batch[index];
@@ -146,10 +161,9 @@ static bool start(state *s, bool *worked)
     if (!collect(s, b))
         return true;
     *worked = true;
-    if (!enqueue(s->d, b, index))
-        return fail(s);
-    s->count++;
-    return true;
+    bool ok = enqueue(s->d, b, index);
+    s->count += b->event != NULL;
+    return ok || fail(s);
 }
 
 static bool finish(state *s, bool *worked)
@@ -161,7 +175,7 @@ static bool finish(state *s, bool *worked)
     if (status < 0)
         return fail(s);
     if (status != CL_COMPLETE)
-        return hb_monotonic_ns() - b->start_ns < OVERDUE_NS;
+        return hb_monotonic_ns() - b->start_ns < s->d->overdue_ns;
     complete(s->d, b);
     s->d->failures_in_a_row = 0;
     hb_cl(b->event)->clReleaseEvent(b->event);
@@ -171,11 +185,13 @@ static bool finish(state *s, bool *worked)
     return true;
 }
 
-static void release(state *s)
+/* A launch that hangs may still use the staging memory: it is left to it. */
+static void release(state *s, bool hangs)
 {
     for (uint32_t i = 0; i < IN_FLIGHT; i++) {
         batch *b = &s->batch[i];
-        hb_stage_free(&b->stage);
+        if (!hangs)
+            hb_stage_free(&b->stage);
         free(b->w);
         free(b->last);
         if (s->d->config.staged)
@@ -205,7 +221,7 @@ static bool prepare(state *s)
 }
 
 /* Wait for whichever comes first: a published row, or the end of a launch. */
-static void rest(state *s, uint64_t *quiet_since)
+static void rest(state *s, uint32_t bell, uint64_t *quiet_since)
 {
     uint64_t now = hb_monotonic_ns();
     if (!*quiet_since)
@@ -213,9 +229,9 @@ static void rest(state *s, uint64_t *quiet_since)
     if (now - *quiet_since < SPIN_NS)
         hb_pause();
     else if (s->count)
-        hb_device_sleep(s->d, false, 200); /* the callback rings; rows that come meanwhile wait */
+        hb_device_sleep(s->d, bell, 200); /* the callback rings; rows that come meanwhile wait */
     else
-        hb_device_sleep(s->d, true, 1000000);
+        hb_device_sleep_for_work(s->d, 1000000);
 }
 
 void hb_run_launch(struct hb_device_ctl *d)
@@ -223,16 +239,19 @@ void hb_run_launch(struct hb_device_ctl *d)
     state s = {.d = d};
     bool alive = prepare(&s);
     uint64_t quiet_since = 0;
-    while (alive && (s.count || !atomic_load_explicit(&d->stop, memory_order_acquire))) {
+    while (alive && (s.count || !hb_device_stops(d))) {
         bool worked = false;
-        alive = start(&s, &worked) && finish(&s, &worked);
+        uint32_t bell = hb_device_bell(d);
+        if (atomic_load_explicit(&d->suspect, memory_order_relaxed))
+            alive = fail(&s);
+        else
+            alive = start(&s, &worked) && finish(&s, &worked);
         if (worked)
             quiet_since = 0;
         else
-            rest(&s, &quiet_since);
+            rest(&s, bell, &quiet_since);
     }
-    if (alive)
-        release(&s);
-    else /* a launch may still use the staging memory: leave it */
+    release(&s, !alive);
+    if (!alive)
         atomic_store_explicit(&d->condition, HB_DEVICE_HUNG, memory_order_release);
 }

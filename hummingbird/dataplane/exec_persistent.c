@@ -5,8 +5,7 @@
 #include "clock.h"
 #include "device.h"
 
-#define CHECKIN_NS 5000000u     /* groups that have not checked in by then are not resident */
-#define OVERDUE_NS 10000000000u /* a launch this long past its lifetime hangs */
+#define CHECKIN_NS 5000000u /* groups that have not checked in by then are not resident */
 
 typedef struct {
     uint32_t id;       /* of the running launch */
@@ -22,12 +21,6 @@ static struct hb_launch *launch_words(struct hb_device_ctl *d)
 static void set_exit(struct hb_device_ctl *d, uint32_t value)
 {
     hb_store_release(hb_control_word(d->control, d->control->exit_off, 0), value);
-}
-
-static void CL_CALLBACK ended(cl_event event, cl_int status, void *device)
-{
-    (void)event, (void)status;
-    hb_device_ring(device);
 }
 
 static uint32_t checked_in(struct hb_device_ctl *d, uint32_t id, uint32_t groups)
@@ -62,7 +55,7 @@ enum check_in { CHECKED_IN, ENDED, HANGS };
  * the launch was over before any came; HANGS: neither. */
 static enum check_in check_in(struct hb_device_ctl *d, launch *l, uint32_t groups)
 {
-    uint64_t first = 0, overdue = hb_monotonic_ns() + OVERDUE_NS;
+    uint64_t first = 0, overdue = hb_monotonic_ns() + d->overdue_ns;
     uint32_t n;
     while ((n = checked_in(d, l->id, groups)) < groups) {
         uint64_t now = hb_monotonic_ns();
@@ -74,7 +67,7 @@ static enum check_in check_in(struct hb_device_ctl *d, launch *l, uint32_t group
             return ENDED;
         if (now > overdue)
             return HANGS;
-        hb_device_sleep(d, false, 50);
+        hb_device_sleep(d, hb_device_bell(d), 50);
     }
     give_ranks(d, l, groups);
     return CHECKED_IN;
@@ -95,7 +88,7 @@ static bool enqueue(struct hb_device_ctl *d, launch *l, uint32_t groups)
                                             &local, 0, NULL, &l->event);
     if (err != CL_SUCCESS)
         return false;
-    cl->clSetEventCallback(l->event, CL_COMPLETE, ended, d);
+    hb_device_watch(d, l->event);
     cl->clFlush(d->config.queue);
     d->stats->launches++;
     return true;
@@ -111,28 +104,34 @@ static uint32_t published(struct hb_device_ctl *d)
     return rows;
 }
 
+static bool suspect(struct hb_device_ctl *d)
+{
+    return atomic_load_explicit(&d->suspect, memory_order_relaxed);
+}
+
 /* Until the kernel has ended. It is told to leave when the whole device had no row for idle_us:
  * were each group to leave for itself, the rows of one that left would wait for the last of the
  * others. False: it hangs. */
 static bool await_end(struct hb_device_ctl *d, launch *l)
 {
     uint64_t now = hb_monotonic_ns(), active = now;
-    uint64_t overdue = now + d->config.lifetime_us * 1000ull + OVERDUE_NS;
+    uint64_t overdue = now + d->config.lifetime_us * 1000ull + d->overdue_ns;
     uint32_t seen = published(d);
-    while (hb_cl_status(l->event) > CL_COMPLETE) {
+    for (;;) {
+        uint32_t bell = hb_device_bell(d);
+        if (hb_cl_status(l->event) <= CL_COMPLETE)
+            return true;
         now = hb_monotonic_ns();
         uint32_t rows = published(d);
         if (rows != seen)
             active = now;
         seen = rows;
-        if (now - active > d->config.idle_us * 1000ull ||
-            atomic_load_explicit(&d->stop, memory_order_acquire))
+        if (now - active > d->config.idle_us * 1000ull || hb_device_stops(d) || suspect(d))
             set_exit(d, 1);
         if (now > overdue)
             return false;
-        hb_device_sleep(d, false, d->config.idle_us / 4 + 100);
+        hb_device_sleep(d, bell, d->config.idle_us / 4 + 100);
     }
-    return true;
 }
 
 /* One launch, from enqueue to end. False if the device hangs. */
@@ -145,7 +144,7 @@ static bool run_once(struct hb_device_ctl *d, launch *l)
     }
     enum check_in c = check_in(d, l, groups);
     bool over = c == ENDED || (c == CHECKED_IN && await_end(d, l));
-    bool failed = over && hb_cl_status(l->event) < 0;
+    bool failed = over && (hb_cl_status(l->event) < 0 || suspect(d));
     if (over)
         hb_cl(l->event)->clReleaseEvent(l->event);
     if (failed)
@@ -158,9 +157,11 @@ static bool run_once(struct hb_device_ctl *d, launch *l)
 void hb_run_persistent(struct hb_device_ctl *d)
 {
     launch l = {0};
-    while (!atomic_load_explicit(&d->stop, memory_order_acquire)) {
-        if (!hb_device_pending(d)) {
-            hb_device_sleep(d, true, 1000000);
+    while (!hb_device_stops(d)) {
+        if (suspect(d)) {
+            hb_device_lose(d); /* what the last launch left behind */
+        } else if (!hb_device_pending(d)) {
+            hb_device_sleep_for_work(d, 1000000);
         } else if (!run_once(d, &l)) {
             atomic_store_explicit(&d->condition, HB_DEVICE_HUNG, memory_order_release);
             return;

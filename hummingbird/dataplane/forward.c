@@ -8,7 +8,9 @@
 static void count_end(hb_lcore *lc, const hb_mbuf *m, bool sent)
 {
     lc->ended[m->type * 2 + !sent]++;
-    lc->stats->retired[m->route]++;
+    /* release: the packet has asked its policy for the last time, which may now be replaced */
+    __atomic_store_n(&lc->stats->retired[m->route], lc->stats->retired[m->route] + 1,
+                     __ATOMIC_RELEASE);
     /* relaxed: a credit more or less seen early harms nothing; single writer, so no RMW */
     uint64_t n = atomic_load_explicit(&lc->ended_from[m->in_port], memory_order_relaxed);
     atomic_store_explicit(&lc->ended_from[m->in_port], n + 1, memory_order_relaxed);

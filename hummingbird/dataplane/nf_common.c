@@ -14,12 +14,15 @@ bool hb_has_room(hb_lcore *lc, uint32_t node, uint32_t handle)
     return false;
 }
 
-/* Can this answer be true at all? */
-static bool possible(const hb_dataplane *dp, const struct hb_done *d)
+/* Can this answer be true at all? The packet must lie where the NF may put it, which is inside its
+ * frame (hb_has_room); every program of this version has one NF, number 0. */
+static bool possible(const hb_dataplane *dp, const hb_nf *nf, const hb_mbuf *m,
+                     const struct hb_done *d)
 {
-    if (d->offset < HB_FRAME_RESERVED || !d->length ||
-        (uint32_t)d->offset + d->length > dp->config.frame_size || d->stopped)
-        return false; /* every program of this version has one NF, number 0 */
+    uint32_t end = (uint32_t)m->data_off + m->data_len + nf->tail;
+    if (d->offset + nf->head < m->data_off || !d->length || (uint32_t)d->offset + d->length > end ||
+        d->stopped)
+        return false;
     switch (d->verdict) {
     case HB_VERDICT_PASS:
         return true;
@@ -81,11 +84,12 @@ void hb_finish(hb_lcore *lc, uint32_t node, const uint32_t *handles, const struc
                uint32_t n)
 {
     const hb_nf_seat *seat = &lc->seat[node];
+    const hb_nf *nf = &lc->dp->node[node].nf;
     uint32_t alive[HB_BURST], kept = 0, results = 0;
     uint64_t result[HB_BURST], bytes = 0;
     hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->hop_tick);
     for (uint32_t i = 0; i < n; i++) {
-        if (!possible(lc->dp, &done[i])) {
+        if (!possible(lc->dp, nf, hb_header(&lc->dp->arena, handles[i]), &done[i])) {
             hb_drop(lc, node, HB_REASON_bad_result, handles[i]);
             continue;
         }
@@ -96,7 +100,7 @@ void hb_finish(hb_lcore *lc, uint32_t node, const uint32_t *handles, const struc
         alive[kept++] = handles[i];
     }
     if (seat->hooks->finish)
-        seat->hooks->finish(seat->state, result, results, seat->hits, lc->dp->node[node].nf.rules);
+        seat->hooks->finish(seat->state, result, results, seat->hits, nf->rules);
     lc->node_stats[node].bursts++;
     hb_count_out(lc, node, kept, bytes);
     hb_forward(lc, node, alive, kept);

@@ -18,6 +18,21 @@ static uint32_t *shadow(const hb_device_ctl *d, const hb_workgroup *g, uint32_t 
     return g->shadow + (size_t)(index & (d->config.depth - 1)) * d->config.lanes;
 }
 
+static struct hb_done *answers(const hb_device_ctl *d, const hb_workgroup *g, uint32_t index)
+{
+    return (struct hb_done *)hb_control_array(d->control, d->control->done_off) +
+           (size_t)slot_row(d, g, index) * d->config.lanes;
+}
+
+/* The row is ours again. No verdict is 0: a lane that does not answer next time, or whose answer
+ * does not get here, is found out and not taken for what stood here before. */
+static void clear_answers(const hb_device_ctl *d, const hb_workgroup *g, uint32_t index)
+{
+    struct hb_done *done = answers(d, g, index);
+    for (uint32_t i = 0; i < g->shadow_count[index & (d->config.depth - 1)]; i++)
+        done[i].verdict = 0;
+}
+
 /* ---- reap -------------------------------------------------------------------------------------
  */
 
@@ -28,11 +43,10 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     hb_device_ctl *d = lc->syncer->device;
     uint32_t n = g->shadow_count[g->reaped & (d->config.depth - 1)];
     const uint32_t *handles = shadow(d, g, g->reaped);
-    const struct hb_done *done =
-        (struct hb_done *)hb_control_array(d->control, d->control->done_off) +
-        (size_t)slot_row(d, g, g->reaped) * d->config.lanes;
+    const struct hb_done *done = answers(d, g, g->reaped);
     for (uint32_t i = 0; i < n; i += HB_BURST)
         hb_finish(lc, f->node, handles + i, done + i, n - i < HB_BURST ? n - i : HB_BURST);
+    clear_answers(d, g, g->reaped);
     g->reaped++;
     f->rows--;
     f->order_head++;
@@ -50,8 +64,10 @@ static uint32_t reap(hb_lcore *lc, hb_gnf *f)
         hb_workgroup *g = &f->group[f->order[f->order_head & f->order_mask]];
         /* acquire: the row's done slots and packet bytes before we look at them */
         uint32_t finished = hb_load_acquire(g->gpu_word) - g->reaped;
+        if (finished > g->published - g->reaped)
+            hb_device_suspect(lc->syncer->device);
         if (!finished || finished > g->published - g->reaped)
-            break; /* nothing yet, or an index that cannot be: the executor will find out why */
+            break;
         total += reap_row(lc, f, g);
     }
     return total;
@@ -152,12 +168,14 @@ static void drop_rows(hb_lcore *lc, hb_gnf *f, bool quarantine)
             else
                 hb_drop(lc, f->node, HB_REASON_device_lost, handle);
         }
+        if (!quarantine)
+            clear_answers(d, g, g->reaped);
         g->reaped++;
         f->rows--;
-        /* nothing runs on the device: the host may set GpuIndex, as at the first start */
-        if (!quarantine)
-            hb_store_release(g->gpu_word, g->reaped);
     }
+    /* nothing runs on the device: the host may set GpuIndex, as at the first start */
+    for (uint32_t i = 0; i < f->groups && !quarantine; i++)
+        hb_store_release(f->group[i].gpu_word, f->group[i].reaped);
 }
 
 static void clean_up(hb_lcore *lc, bool quarantine)
@@ -196,8 +214,8 @@ static bool in_trouble(hb_lcore *lc, uint32_t *total)
     uint32_t condition = atomic_load_explicit(&s->device->condition, memory_order_acquire);
     if (condition == HB_DEVICE_HEALTHY)
         return false;
-    if (condition == HB_DEVICE_HUNG) {
-        clean_up(lc, true);
+    if (condition == HB_DEVICE_HUNG || condition == HB_DEVICE_GONE) {
+        clean_up(lc, condition == HB_DEVICE_HUNG);
         *total = drop_waiting(lc);
         return true;
     }

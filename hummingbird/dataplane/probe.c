@@ -11,8 +11,8 @@
 #include "clock.h"
 #include "device.h"
 
-#define WORDS 4 /* checked in a packet, big-endian 32 bits: one line is stale or fresh as a whole  \
-                 */
+/* Checked in a packet, big-endian 32 bits each: one line is stale or fresh as a whole. */
+#define WORDS 4
 #define TABLE_LINE 128 /* bytes of a slot's table line: hb_table32() index flow * 32 */
 
 typedef struct {
@@ -133,8 +133,9 @@ int hb_probe(const hb_probe_config *config, hb_probe_result *result)
             sched_yield(); /* a CPU device may need this very core */
         if (result->packets != before)
             moved = now;
-        else if (now - moved > config->stall_ms * 1000000ull ||
-                 atomic_load(&d->condition) != HB_DEVICE_HEALTHY)
+        else if (now - moved > config->stall_ms * 1000000ull)
+            rc = -1;
+        if (atomic_load(&d->failed) || atomic_load(&d->condition) == HB_DEVICE_HUNG)
             rc = -1;
     }
     hb_device_stop(d);

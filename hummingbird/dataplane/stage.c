@@ -86,6 +86,9 @@ static void row_in(hb_stage *s, struct hb_device_ctl *d, uint32_t row)
            rd->count * sizeof *work);
     memcpy(arg, (uint64_t *)hb_control_array(c, c->arg_off) + (size_t)row * lanes,
            rd->count * sizeof *arg);
+    /* no answer yet: the device's copy of an earlier one is overwritten, too */
+    memset((struct hb_done *)(s->host + s->done_off) + (size_t)at * lanes, 0,
+           rd->count * sizeof(struct hb_done));
     for (uint32_t lane = 0; lane < rd->count; lane++)
         lane_in(s, d, rd, &work[lane]);
     if (nf_of(d, rd)->writes != HB_WRITES_NOTHING)
@@ -116,22 +119,22 @@ cl_int hb_stage_args(hb_stage *s, cl_kernel k, cl_ulong off[5])
            cl->clSetKernelArg(k, 2, sizeof stride, &stride);
 }
 
-bool hb_stage_write(hb_stage *s, struct hb_device_ctl *d)
+cl_int hb_stage_write(hb_stage *s, struct hb_device_ctl *d, cl_event *event)
 {
     memcpy(s->host + s->runs_off, s->runs, s->nb_runs * sizeof *s->runs);
     d->stats->copied_bytes += s->used;
     return hb_cl(d->config.queue)
-               ->clEnqueueWriteBuffer(d->config.queue, s->device, CL_FALSE, 0, s->used, s->host, 0,
-                                      NULL, NULL) == CL_SUCCESS;
+        ->clEnqueueWriteBuffer(d->config.queue, s->device, CL_FALSE, 0, s->used, s->host, 0, NULL,
+                               event);
 }
 
-bool hb_stage_read(hb_stage *s, struct hb_device_ctl *d, cl_event *event)
+cl_int hb_stage_read(hb_stage *s, struct hb_device_ctl *d, cl_event after, cl_event *event)
 {
     size_t bytes = (s->writes ? s->used : s->frames_off) - s->done_off;
     d->stats->copied_bytes += bytes;
     return hb_cl(d->config.queue)
-               ->clEnqueueReadBuffer(d->config.queue, s->device, CL_FALSE, s->done_off, bytes,
-                                     s->host + s->done_off, 0, NULL, event) == CL_SUCCESS;
+        ->clEnqueueReadBuffer(d->config.queue, s->device, CL_FALSE, s->done_off, bytes,
+                              s->host + s->done_off, 1, &after, event);
 }
 
 /* Answer and changed bytes of one lane. An answer outside the packet's room is passed on as it is,

@@ -35,8 +35,8 @@ uint32_t hb_stage_limit(const hb_stage *s, uint32_t rows);
 struct hb_run hb_stage_in(hb_stage *s, struct hb_device_ctl *d, struct hb_run run);
 /* Kernel arguments 0 to 2, and the offsets for 5 to 9. */
 cl_int hb_stage_args(hb_stage *s, cl_kernel k, cl_ulong off[5]);
-bool hb_stage_write(hb_stage *s, struct hb_device_ctl *d);
-bool hb_stage_read(hb_stage *s, struct hb_device_ctl *d, cl_event *event);
+cl_int hb_stage_write(hb_stage *s, struct hb_device_ctl *d, cl_event *event);
+cl_int hb_stage_read(hb_stage *s, struct hb_device_ctl *d, cl_event after, cl_event *event);
 /* Copy answers and changed packet bytes back to the control region and the frames. */
 void hb_stage_out(hb_stage *s, struct hb_device_ctl *d);
 

@@ -29,7 +29,9 @@ typedef struct {
     hb_port port;
     uint32_t index; /* of the source */
     uint64_t packets, made;
-    uint32_t burst; /* most packets of a poll */
+    uint32_t burst;  /* most packets of a poll */
+    uint32_t gap_us; /* at least this long between two of them */
+    uint64_t polled_ns;
 } plane_source;
 
 /* An output port. expect() says what packet `number` should look like by now. */
@@ -41,6 +43,7 @@ struct plane_sink {
                        const uint8_t *have, uint32_t length);
     _Atomic uint64_t packets;
     uint64_t altered, disordered;
+    bool any_order;
     uint64_t next[PLANE_SOURCES][PLANE_FLOWS]; /* least number that may come */
     uint64_t last_sequence;                    /* ESP */
 };
@@ -80,11 +83,13 @@ typedef struct {
     uint64_t in_flight, quarantined;
     uint64_t rows, row_packets;
     uint64_t launches, failures;
+    fake_counts gpu;
 } plane_totals;
-/* Drain, stop, and check that nothing is missing: packets by node and in all, mbufs, rows. */
-plane_totals plane_stop(plane *p);
-/* Once it stopped. Checks that the device has got all its objects back, unless it hung. */
-void plane_free(plane *p);
+/* Drain and stop, then plane_free(). */
+plane_totals plane_end(plane *p);
+/* Once it stopped. Checks that nothing is missing: packets by node and in all, mbufs, rows; and
+ * that the device has got all its objects back, unless it hung. */
+plane_totals plane_free(plane *p);
 
 /* Packets: UDP, 60 to 1,400 bytes, each different from all others. */
 uint32_t plane_packet(uint8_t *packet, uint32_t source, uint64_t number);

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What holds for all tests: how many CPUs an OpenCL runtime for CPUs gets, and hypothesis."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+from hummingbird.opencl.device import reserve_cores
+
+# The first OpenCL call of a process settles it, so do it here, whichever test comes first.
+reserve_cores(max(1, len(os.sched_getaffinity(0)) - 1))
+
+# No deadline: the time of an example depends on what else the machine does.
+settings.register_profile(
+    "hummingbird",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("hummingbird")
