@@ -5,6 +5,7 @@ from nothing; a reload of the route policy is a small one."""
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -118,6 +119,8 @@ class Engine:
     placement: Placement | None = None
     version: int = 0
     """Of the route policy."""
+    started: float = 0.0
+    """When packets began to flow, time.monotonic()."""
     _plane: Dataplane | None = None
     _stats: StatsFile | None = None
     _keep: list[Any] = field(default_factory=list)
@@ -179,6 +182,7 @@ class Engine:
             self._plane.set_device(device_config)
         self._plane.set_rules([rule.native() for rule in topology.rules])
         self._publish(wanted)
+        self.started = time.monotonic()
         self._plane.start()
 
     def _attach_port(self, topology: Topology, name: str) -> None:

@@ -33,6 +33,7 @@ log = logging.getLogger("hummingbird")
 REFRESH_S = 0.5
 PROGRESS_S = 2.0
 POLL_S = 0.05
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,24 @@ def run(options: Options, console: Console) -> int:
         UserError: a mistake in the files or the options.
     """
     _log_to(console)
+    with _signals() as stop:  # to the end: who asks again still gets the report
+        return _run(options, console, stop)
+
+
+def _run(options: Options, console: Console, stop: _Stop) -> int:
     wanted = _load(options)
+    if options.json:
+        _check_writable(options.json)
     engine = Engine(options.name)
+    watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
     try:
-        with _signals() as asked:
-            began = time.monotonic()
-            engine.apply(wanted)
-            _say_start(console, engine, time.monotonic() - began)
-            began = time.monotonic()
-            _watch_over(engine, options, console, asked)
-            left = engine.stop()
-            seconds = time.monotonic() - began
+        began = time.monotonic()
+        engine.apply(wanted)
+        stop.catch()
+        _say_start(console, engine, time.monotonic() - began)
+        _watch_over(engine, options, console, stop, watcher)
+        left = engine.stop()
+        seconds = time.monotonic() - engine.started
         for message in engine.port_messages():
             log.warning("%s", message)
         if left:
@@ -126,37 +134,56 @@ def _say_start(console: Console, engine: Engine, seconds: float) -> None:
     console.print(f"running after {seconds:.1f} s: {where}", highlight=False)
 
 
+class _Stop:
+    """Whether somebody asks for the end. No threading.Event, on which a signal handler hangs that
+    comes while the main thread holds the event's lock."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.handled = threading.current_thread() is threading.main_thread()
+
+    def ask(self, number: int, frame: Any) -> None:
+        """A signal handler."""
+        self.asked = True
+
+    def catch(self) -> None:
+        """From here on SIGINT and SIGTERM ask for the end. PoCL's compiler takes them for itself
+        when it first runs, and a second signal then ends the process: catch them once more."""
+        for number in STOP_SIGNALS if self.handled else ():
+            signal.signal(number, self.ask)
+
+
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: Any) -> None:
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+def _signals() -> Iterator[_Stop]:
+    """Catches the signals, and gives them back."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    stop = _Stop()
+    stop.catch()
     try:
-        yield asked
+        yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if stop.handled else ():
             signal.signal(number, handler)
 
 
-def _watch_over(engine: Engine, options: Options, console: Console, asked: threading.Event) -> None:
+def _watch_over(
+    engine: Engine,
+    options: Options,
+    console: Console,
+    stop: _Stop,
+    watcher: PolicyWatcher | None,
+) -> None:
     """Until the inputs end, the time is over, or somebody asks to stop."""
     until = None if options.duration is None else time.monotonic() + options.duration
-    watcher = PolicyWatcher(engine) if options.watch else None
     with _display(engine, options, console) as refresh:
-        while not asked.wait(POLL_S):
+        while not stop.asked:
+            time.sleep(POLL_S)
             if engine.plane.finished() or (until and time.monotonic() >= until):
                 break
             if watcher:
                 watcher.look()
             refresh()
-    if asked.is_set():
+    if stop.asked:
         console.print("asked to stop: draining", highlight=False)
 
 
@@ -195,10 +222,10 @@ def _every(seconds: float, act: Callable[[], None]) -> Callable[[], None]:
 class PolicyWatcher:
     """Reloads the route policy when its file changes; a broken edit changes nothing."""
 
-    def __init__(self, engine: Engine) -> None:
-        assert engine.running is not None
+    def __init__(self, engine: Engine, path: Path) -> None:
+        """Make one before the engine starts, which may take long enough for an edit."""
         self._engine = engine
-        self._path = engine.running.policy.path
+        self._path = path
         self._seen = self._mark()
         self._pending: tuple[int, int, int] | None = None
 
@@ -234,10 +261,20 @@ class PolicyWatcher:
         log.info("%s reloaded: %s", self._path, what)
 
 
+def _check_writable(path: Path) -> None:
+    """Find out before the run and not behind it; makes no file yet."""
+    written = path if os.path.exists(path) else path.parent
+    if os.path.isdir(path) or not os.access(written, os.W_OK):
+        raise _unwritable(path, "no such directory, or no right to write there")
+
+
 def _write_json(path: Path, result: Mapping[str, Any]) -> None:
     try:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"cannot write the summary: {error.strerror}", path=path, fix="name another file"
-        ) from error
+        raise _unwritable(path, str(error.strerror)) from error
+
+
+def _unwritable(path: Path, why: str) -> UserError:
+    what = f"cannot write the summary: {why}"
+    return UserError(what, path=path, fix="name another file")

@@ -60,12 +60,22 @@ class Ended:
 class Service:
     """A `hummingbird run` that was started in a folder."""
 
-    def __init__(self, folder: Path, *args: str, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *args: str,
+        name: str,
+        environment: Mapping[str, str],
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """Start it; ``before`` is what the new process does first."""
         self.name = name
-        self._json = folder / f"{name}.json"
-        self._text = folder / f"{name}.txt"
+        file = folder / f"{name}-{next(_numbers)}"
+        self._json, self._text = file.with_suffix(".json"), file.with_suffix(".txt")
         command = [sys.executable, "-m", "hummingbird.cli", "run", *args]
-        command += ["--name", name, "--json", str(self._json)]
+        command += ["--name", name]
+        if "--json" not in args:
+            command += ["--json", str(self._json)]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HUMMINGBIRD_")}
         with open(self._text, "w") as text:
             self.process = subprocess.Popen(
@@ -75,11 +85,12 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=text,
                 stderr=subprocess.STDOUT,
+                preexec_fn=before,
             )
 
     @property
     def text(self) -> str:
-        """What it has said so far, on one line: its lines are broken to fit a terminal."""
+        """What it has said so far, without how it is laid out."""
         return " ".join(self._text.read_text(errors="replace").split())
 
     def snapshot(self) -> Snapshot | None:

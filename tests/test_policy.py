@@ -300,7 +300,7 @@ def parse_or_refuse(data: bytes, names: Vocabulary = NAMES) -> Policy | UserErro
         return error
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_a_policy_or_refused(data: bytes) -> None:
     parse_or_refuse(data)
@@ -352,7 +352,7 @@ def reachable(rows: list[tuple[str, str, str]], start: State) -> set[State | Non
     return found
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(ROWS)
 def test_a_policy_is_refused_exactly_if_packets_go_round_or_get_stuck(
     rows: list[tuple[str, str, str]],

@@ -937,7 +937,7 @@ def load_or_refuse(data: bytes, folder: Path) -> topology.Topology | None:
 
 
 FUZZ = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 FULL = (
     BASE

@@ -145,8 +145,7 @@ def price_list() -> str:
     """Return a list of made-up goods and prices."""
     goods = ("lamp", "kettle", "ladder", "blanket", "bucket", "compass")
     return "".join(
-        f"<p>One {name} costs {4 + 3 * number} crowns.</p>\n"
-        for number, name in enumerate(goods)
+        f"<p>One {name} costs {4 + 3 * number} crowns.</p>\n" for number, name in enumerate(goods)
     )
 
 
@@ -438,9 +437,7 @@ class Session:
 def rtp(payload_type: int, mark: bool, number: int, stamp: int, source: int) -> bytes:
     """Build an RTP version 2 header."""
     second = (0x80 if mark else 0) | payload_type
-    return struct.pack(
-        "!BBHII", 0x80, second, number & 0xFFFF, stamp & 0xFFFFFFFF, source
-    )
+    return struct.pack("!BBHII", 0x80, second, number & 0xFFFF, stamp & 0xFFFFFFFF, source)
 
 
 def mu_law(sample: int) -> int:
@@ -455,8 +452,7 @@ def tone(frequency: float, first: int, count: int) -> bytes:
     """Return mu-law samples of a tone at 8000 samples a second."""
     step = 2 * math.pi * frequency / 8000
     return bytes(
-        mu_law(round(9000 * math.sin(step * index)))
-        for index in range(first, first + count)
+        mu_law(round(9000 * math.sin(step * index))) for index in range(first, first + count)
     )
 
 
@@ -472,8 +468,7 @@ def voice(seed: int) -> Schedule:
     return [
         (
             0.02 * i,
-            rtp(0, i == 0, number + i, stamp + 160 * i, source)
-            + tone(frequency, 160 * i, 160),
+            rtp(0, i == 0, number + i, stamp + 160 * i, source) + tone(frequency, 160 * i, 160),
         )
         for i in range(VOICE_PACKETS)
     ]
@@ -568,10 +563,7 @@ def serve() -> None:
 def drive() -> None:
     """Run all of the branch's traffic at once and fail if any part fails."""
     with ThreadPoolExecutor(max_workers=8) as pool:
-        parts = [
-            pool.submit(part)
-            for part in (drive_http, drive_records, drive_dns, drive_ping)
-        ]
+        parts = [pool.submit(part) for part in (drive_http, drive_records, drive_dns, drive_ping)]
         parts += [pool.submit(drive_session, session) for session in sessions()]
     for part in parts:
         part.result()

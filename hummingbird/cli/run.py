@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 from hummingbird.textfile import NAME, NAME_RULE
@@ -127,4 +128,5 @@ def main(args: argparse.Namespace) -> int:
         overrides={name: value for name, value in overrides.items() if value},
         pace=args.pace,
     )
-    return run(options, Console())
+    # Files and pipes get whole lines: a file name that is broken in two is hard to find.
+    return run(options, Console(width=None if sys.stdout.isatty() else 1000))

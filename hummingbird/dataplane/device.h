@@ -39,10 +39,11 @@ struct hb_device_ctl {
     uint64_t overdue_ns;        /* HB_OVERDUE_NS; less in tests */
 
     /* Dekker pair with the syncers' publish: see hb_device_wake() and hb_device_sleep(). */
-    alignas(128) _Atomic uint32_t asleep;    /* executor: 1 while it waits for work */
-    _Atomic uint32_t bell;                   /* futex; changed by whoever wakes the executor */
-    alignas(128) _Atomic uint32_t condition; /* enum hb_device_condition; written by the executor */
-    _Atomic uint32_t losses;                 /* counts losses; written by the executor */
+    alignas(128) _Atomic uint32_t asleep; /* executor: 1 while it waits for work */
+    _Atomic uint32_t bell;                /* futex; changed by whoever wakes the executor */
+    alignas(128) _Atomic uint32_t
+        condition;           /* enum; written by the executor, in the end by hb_stop() */
+    _Atomic uint32_t losses; /* counts losses; written by the executor */
     _Atomic uint32_t acks;   /* syncers that have cleaned up after the latest loss */
     _Atomic uint32_t stop;   /* written by hb_stop() */
     _Atomic uint32_t failed; /* 1: some launch failed since the start */

@@ -32,17 +32,38 @@ typedef struct {
     batch batch[IN_FLIGHT];
     uint32_t first, count; /* batches in flight, oldest first */
     uint32_t *launched;    /* [workgroups] rows already in some batch */
+    uint32_t turn;         /* workgroup that the next batch begins with */
 } state;
 
-/* Put every published row that is in no batch yet into b. */
+static uint32_t new_rows(state *s, uint32_t w)
+{
+    struct hb_control *c = s->d->control;
+    return hb_load_acquire(hb_control_word(c, c->cpu_off, w)) - s->launched[w];
+}
+
+/* Rows of a workgroup that a batch takes at most. A stage holds only so many: each workgroup gets
+ * its share, so that they run side by side and none waits for ever. */
+static uint32_t share(state *s)
+{
+    uint32_t busy = 0, workgroups = s->d->control->workgroups;
+    if (!s->d->config.staged)
+        return UINT32_MAX;
+    for (uint32_t w = 0; w < workgroups; w++)
+        busy += new_rows(s, w) != 0;
+    return busy < HB_STAGE_ROWS ? HB_STAGE_ROWS / (busy + !busy) : 1;
+}
+
+/* Put every published row that is in no batch yet into b, if it takes so many. */
 static bool collect(state *s, batch *b)
 {
     struct hb_device_ctl *d = s->d;
     struct hb_control *c = d->control;
+    uint32_t most = share(s);
     b->nb_runs = 0;
-    for (uint32_t w = 0; w < c->workgroups; w++) {
-        uint32_t published = hb_load_acquire(hb_control_word(c, c->cpu_off, w));
-        uint32_t rows = published - s->launched[w];
+    s->turn++;
+    for (uint32_t i = 0; i < c->workgroups; i++) {
+        uint32_t w = (s->turn + i) % c->workgroups, rows = new_rows(s, w);
+        rows = rows < most ? rows : most;
         if (d->config.staged)
             rows = hb_stage_limit(&b->stage, rows);
         if (!rows)
@@ -129,8 +150,8 @@ static void complete(struct hb_device_ctl *d, batch *b)
         hb_store_release(hb_control_word(c, c->gpu_off, b->w[i]), b->last[i]);
 }
 
-/* Some launch failed, or the device wrote what cannot be. All that are in flight come to their end, then the syncers clean up. False:
- * hangs. */
+/* Some launch failed, or the device wrote what cannot be. All that are in flight come to their end,
+ * then the syncers clean up. False: hangs. */
 static bool fail(state *s)
 {
     struct hb_device_ctl *d = s->d;

@@ -123,10 +123,10 @@ def is_unbound(path: Path) -> bool:
     return str(path) in ("$in", "$out")
 
 
-def readable(path: Path) -> Path:
-    """`path` if a file can be read there."""
+def readable(path: Path, fix: str = "correct the name, which is relative to this file") -> Path:
+    """`path` if a file can be read there; `fix` is what to do if there is none."""
     if not os.path.exists(path):  # unlike Path.exists() it bears any name
-        raise mistake(f"no such file: {path}", "correct the name, which is relative to this file")
+        raise mistake(f"no such file: {path}", fix)
     if os.path.isdir(path) or not os.access(path, os.R_OK):
         raise mistake(f"{path} cannot be read", "name a file that can be read")
     return path
@@ -134,7 +134,9 @@ def readable(path: Path) -> Path:
 
 def _input(value: Any, info: ValidationInfo) -> Path:
     path = _resolve(value, info)
-    return path if is_unbound(path) else readable(path)
+    if is_unbound(path):
+        return path
+    return readable(path, f"correct --{value[1:]}") if value[0] == "$" else readable(path)
 
 
 def _output(value: Any, info: ValidationInfo) -> Path:

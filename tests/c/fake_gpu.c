@@ -247,6 +247,8 @@ static void run_row(fake_gpu *g, const hb_queue *q, uint32_t row)
     bool fails = strikes(g, FAKE_FAIL, number), hangs = strikes(g, FAKE_HANG, number);
     uint32_t half = q->lanes / 2, count = q->rowdesc[row].count;
     bool skips = strikes(g, FAKE_SKIP, number);
+    if (g->config.row_us)
+        usleep(g->config.row_us);
     run_lanes(g, q, row, 0, skips ? 0 : half);
     if (hangs)
         hang(g);

@@ -30,6 +30,7 @@ typedef struct {
      * Rows count from 1 over all launches. For FAKE_REFUSE and FAKE_NO_START: launches. */
     uint32_t first, every, times;
     uint32_t callback_us; /* a launch is over this long before its callback comes */
+    uint32_t row_us;      /* what a row takes longer than it must */
 } fake_config;
 
 typedef struct fake_gpu fake_gpu;

@@ -31,9 +31,26 @@ static void put16_at(uint8_t *p, uint32_t v)
 
 static void put_headers(uint8_t *p, uint32_t length, uint32_t source, uint32_t flow)
 {
-    static const uint8_t head[PAYLOAD] = {
-        2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, [IP + 8] = 64, 17, [IP + 12] = 10,
-        [IP + 16] = 10, 200};
+    static const uint8_t head[PAYLOAD] = {2,
+                                          0,
+                                          0,
+                                          0,
+                                          0,
+                                          2,
+                                          2,
+                                          0,
+                                          0,
+                                          0,
+                                          0,
+                                          1,
+                                          8,
+                                          0,
+                                          0x45,
+                                          [IP + 8] = 64,
+                                          17,
+                                          [IP + 12] = 10,
+                                          [IP + 16] = 10,
+                                          200};
     uint32_t sum = 0;
     memcpy(p, head, PAYLOAD);
     p[IP + 13] = (uint8_t)source;
@@ -211,14 +228,14 @@ static void fill_ipsec(uint32_t *t)
         t[i] = (uint32_t)mix(i);
 }
 
-static hb_nf declare(uint32_t kind)
+static hb_nf declare(enum plane_nf kind)
 {
     hb_nf nf = {.kind = kind, .reads = HB_READS_HEADER, .writes = HB_WRITES_NOTHING};
-    if (kind == 3 || kind == 4)
+    if (kind == NF_nids || kind == NF_ipsec)
         nf.reads = HB_READS_PACKET;
-    if (kind == 3)
+    if (kind == NF_nids)
         nf.rules = 1;
-    if (kind == 4) {
+    if (kind == NF_ipsec) {
         nf.writes = HB_WRITES_PACKET;
         nf.head = HB_IPSEC_HEAD;
         nf.tail = 15 + 2 + HB_IPSEC_ICV_BYTES;
@@ -226,7 +243,7 @@ static hb_nf declare(uint32_t kind)
     return nf;
 }
 
-int plane_add_nf(plane *p, uint32_t kind, uint32_t lcores, uint32_t workgroups)
+int plane_add_nf(plane *p, enum plane_nf kind, uint32_t lcores, uint32_t workgroups)
 {
     hb_nf nf = declare(kind);
     struct hb_tables *t = tables_of(p);
@@ -234,9 +251,9 @@ int plane_add_nf(plane *p, uint32_t kind, uint32_t lcores, uint32_t workgroups)
     for (uint32_t l = 0; l < p->config.lcores; l++)
         if (lcores & 1u << l)
             nf.lcore[nf.lcores++] = l;
-    if (kind == 3)
+    if (kind == NF_nids)
         fill_nids(table_of(p, nf.instance));
-    if (kind == 4)
+    if (kind == NF_ipsec)
         fill_ipsec(table_of(p, nf.instance));
     uint8_t *base = p->memory.tables;
     ((struct hb_program *)(base + t->programs_off))[nf.instance] =
@@ -253,6 +270,45 @@ int plane_add_nf(plane *p, uint32_t kind, uint32_t lcores, uint32_t workgroups)
 void plane_route(plane *p, uint32_t type, int from, int to)
 {
     p->next[(uint32_t)from * p->config.types + type] = (uint16_t)to;
+}
+
+void plane_route_all(plane *p, int from, int to)
+{
+    for (uint32_t type = 0; type < p->config.types; type++)
+        plane_route(p, type, from, to);
+}
+
+/* ---- chains ---------------------------------------------------------------------------------- */
+
+plane *plane_short_chain(const plane_config *config, enum plane_nf kind, uint64_t packets,
+                         uint32_t workgroups)
+{
+    plane *p = plane_new(config);
+    int in = plane_add_source(p, 0, packets, false);
+    int gnf = plane_add_nf(p, kind, 1, workgroups);
+    int out = plane_add_sink(p, 0, NULL);
+    plane_route_all(p, in, gnf);
+    plane_route_all(p, gnf, out);
+    return p;
+}
+
+plane *plane_long_chain(const plane_config *config, uint64_t packets, uint32_t workgroups)
+{
+    plane *p = plane_new(config);
+    uint32_t last = p->config.lcores - 1, some = last ? 6 : 1;
+    int in = plane_add_source(p, 0, packets, false);
+    int other = plane_add_source(p, last / 2, packets, false);
+    int nids = plane_add_nf(p, NF_nids, some, workgroups);
+    int cnf = plane_add_nf(p, NF_forward, some, 0);
+    int gnf = plane_add_nf(p, NF_forward, 1, workgroups);
+    int out = plane_add_sink(p, last, NULL), odd = plane_add_sink(p, last / 2, NULL);
+    plane_route_all(p, in, nids);
+    plane_route_all(p, other, nids);
+    plane_route(p, NORMAL, nids, cnf);
+    plane_route(p, SUSPICIOUS, nids, gnf);
+    plane_route_all(p, cnf, out);
+    plane_route_all(p, gnf, odd);
+    return p;
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
@@ -329,8 +385,8 @@ static void set_up_device(plane *p)
                             .groups = c->groups,
                             .lifetime_us = c->lifetime_us,
                             .idle_us = c->idle_us};
-    p->gpu = fake_new(&c->gpu, persistent, p->device.control, p->memory.frames, 2048,
-                      p->memory.tables);
+    p->gpu =
+        fake_new(&c->gpu, persistent, p->device.control, p->memory.frames, 2048, p->memory.tables);
     fake_handles(p->gpu, &p->device);
     CHECK_EQUAL(hb_set_device(p->dp, &p->device), 0);
     if (c->hang_ms)
@@ -463,4 +519,23 @@ plane_totals plane_end(plane *p)
     hb_drain(p->dp, PATIENCE_MS);
     hb_stop(p->dp);
     return plane_free(p);
+}
+
+plane_totals plane_run(plane *p)
+{
+    plane_start(p);
+    plane_wait(p);
+    return plane_end(p);
+}
+
+void plane_all_sent(const plane_totals *t, uint64_t packets)
+{
+    CHECK_EQUAL(t->received, packets);
+    CHECK_EQUAL(t->sent, packets);
+    CHECK_EQUAL(t->dropped, 0);
+    CHECK_EQUAL(t->in_flight, 0);
+    CHECK_EQUAL(t->failures, 0);
+    CHECK_EQUAL(t->gpu.rows, t->rows);
+    CHECK_EQUAL(t->gpu.packets, t->row_packets);
+    CHECK_EQUAL(t->gpu.launches, t->launches);
 }

@@ -10,8 +10,13 @@
 #include "dataplane.h"
 #include "fake_gpu.h"
 
-/* Where the device's side of a test runs. */
+/* What plays the device's side; the last one copies all that a kernel needs. */
 enum plane_executor { PLANE_PERSISTENT, PLANE_LAUNCH, PLANE_STAGED };
+#define PLANE_EACH_EXECUTOR(e) for (uint32_t e = PLANE_PERSISTENT; e <= PLANE_STAGED; e++)
+
+#define PLANE_NF(number, name) NF_##name = number,
+enum plane_nf { HB_NF_KINDS(PLANE_NF) };
+enum plane_type { NORMAL, SUSPICIOUS }; /* of packets, by NF_nids */
 
 typedef struct {
     enum plane_executor executor;
@@ -67,10 +72,23 @@ plane *plane_new(const plane_config *config);
 /* Nodes; each returns its number. A source of 0 packets never ends. */
 int plane_add_source(plane *p, uint32_t lcore, uint64_t packets, bool paced);
 int plane_add_sink(plane *p, uint32_t lcore, plane_sink **sink);
-/* kind: HB_NF_*. lcores is a bit mask. workgroups: of each syncer; 0 makes it a CNF. */
-int plane_add_nf(plane *p, uint32_t kind, uint32_t lcores, uint32_t workgroups);
+/* lcores is a bit mask. workgroups: of each syncer; 0 makes it a CNF. */
+int plane_add_nf(plane *p, enum plane_nf kind, uint32_t lcores, uint32_t workgroups);
 /* Packets of this type go from one node to the other. */
 void plane_route(plane *p, uint32_t type, int from, int to);
+void plane_route_all(plane *p, int from, int to);
+
+/* source --> GNF --> sink, on one lcore */
+plane *plane_short_chain(const plane_config *config, enum plane_nf kind, uint64_t packets,
+                         uint32_t workgroups);
+/*
+ * source 0 --> GNF nids -- normal ------> CNF forward --> sink 0
+ * source 1 ------'     '-- suspicious --> GNF forward --> sink 1
+ *
+ * One lcore does it all; of three, 0 and 1 have a source each and so own flows, 1 and 2 serve nids
+ * and the CNF.
+ */
+plane *plane_long_chain(const plane_config *config, uint64_t packets, uint32_t workgroups);
 
 void plane_start(plane *p);
 /* Until the sources have ended and nothing is in flight; a failure if that takes too long. */
@@ -87,6 +105,10 @@ typedef struct {
 } plane_totals;
 /* Drain and stop, then plane_free(). */
 plane_totals plane_end(plane *p);
+/* From start to end of the sources, then plane_end(). */
+plane_totals plane_run(plane *p);
+/* So many came in, all were sent, and the device ran them without a fault. */
+void plane_all_sent(const plane_totals *t, uint64_t packets);
 /* Once it stopped. Checks that nothing is missing: packets by node and in all, mbufs, rows; and
  * that the device has got all its objects back, unless it hung. */
 plane_totals plane_free(plane *p);

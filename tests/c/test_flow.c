@@ -15,7 +15,10 @@ static hb_flows flows;
 
 /* ---- helpers --------------------------------------------------------------------------------- */
 
-#define ANY_PORT {0, 65535}
+#define ANY_PORT                                                                                   \
+    {                                                                                              \
+        0, 65535                                                                                   \
+    }
 
 /* Type 3 to port 80, type 5 from port 80, type 6 for UDP. */
 static const hb_rule rules[] = {

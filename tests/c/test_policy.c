@@ -5,8 +5,6 @@
 #include "check.h"
 #include "plane.c"
 
-enum { FORWARD = 1 };
-
 /*
  *              .--> left ---.
  *   source ----|            |--> sink       each version knows one of the two
@@ -25,8 +23,8 @@ static fork_plane new_fork(const plane_config *c, uint32_t workgroups)
     fork_plane f = {.p = plane_new(c)};
     uint32_t last = f.p->config.lcores - 1;
     f.in = plane_add_source(f.p, 0, 0, false);
-    f.left = plane_add_nf(f.p, FORWARD, last ? 6 : 1, workgroups);
-    f.right = plane_add_nf(f.p, FORWARD, 1u << last, 0);
+    f.left = plane_add_nf(f.p, NF_forward, last ? 6 : 1, workgroups);
+    f.right = plane_add_nf(f.p, NF_forward, 1u << last, 0);
     f.out = plane_add_sink(f.p, last, NULL);
     plane_route(f.p, 0, f.in, f.left);
     plane_route(f.p, 0, f.left, f.out);

@@ -168,7 +168,8 @@ int main(void)
     for (uint32_t entries = 1; entries <= 1024; entries *= 2) {
         test_edges(entries < 64 ? entries : 64);
         test_fifo(entries);
-        test_two_threads(entries, 1100ull * entries); /* a busy CPU may switch threads at each turn */
+        test_two_threads(entries,
+                         1100ull * entries); /* a busy CPU may switch threads at each turn */
     }
     test_unseen_until_flushed();
     return failures != 0;
