@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.logging import RichHandler
 
 from hummingbird import policy, topology
 from hummingbird.engine import Engine, Wanted
@@ -118,9 +118,23 @@ def _paced(port: PortSpec, pace: str) -> PortSpec:
     return replace(port, params=port.params.model_copy(update={"pace": pace, "rate": None}))
 
 
+class _ConsoleHandler(logging.Handler):
+    """Log lines through the console, so that they go above a live table and not into it."""
+
+    STYLES = MappingProxyType({logging.WARNING: "yellow", logging.ERROR: "red"})
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        style = self.STYLES.get(record.levelno)
+        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def _log_to(console: Console) -> None:
-    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
-    log.handlers[:] = [handler]
+    log.handlers[:] = [_ConsoleHandler(console)]
     log.setLevel(logging.INFO)
     log.propagate = False
 

@@ -229,7 +229,7 @@ def test_without_opencl_gpu_nfs_run_on_the_cpu(folder: Path, no_opencl: dict[str
     summary = ended.balanced
     assert summary["sent"] == len(PACKETS)
     assert summary["device"]["name"] is None and summary["nfs"]["nf0"]["runs_on"] == "cpu"
-    assert ended.text.count("WARNING") == 1 and "no OpenCL device" in ended.text
+    assert ended.text.count("warning:") == 1 and "no OpenCL device" in ended.text
 
 
 @pytest.mark.parametrize("use", ["required", "a-device-of-this-name"])

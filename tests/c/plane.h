@@ -91,7 +91,8 @@ plane *plane_short_chain(const plane_config *config, enum plane_nf kind, uint64_
 plane *plane_long_chain(const plane_config *config, uint64_t packets, uint32_t workgroups);
 
 void plane_start(plane *p);
-/* Until the sources have ended and nothing is in flight; a failure if that takes too long. */
+/* Until the sources have ended and nothing is in flight; a failure if that takes too long, or if
+ * the counters are not exact by then. */
 void plane_wait(plane *p);
 bool plane_wait_for(const _Atomic uint64_t *what, uint64_t least);
 

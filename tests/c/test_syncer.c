@@ -59,14 +59,14 @@ static void test_growth(void)
     }
 }
 
-/* A source that waits for nobody, and a device that does nothing for a while. */
-static void test_overload(void)
+/* Sources that wait for nobody, and a device that does nothing for a while. */
+static void test_overload(uint32_t lcores)
 {
     PLANE_EACH_EXECUTOR(e)
     {
-        plane_config c = {.executor = e, .queue = 64, .gpu.resident = 1};
-        plane *p = plane_short_chain(&c, NF_forward, 0, 2);
-        p->source[0].port.paced = true;
+        plane_config c = {.executor = e, .lcores = lcores, .queue = 64, .gpu.resident = 1};
+        plane *p = plane_long_chain(&c, 0, 2);
+        p->source[0].port.paced = p->source[1].port.paced = true;
         plane_start(p);
         CHECK(plane_wait_for(&p->sink[0].packets, 100));
         fake_hold(p->gpu, true);
@@ -76,7 +76,7 @@ static void test_overload(void)
         plane_totals t = plane_end(p);
         CHECK_EQUAL(t.in_flight, 0);
         CHECK(t.reason[HB_REASON_node_full] > 0);
-        CHECK_EQUAL(t.dropped, t.reason[HB_REASON_node_full]);
+        CHECK_EQUAL(t.dropped, t.reason[HB_REASON_node_full] + t.reason[HB_REASON_ring_full]);
     }
 }
 
@@ -191,7 +191,8 @@ int main(void)
     test_long_chains();
     test_row_sizes();
     test_growth();
-    test_overload();
+    test_overload(1);
+    test_overload(3);
     test_fairness();
     test_relaunch(1);
     test_relaunch(2);
