@@ -56,7 +56,8 @@ typedef uint64_t hb_u64;
  *   rowdesc_off [w][row]       struct hb_rowdesc the CPUSyncer that owns w
  *   work_off    [w][row][lane] struct hb_work    the CPUSyncer that owns w
  *   arg_off     [w][row][lane] u64               the CPUSyncer that owns w
- *   done_off    [w][row][lane] struct hb_done    work-item `lane` of the group that serves w
+ *   done_off    [w][row][lane] struct hb_done    work-item `lane` of the group that serves w,
+ *                                              and `verdict` = 0 by the CPUSyncer at reap
  *   runs_off    [2][w]         struct hb_run     the `launch` executor
  */
 struct hb_control {

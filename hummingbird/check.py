@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -35,17 +35,20 @@ def command(path: Path, out: TextIO | None = None) -> None:
 def show(top: Topology, routes: Policy, placement: Placement, out: TextIO) -> None:
     """Print two tables; without lines and colours unless `out` is a terminal."""
     console = Console(file=out, highlight=False, markup=False)
-    parts = [
+    parts: list[RenderableType] = [
         Text(f"{top.path}: ok", style="bold"),
         _paths_table(console, top, routes),
         _nodes_table(console, top, routes, placement),
         Text(_device_line(top, placement)),
     ]
-    for index, part in enumerate(parts):
-        with console.capture() as capture:
-            console.print(part)
-        lines = capture.get().strip("\n").split("\n")
-        out.write("\n" * (index > 0) + "".join(f"{line.rstrip()}\n" for line in lines))
+    out.write("\n\n".join(_rendered(console, part) for part in parts) + "\n")
+
+
+def _rendered(console: Console, part: RenderableType) -> str:
+    """As text, without blanks at the ends of lines."""
+    with console.capture() as capture:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").split("\n"))
 
 
 def _table(console: Console, *columns: str) -> Table:

@@ -116,7 +116,11 @@ class Service:
 
     def wait(self, timeout: float = TIMEOUT_S) -> Ended:
         """Until it has ended by itself."""
-        status = self.process.wait(timeout)
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         summary = json.loads(self._json.read_text()) if self._json.exists() else None
         return Ended(status, self.text, summary)
 

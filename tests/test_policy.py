@@ -144,6 +144,13 @@ def test_what_cannot_happen_need_not_lead_on() -> None:
     assert policy("web,in0,out0\nvoice,in0,out0\nother,in0,out0\n").hop("in0", "bad").node is None
 
 
+def test_the_path_of_what_cannot_happen_has_an_end() -> None:
+    """No packet comes to a or b; whoever asks for the path from there gets one round."""
+    found = policy("*,in0,out0\n*,a,b\n*,b,a\n")
+    assert found.route("a", "web").nodes == ("a", "b")
+    assert found.route("nids", "web").nodes == ("nids",)
+
+
 # --- What is refused ------------------------------------------------------------------------------
 
 HERE = "# HERE"  # marks the line that the error has to name

@@ -616,6 +616,12 @@ MISTAKES = {
         "the tag '!foo'",
         "remove it",
     ),
+    "a tag of another boolean": (
+        BASE + "  x: {driver: generator, flows: !!bool on} # HERE",
+        "ports.x.flows",
+        "the tag",
+        "remove it",
+    ),
     "a tag that does not fit": (BASE + "nfs: !!int x # HERE", "nfs", "the tag", "remove it"),
     "two documents": (BASE + "--- # HERE\n" + BASE, None, "document", "correct the YAML"),
     "a tab": (BASE + "nfs:\n\ta: {} # HERE", None, "not YAML", "correct the YAML"),

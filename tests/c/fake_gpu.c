@@ -240,8 +240,8 @@ static void run_lanes(fake_gpu *g, const hb_queue *q, uint32_t row, uint32_t fir
     }
 }
 
-/* One row of a group, and what goes wrong with it. */
-static void run_row(fake_gpu *g, const hb_queue *q, uint32_t row)
+/* One row of a group, and what goes wrong with it. Returns which row of all it was. */
+static uint64_t run_row(fake_gpu *g, const hb_queue *q, uint32_t row)
 {
     uint64_t number = atomic_fetch_add(&g->rows, 1) + 1;
     bool fails = strikes(g, FAKE_FAIL, number), hangs = strikes(g, FAKE_HANG, number);
@@ -263,12 +263,13 @@ static void run_row(fake_gpu *g, const hb_queue *q, uint32_t row)
             garble(&q->done[slot + i], &q->rowdesc[row], &q->work[slot + i], (uint32_t)number + i);
         atomic_fetch_add(&g->garbled, count);
     }
+    return number;
 }
 
-static bool strange_index(fake_gpu *g, uint32_t *index)
+static bool strange_index(fake_gpu *g, uint64_t number, uint32_t *index)
 {
     static const uint32_t jump[] = {1000, 0xfffffff0u, 0x80000000u};
-    if (!strikes(g, FAKE_INDEX, atomic_load(&g->rows)))
+    if (!strikes(g, FAKE_INDEX, number))
         return false;
     *index += jump[atomic_load(&g->strikes) % 3];
     return true;
@@ -289,9 +290,9 @@ static void run_persistent(fake_gpu *g, const command *run, uint32_t group)
         if (w == HB_LEAVE)
             break;
         hb_u32 row = *HB_WORD(control, c->gpu_off, w);
-        run_row(g, &q, w * c->depth + (row & (c->depth - 1)));
+        uint64_t number = run_row(g, &q, w * c->depth + (row & (c->depth - 1)));
         row++;
-        bool strange = strange_index(g, &row);
+        bool strange = strange_index(g, number, &row);
         hb_store_release(HB_WORD(control, c->gpu_off, w), row);
         if (strange)
             break; /* to take rows from such an index would be a race with who writes them */
@@ -314,9 +315,9 @@ static void run_batch(fake_gpu *g, const command *c, uint32_t group)
                   .tables = argument(c, 3)};
     for (uint32_t i = 0; i < run->count; i++) {
         wait_while_held(g);
-        run_row(g, &q, run->base + ((run->first + i) & run->mask));
+        uint64_t number = run_row(g, &q, run->base + ((run->first + i) & run->mask));
         uint32_t index = run->first;
-        if (control->magic == HB_CONTROL_MAGIC && strange_index(g, &index))
+        if (control->magic == HB_CONTROL_MAGIC && strange_index(g, number, &index))
             hb_store_release(HB_WORD(queue, control->gpu_off, run->base / control->depth), index);
     }
 }

@@ -439,6 +439,41 @@ bool plane_wait_for(const _Atomic uint64_t *what, uint64_t least)
     return atomic_load(what) >= least;
 }
 
+static uint64_t born(const plane *p)
+{
+    uint64_t n = 0;
+    for (uint32_t l = 0; l < p->dp->config.lcores; l++)
+        n += __atomic_load_n(&p->dp->lcore[l].stats->born, __ATOMIC_ACQUIRE);
+    return n;
+}
+
+bool plane_wait_for_packets(plane *p, uint64_t more)
+{
+    uint64_t until = hb_monotonic_ns() + PATIENCE_MS * 1000000ull, before = born(p);
+    while (born(p) < before + more && hb_monotonic_ns() < until)
+        usleep(100);
+    return born(p) >= before + more;
+}
+
+static bool full(plane *p)
+{
+    struct hb_control *c = p->dp->device->control;
+    for (uint32_t w = 0; w < c->workgroups; w++)
+        if (hb_load_acquire(hb_control_word(c, c->cpu_off, w)) -
+                hb_load_acquire(hb_control_word(c, c->gpu_off, w)) ==
+            c->depth)
+            return true;
+    return false;
+}
+
+bool plane_wait_for_full_rows(plane *p)
+{
+    uint64_t until = hb_monotonic_ns() + PATIENCE_MS * 1000000ull;
+    while (!full(p) && hb_monotonic_ns() < until)
+        usleep(100);
+    return full(p);
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 static void add_lcore(plane_totals *t, const hb_lcore *lc)

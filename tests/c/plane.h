@@ -95,6 +95,10 @@ void plane_start(plane *p);
  * the counters are not exact by then. */
 void plane_wait(plane *p);
 bool plane_wait_for(const _Atomic uint64_t *what, uint64_t least);
+/* Until so many more packets have come in. */
+bool plane_wait_for_packets(plane *p, uint64_t more);
+/* Until some workgroup has all its rows published and none finished: on a held device, for good. */
+bool plane_wait_for_full_rows(plane *p);
 
 typedef struct {
     uint64_t received, created, sent, dropped;

@@ -70,7 +70,7 @@ static void test_overload(uint32_t lcores)
         plane_start(p);
         CHECK(plane_wait_for(&p->sink[0].packets, 100));
         fake_hold(p->gpu, true);
-        usleep(10000);
+        CHECK(plane_wait_for_packets(p, 1000)); /* far more than all queues hold */
         fake_hold(p->gpu, false);
         CHECK(plane_wait_for(&p->sink[0].packets, atomic_load(&p->sink[0].packets) + 500));
         plane_totals t = plane_end(p);
@@ -175,7 +175,7 @@ static void test_drain_runs_out(uint32_t lcores)
         plane_start(p);
         CHECK(plane_wait_for(&p->sink[0].packets, 100));
         fake_hold(p->gpu, true);
-        usleep(5000);
+        CHECK(plane_wait_for_full_rows(p));
         CHECK(hb_drain(p->dp, 20) > 0);
         fake_hold(p->gpu, false);
         hb_stop(p->dp);
