@@ -133,6 +133,7 @@ def run_chain(
     files: Mapping[str, str | bytes] | None = None,
     timeout: float = TIMEOUT_S,
     times: Sequence[int] | None = None,
+    memory: Mapping[str, int] | None = None,
     **device: Any,
 ) -> Result:
     """Run a topology until its inputs have ended.
@@ -145,9 +146,11 @@ def run_chain(
         files: files for the NFs, by name.
         timeout: seconds.
         times: nanoseconds, of ``packets``.
+        memory: fields of the section ``memory:`` to set.
         device: fields of the section ``device:`` to set, such as ``executor="launch"``.
     """
-    with started(source, packets, rows, files=files, times=times, **device) as run:
+    options: dict[str, Any] = {"files": files, "times": times, "memory": memory}
+    with started(source, packets, rows, **options, **device) as run:
         run.wait(timeout)
         return run.stop()
 
@@ -160,14 +163,18 @@ def started(
     *,
     files: Mapping[str, str | bytes] | None = None,
     times: Sequence[int] | None = None,
+    memory: Mapping[str, int] | None = None,
     **device: Any,
 ) -> Iterator[Run]:
     """A topology that runs; as `run_chain`, which waits for its end. Stop it before you leave."""
     with tempfile.TemporaryDirectory(prefix="hummingbird-test-") as folder:
         base = Path(folder)
         wanted = _load(base, source, packets, rows, files or {}, times)
-        settings = wanted.device.model_copy(update=device)
-        wanted = replace(wanted, device=settings)
+        wanted = replace(
+            wanted,
+            device=wanted.device.model_copy(update=device),
+            memory=wanted.memory.model_copy(update=memory or {}),
+        )
         engine = Engine(f"test-{os.getpid()}-{next(_numbers)}")
         try:
             yield Run(engine, wanted)
