@@ -134,7 +134,7 @@ static uint32_t fill(hb_lcore *lc, hb_gnf *f)
 {
     hb_device_ctl *d = lc->syncer->device;
     hb_fifo *input = &lc->input[f->node];
-    uint32_t handle, total = 0;
+    uint32_t handle = 0, total = 0;
     while (hb_fifo_count(input)) {
         if (!f->open && !(f->open = pick(d, f))) {
             lc->stats->starved++;

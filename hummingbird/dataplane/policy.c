@@ -60,8 +60,10 @@ int hb_publish_policy(hb_dataplane *dp, const uint16_t *next)
     }
     hb_policy *p = &dp->policy[slot];
     size_t bytes = (size_t)dp->max_nodes * dp->config.types * sizeof *next;
-    if (!p->next && !(p->next = malloc(bytes)))
+    if (!p->next && !(p->next = malloc(bytes))) {
+        snprintf(dp->error, sizeof dp->error, "out of memory for a route policy");
         return -1;
+    }
     memcpy(p->next, next, bytes);
     p->version = ++dp->versions;
     /* release: the table before the slot that names it */
