@@ -86,7 +86,7 @@ class Nf:
     affinity: Affinity = Affinity.NONE
 
     def __post_init__(self) -> None:
-        """Staged copies bring only what is read; a whole packet is not written from a part of it."""
+        """Staged copies bring only what is read: no whole packet is written from a part of it."""
         if self.writes is Writes.PACKET and self.reads is not Reads.PACKET:
             raise ValueError(f"NF {self.name} writes packets that it does not declare to read")
 
