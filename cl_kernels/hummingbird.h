@@ -196,7 +196,6 @@ struct hb_nf_instance {
     X(too_long, "longer than a frame can hold")                                                    \
     X(truncated, "the packet claims more bytes than were received")                                \
     X(malformed, "a header contradicts itself")                                                    \
-    X(segmented, "chained mbufs, which this version does not process")                             \
     X(not_ip, "the NF needs an IP packet")                                                         \
     X(not_ipv4, "the NF needs an IPv4 packet")                                                     \
     X(bad_checksum, "the IPv4 header checksum is wrong")                                           \
@@ -357,12 +356,7 @@ static inline void hb_trim_tail(hb_packet *p, hb_u32 length)
         p->length = length;
 }
 
-/* Table element i of the table's bytes taken as little arrays of u8, u16 or u32 (host order). */
-static inline hb_u32 hb_table8(const hb_table *t, hb_u64 i)
-{
-    return i < t->length ? t->base[i] : 0;
-}
-
+/* Table element i of the table's bytes taken as an array of u16 or u32 (host order). */
 static inline hb_u32 hb_table16(const hb_table *t, hb_u64 i)
 {
     return i < t->length / 2 ? ((HB_GLOBAL const hb_u16 *)t->base)[i] : 0;

@@ -144,7 +144,8 @@ def _say_start(console: Console, engine: Engine, seconds: float) -> None:
     if choice.device is None:
         where = "all network functions on the CPU"
     else:
-        where = f"{choice.executor} executor on {choice.device.label}, tier {choice.tier}"
+        tier = choice.tier or "not probed"
+        where = f"{choice.executor} executor on {choice.device.label}, tier {tier}"
     console.print(f"running after {seconds:.1f} s: {where}", highlight=False)
 
 

@@ -28,7 +28,7 @@ typedef struct {
     uint16_t in_port;           /* node that received or created it */
     uint16_t type;              /* packet type */
     uint8_t route;              /* policy version slot that admitted it */
-    uint8_t segments;           /* 1; a chain is dropped on entry */
+    uint8_t segments;           /* 1: no port makes chains */
     uint8_t direction;          /* 0: in the order of the normalised tuple, 1: reversed */
     uint8_t l3;                 /* bytes from the first packet byte, or HB_NO_LAYER */
     uint8_t l4;                 /* likewise */

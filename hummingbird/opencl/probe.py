@@ -67,16 +67,12 @@ def tier_of(device: Device, *, fresh: bool = False) -> Tier:
         device: the device.
         fresh: probe even if the cache knows.
     """
-    key = _key(device)
-    cache = _read_cache()
-    if not fresh and key in cache:
-        try:
-            return Tier(**cache[key])
-        except TypeError:
-            pass  # written by another version
+    known = None if fresh else known_tier(device)
+    if known:
+        return known
     tier = _probe_in_child(device)
     cache = _read_cache()
-    cache[key] = asdict(tier)
+    cache[_key(device)] = asdict(tier)
     _write_cache(cache)
     return tier
 
@@ -86,7 +82,7 @@ def known_tier(device: Device) -> Tier | None:
     found = _read_cache().get(_key(device))
     try:
         return Tier(**found) if found else None
-    except TypeError:
+    except TypeError:  # written by another version
         return None
 
 
