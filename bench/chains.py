@@ -4,6 +4,7 @@ own and run by `hummingbird run`, as an operator would."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -104,7 +105,7 @@ def generator(
 
 def straight(*nodes: str) -> list[tuple[str, str, str]]:
     """Policy rows of a chain that every packet passes."""
-    return [("*", a, b) for a, b in zip(nodes, nodes[1:], strict=False)]
+    return [("*", a, b) for a, b in itertools.pairwise(nodes)]
 
 
 def forwarders(count: int, engine: str = "cpu") -> dict[str, Any]:
