@@ -22,8 +22,9 @@
 
 typedef struct hb_dataplane hb_dataplane;
 
-/* Memory for frames, tables or counters: anonymous, page-aligned, transparent huge pages asked for,
- * pre-faulted, locked if the limit allows, not inherited by children. NULL: out of memory. */
+/* Memory for frames, headers, flows, tables or counters: anonymous, page-aligned, in reserved huge
+ * pages if there are enough, else transparent ones asked for; pre-faulted, zero, locked if the
+ * limit allows, not inherited by children. NULL: out of memory. */
 void *hb_region_new(size_t bytes);
 void hb_region_free(void *region, size_t bytes);
 

@@ -26,11 +26,19 @@ const char *hb_error(const hb_dataplane *dp)
     return dp->error;
 }
 
+/* For types that ask for lines of their own. */
+static void *zeroed(size_t bytes)
+{
+    bytes = (bytes + HB_LINE - 1) / HB_LINE * HB_LINE;
+    void *p = aligned_alloc(HB_LINE, bytes);
+    return p ? memset(p, 0, bytes) : NULL;
+}
+
 hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_t error_size)
 {
-    hb_dataplane *dp = calloc(1, sizeof *dp);
+    hb_dataplane *dp = zeroed(sizeof *dp);
     if (dp)
-        dp->lcore = aligned_alloc(128, (config->lcores * sizeof(hb_lcore) + 127) / 128 * 128);
+        dp->lcore = zeroed(config->lcores * sizeof(hb_lcore));
     if (!dp || !dp->lcore ||
         hb_arena_init(&dp->arena, config->frames, config->frame_size, config->mbufs,
                       config->lcores)) {
@@ -38,7 +46,6 @@ hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_
         hb_free(dp);
         return NULL;
     }
-    memset(dp->lcore, 0, config->lcores * sizeof(hb_lcore));
     dp->config = *config;
     dp->max_nodes = nodes;
     dp->stats = config->stats;
@@ -112,10 +119,9 @@ int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups)
 
 int hb_set_device(hb_dataplane *dp, const hb_device *device)
 {
-    hb_device_ctl *d = aligned_alloc(128, (sizeof *d + 127) / 128 * 128);
+    hb_device_ctl *d = zeroed(sizeof *d);
     if (!d)
         return fail(dp, "out of memory");
-    memset(d, 0, sizeof *d);
     d->config = *device;
     d->control = device->control;
     d->stats = dp->device_stats;
@@ -167,10 +173,11 @@ static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
     const hb_nf *nf = &dp->node[node].nf;
     hb_nf_seat *seat = &lc->seat[node];
     seat->hooks = hb_nf_hooks_of(nf->kind);
+    seat->engine = hb_nf_engine_of(nf->kind);
     seat->table = hb_nf_table(dp->config.tables, nf->instance);
     seat->hits = calloc(nf->rules + 1, sizeof *seat->hits);
     seat->state = calloc(1, seat->hooks->state_bytes + 1);
-    return seat->hits && seat->state ? 0 : -1;
+    return seat->hits && seat->state && seat->engine ? 0 : -1;
 }
 
 static int set_up_inputs(hb_dataplane *dp, hb_lcore *lc)
@@ -194,10 +201,9 @@ static int connect_lcores(hb_dataplane *dp)
         for (uint32_t to = 0; to < dp->config.lcores; to++) {
             if (from == to)
                 continue;
-            hb_ring *r = aligned_alloc(128, (sizeof *r + 127) / 128 * 128);
+            hb_ring *r = zeroed(sizeof *r);
             if (!r)
                 return -1;
-            memset(r, 0, sizeof *r);
             dp->lcore[from].to[to] = dp->lcore[to].from[from] = r;
             if (hb_ring_init(r, dp->config.queue))
                 return -1;
@@ -227,6 +233,7 @@ static int set_up_owners(hb_dataplane *dp)
     dp->credits = most / (unpaced ? unpaced : 1);
     if (dp->credits > HB_MOST_CREDITS)
         dp->credits = HB_MOST_CREDITS;
+    dp->rx_burst = dp->config.queue < HB_RX_BURST ? dp->config.queue : HB_RX_BURST;
     return 0;
 }
 
@@ -369,7 +376,7 @@ static void free_lcore(hb_lcore *lc)
         free(lc->seat[i].hits);
     }
     if (lc->flows.flow)
-        hb_region_free(lc->flows.flow, (lc->flows.mask + 1ull) * sizeof(hb_flow));
+        hb_flows_free(&lc->flows);
     hb_syncer_free(lc->syncer);
 }
 

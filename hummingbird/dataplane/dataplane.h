@@ -44,6 +44,7 @@ typedef struct {
  * lcore. */
 typedef struct {
     const hb_nf_hooks *hooks;
+    hb_nf_engine *engine; /* on the CPU */
     hb_table table;
     void *state;
     uint64_t *hits; /* [rules] */
@@ -100,7 +101,8 @@ struct hb_dataplane {
     uint32_t versions;             /* published so far */
     uint32_t owner[HB_MAX_LCORES]; /* lcores with input ports: the flow owners */
     uint32_t owners;
-    uint32_t credits; /* of each unpaced input port: packets it may have in flight */
+    uint32_t credits;  /* of each unpaced input port: packets it may have in flight */
+    uint32_t rx_burst; /* packets an input port takes in at a time: no more than a queue holds */
     hb_lcore *lcore;
     hb_stats_head *stats;
     hb_device_stats *device_stats;
@@ -120,16 +122,17 @@ static inline uint32_t hb_spread(uint32_t hash, uint32_t n)
 /* ---- forward.c: how a packet moves on, and how it ends
  * ------------------------------------------- */
 
-/* Route n packets that leave node `from`, and deliver each to where its type goes next. */
-void hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n);
-/* Hand one packet to node `to`: its input here, or the ring to the lcore that serves it. */
-void hb_deliver(hb_lcore *lc, uint32_t to, uint32_t handle, hb_mbuf *m);
-/* End one packet, counted at `node` under `reason`. */
+/* Route n packets, at most HB_BURST, that leave node `from`, and deliver each to where its type
+ * goes next: to that node's input here, or to the ring to the lcore that serves it. Returns their
+ * bytes.
+ */
+uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n);
+/* End n packets that a port has sent, and free them. */
+void hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n);
+/* End one packet, counted at `node` under `reason`. It is freed at the end of the pass. */
 void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle);
 /* As hb_drop, but the frame is not given back: a hung device may still write to it. */
 void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle);
-/* End one packet that a port sent, or that a drop has counted. Frees it at the end of the pass. */
-void hb_end(hb_lcore *lc, uint32_t handle, bool sent);
 void hb_free_dead(hb_lcore *lc);
 
 /* Latency of one packet at a node: a sample a burst is enough, every counter is exact. */
@@ -158,14 +161,16 @@ uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
 /* ---- nf_common.c: what CNFs and CPUSyncers do alike
  * ---------------------------------------------- */
 
-/* Room for what the NF may add? If not, drops the packet as no_room. */
-bool hb_has_room(hb_lcore *lc, uint32_t node, uint32_t handle);
+/* Drops, as no_room, packets that have no room for what the NF may add; the others move up in
+ * handles. Returns how many. */
+uint32_t hb_keep_with_room(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n);
 /* Fill the arguments of n packets that the NF is about to run on. */
 void hb_prepare(hb_lcore *lc, uint32_t node, uint64_t *arg, uint32_t n);
 /* Apply an NF's answers to n packets that were at `node`: counts, finish(), and on to where each
- * goes next. An answer from a device is believed only if it is possible; else drop{bad_result}. */
-void hb_finish(hb_lcore *lc, uint32_t node, const uint32_t *handles, const struct hb_done *done,
-               uint32_t n);
+ * goes next. An answer is believed only if it is possible; else drop{bad_result}. `handles` and
+ * `result`, which is NULL if the NF has no finish(), are used up. */
+void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t *result,
+               const hb_answers *answers);
 /* Count n packets into or out of a node. */
 static inline void hb_count_out(hb_lcore *lc, uint32_t node, uint64_t packets, uint64_t bytes)
 {

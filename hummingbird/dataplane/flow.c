@@ -1,23 +1,102 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "flow.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #define GENERATION(word) ((uint32_t)((word) >> 32))
 #define TYPE(word, direction) ((uint16_t)((word) >> (16 * (direction))))
 
-int hb_flows_init(hb_flows *f, uint32_t entries, const hb_rule *rules, uint32_t nb_rules,
+static size_t entries_of(const hb_flows *f)
+{
+    return (f->mask + (size_t)1) * HB_FLOW_WAYS;
+}
+
+int hb_flows_init(hb_flows *f, uint32_t flows, const hb_rule *rules, uint32_t nb_rules,
                   hb_lcore_stats *stats)
 {
     memset(f, 0, sizeof *f);
-    f->mask = entries - 1;
+    uint32_t sets = 2 * flows / HB_FLOW_WAYS;
+    f->mask = sets ? sets - 1 : 0;
+    /* `seen` counts lookups in steps of an eighth of the flows: most leave a flow's line clean */
+    while (f->clock_shift < 28 && (16u << f->clock_shift) <= flows)
+        f->clock_shift++;
     f->rules = rules;
     f->nb_rules = nb_rules;
     f->stats = stats;
-    f->flow = hb_region_new((size_t)entries * sizeof(hb_flow));
-    return f->flow ? 0 : -1;
+    f->flow = hb_region_new(entries_of(f) * sizeof *f->flow);
+    f->tag = hb_region_new(entries_of(f) * sizeof *f->tag);
+    return f->flow && f->tag ? 0 : -1;
 }
+
+void hb_flows_free(hb_flows *f)
+{
+    hb_region_free(f->flow, entries_of(f) * sizeof *f->flow);
+    hb_region_free(f->tag, entries_of(f) * sizeof *f->tag);
+}
+
+/* ---- lookup ---------------------------------------------------------------------------------- */
+
+/* Not from the bits that name the set; never 0. */
+static inline uint16_t tag_of(uint32_t hash)
+{
+    uint16_t tag = (uint16_t)(hash >> 16);
+    return tag ? tag : 1;
+}
+
+/* The ways of a set that have this tag, as bits. */
+static inline uint32_t ways_with(const hb_flows *f, uint32_t set, uint16_t tag)
+{
+    const uint16_t *tags = f->tag + (size_t)set * HB_FLOW_WAYS;
+#if defined(__SSE2__)
+    __m128i wanted = _mm_set1_epi16((short)tag);
+    __m128i low = _mm_load_si128((const __m128i *)tags);
+    __m128i high = _mm_load_si128((const __m128i *)(tags + 8));
+    __m128i equal = _mm_packs_epi16(_mm_cmpeq_epi16(low, wanted), _mm_cmpeq_epi16(high, wanted));
+    return (uint32_t)_mm_movemask_epi8(equal);
+#else
+    uint32_t ways = 0;
+    for (uint32_t i = 0; i < HB_FLOW_WAYS; i++)
+        ways |= (uint32_t)(tags[i] == tag) << i;
+    return ways;
+#endif
+}
+
+static inline uint32_t entry(uint32_t set, uint32_t ways)
+{
+    return set * HB_FLOW_WAYS + (uint32_t)__builtin_ctz(ways);
+}
+
+static inline bool same_key(const hb_key *a, const hb_key *b)
+{
+    const uint64_t *x = a->word, *y = b->word;
+    return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
+}
+
+/* A free entry has no generation, and may look like the key of what is not IP, which is all zero.
+ */
+static inline bool is_of(const hb_flow *e, const hb_key *key)
+{
+    return same_key(&e->key, key) &&
+           GENERATION(atomic_load_explicit(&e->word, memory_order_relaxed));
+}
+
+static uint32_t clock_of(const hb_flows *f)
+{
+    return (uint32_t)((f->stats->flow_hits + f->stats->flow_misses) >> f->clock_shift);
+}
+
+/* Where a flow goes when its first set is full. */
+static uint32_t other_set(const hb_flows *f, uint32_t set, uint16_t tag)
+{
+    return (set ^ tag * 0x9e3779b1u >> 7) & f->mask;
+}
+
+/* ---- the flow is not the first with its tag, or is new -----------------------------------------
+ */
 
 static uint16_t type_by_rules(const hb_flows *f, const hb_key *key, uint32_t direction)
 {
@@ -25,51 +104,80 @@ static uint16_t type_by_rules(const hb_flows *f, const hb_key *key, uint32_t dir
     return r ? r->type : 0;
 }
 
-/* The key's entry, else a free one, else the one of the window that was idle longest. */
-static hb_flow *find(hb_flows *f, const hb_key *key, uint32_t hash)
+/* A free entry in either set, else the one of the first set that was idle longest. */
+static uint32_t make_room(hb_flows *f, const uint32_t set[2])
 {
-    hb_flow *victim = NULL;
-    for (uint32_t i = 0; i < HB_FLOW_PROBES; i++) {
-        hb_flow *e = f->flow + ((hash + i) & f->mask);
-        bool used = GENERATION(atomic_load_explicit(&e->word, memory_order_relaxed)) != 0;
-        if (!used)
-            return e;
-        if (e->hash == hash && !memcmp(&e->key, key, sizeof *key))
-            return e;
-        if (!victim || f->clock - e->seen > f->clock - victim->seen)
-            victim = e;
-    }
+    uint32_t now = clock_of(f), victim = set[0] * HB_FLOW_WAYS;
+    for (uint32_t k = 0; k < 2; k++)
+        if (ways_with(f, set[k], 0))
+            return entry(set[k], ways_with(f, set[k], 0));
+    for (uint32_t at = victim; at < (set[0] + 1) * HB_FLOW_WAYS; at++)
+        if (now - f->flow[at].seen > now - f->flow[victim].seen)
+            victim = at;
+    f->stats->flow_evictions++;
     return victim;
 }
 
-static uint64_t insert(hb_flows *f, hb_flow *e, const hb_key *key, uint32_t hash)
+static uint32_t insert(hb_flows *f, uint32_t at, const hb_key *key, uint32_t hash)
 {
-    if (GENERATION(atomic_load_explicit(&e->word, memory_order_relaxed)))
-        f->stats->flow_evictions++;
+    hb_flow *e = f->flow + at;
     if (!++f->generation)
         f->generation = 1;
     e->key = *key;
     e->hash = hash;
+    f->tag[at] = tag_of(hash);
     uint64_t word = (uint64_t)f->generation << 32 | (uint32_t)type_by_rules(f, key, 1) << 16 |
                     type_by_rules(f, key, 0);
     atomic_store_explicit(&e->word, word, memory_order_relaxed);
-    return word;
+    return at;
 }
 
-void hb_flow_classify(hb_flows *f, hb_mbuf *m, const hb_key *key)
+/* The entry of a flow, which is made if there is none. */
+static uint32_t search(hb_flows *f, const hb_key *key, uint32_t hash)
 {
-    hb_flow *e = find(f, key, m->hash);
+    uint16_t tag = tag_of(hash);
+    uint32_t first = hash & f->mask;
+    uint32_t set[2] = {first, other_set(f, first, tag)};
+    for (uint32_t k = 0; k < 2; k++)
+        for (uint32_t ways = ways_with(f, set[k], tag); ways; ways &= ways - 1)
+            if (is_of(&f->flow[entry(set[k], ways)], key)) {
+                f->stats->flow_hits++;
+                return entry(set[k], ways);
+            }
+    f->stats->flow_misses++;
+    return insert(f, make_room(f, set), key, hash);
+}
+
+/* ---- a burst --------------------------------------------------------------------------------- */
+
+static inline void use(hb_flows *f, hb_mbuf *m, uint32_t at, uint32_t now)
+{
+    hb_flow *e = f->flow + at;
     uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
-    if (GENERATION(word) && e->hash == m->hash && !memcmp(&e->key, key, sizeof *key)) {
-        f->stats->flow_hits++;
-    } else {
-        f->stats->flow_misses++;
-        word = insert(f, e, key, m->hash);
-    }
-    e->seen = f->clock = (uint32_t)((f->stats->flow_hits + f->stats->flow_misses) >> 8);
-    m->flow = (uint32_t)(e - f->flow);
+    if (e->seen != now)
+        e->seen = now;
+    m->flow = at;
     m->flow_gen = GENERATION(word);
     m->type = TYPE(word, m->direction);
+}
+
+void hb_flow_classify(hb_flows *f, hb_mbuf *const *m, const hb_key *keys, uint32_t n)
+{
+    uint32_t at[HB_BURST], now = clock_of(f), hits = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t set = m[i]->hash & f->mask;
+        /* no way at all: an entry that is none of this flow's, as search() will find */
+        at[i] = entry(set, ways_with(f, set, tag_of(m[i]->hash)) | 1u << (HB_FLOW_WAYS - 1));
+        __builtin_prefetch(f->flow + at[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (__builtin_expect(is_of(&f->flow[at[i]], &keys[i]), 1))
+            hits++;
+        else
+            at[i] = search(f, &keys[i], m[i]->hash);
+        use(f, m[i], at[i], now);
+    }
+    f->stats->flow_hits += hits;
 }
 
 void hb_flow_retype(hb_flows *f, const hb_mbuf *m, uint16_t type)

@@ -4,7 +4,7 @@
 #define HB_FLOW_H
 #include "parse.h"
 
-#define HB_FLOW_PROBES 8
+#define HB_FLOW_WAYS 16 /* entries of a set */
 
 /*
  * One flow, one cache line. Key, hash and `seen` are written by the owner lcore only. `word` holds
@@ -20,26 +20,38 @@ typedef struct {
 } hb_flow;
 _Static_assert(sizeof(hb_flow) == 64, "a flow is one cache line");
 
+/*
+ * A flow lies in the set that the lower bits of its hash name, or in one other if that is full. The
+ * tags of a set, 16 bits of each flow's hash, share half a line: they say which of its flows to
+ * look at, so that a lookup costs two lines that can both be asked for in time. Written by the
+ * owner.
+ */
 typedef struct {
-    hb_flow *flow;
-    uint32_t mask;
-    uint32_t clock;      /* lookups so far / 256: coarse enough for `seen` */
+    uint16_t *tag; /* [sets][HB_FLOW_WAYS]; 0: free */
+    hb_flow *flow; /* [sets][HB_FLOW_WAYS] */
+    uint32_t mask; /* sets - 1 */
+    uint32_t clock_shift;
     uint32_t generation; /* of the last flow inserted */
     const hb_rule *rules;
     uint32_t nb_rules;
     hb_lcore_stats *stats;
 } hb_flows;
 
-int hb_flows_init(hb_flows *f, uint32_t entries, const hb_rule *rules, uint32_t nb_rules,
+/* `flows` is how many it shall remember at least: a power of two; there are twice as many entries.
+ */
+int hb_flows_init(hb_flows *f, uint32_t flows, const hb_rule *rules, uint32_t nb_rules,
                   hb_lcore_stats *stats);
+void hb_flows_free(hb_flows *f);
 
+/* Ask for the first line that hb_flow_classify() will read of a flow with this hash. */
 static inline void hb_flow_prefetch(const hb_flows *f, uint32_t hash)
 {
-    __builtin_prefetch(f->flow + (hash & f->mask), 1);
+    __builtin_prefetch(f->tag + (size_t)(hash & f->mask) * HB_FLOW_WAYS);
 }
 
-/* Sets type, flow and flow_gen of the header: from the cache, else by the rules. */
-void hb_flow_classify(hb_flows *f, hb_mbuf *m, const hb_key *key);
+/* Sets type, flow and flow_gen of n headers, at most HB_BURST: from the cache, else by the rules.
+ */
+void hb_flow_classify(hb_flows *f, hb_mbuf *const *m, const hb_key *keys, uint32_t n);
 
 /* All packets of this flow, both directions, are `type` from now on. */
 void hb_flow_retype(hb_flows *f, const hb_mbuf *m, uint16_t type);

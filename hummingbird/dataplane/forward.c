@@ -1,80 +1,162 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* forward.c: packet forwarding (paper section IV-A3): ask the policy for the next node, hand the
- * packet to the lcore that serves it. Nobody blocks: what does not fit is dropped with the name of
+ * packets to the lcore that serves it. Nobody blocks: what does not fit is dropped with the name of
  * what was full. */
 #include "dataplane.h"
 
-/* Everything that is counted when a packet ends. */
-static void count_end(hb_lcore *lc, const hb_mbuf *m, bool sent)
+/* The bits of hb_mbuf.path that decide where a packet goes next: type and route. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ROUTED 0x00ffffffu
+#else
+#define ROUTED 0xffffff00u
+#endif
+
+/* ---- how packets end ------------------------------------------------------------------------- */
+
+/* Everything that is counted when n packets with the path of `m` end. */
+static inline void count_end(hb_lcore *lc, const hb_mbuf *m, uint32_t n, bool sent)
 {
-    lc->ended[m->type * 2 + !sent]++;
-    /* release: the packet has asked its policy for the last time, which may now be replaced */
-    __atomic_store_n(&lc->stats->retired[m->route], lc->stats->retired[m->route] + 1,
+    lc->ended[m->type * 2 + !sent] += n;
+    /* release: they have asked their policy for the last time, which may now be replaced */
+    __atomic_store_n(&lc->stats->retired[m->route], lc->stats->retired[m->route] + n,
                      __ATOMIC_RELEASE);
     /* relaxed: a credit more or less seen early harms nothing; single writer, so no RMW */
-    uint64_t n = atomic_load_explicit(&lc->ended_from[m->in_port], memory_order_relaxed);
-    atomic_store_explicit(&lc->ended_from[m->in_port], n + 1, memory_order_relaxed);
+    uint64_t ended = atomic_load_explicit(&lc->ended_from[m->in_port], memory_order_relaxed);
+    atomic_store_explicit(&lc->ended_from[m->in_port], ended + n, memory_order_relaxed);
 }
 
-void hb_end(hb_lcore *lc, uint32_t handle, bool sent)
+void hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n)
 {
-    count_end(lc, hb_header(&lc->dp->arena, handle), sent);
-    if (lc->deads == HB_BURST)
-        hb_free_dead(lc);
-    lc->dead[lc->deads++] = handle;
+    const hb_arena *a = &lc->dp->arena;
+    uint32_t begin = 0;
+    for (uint32_t i = 1; i <= n; i++) { /* runs of packets with one path */
+        const hb_mbuf *first = hb_header(a, handles[begin]);
+        if (i < n && hb_header(a, handles[i])->path == first->path)
+            continue;
+        count_end(lc, first, i - begin, true);
+        begin = i;
+    }
+    hb_release(&lc->cache, handles, n);
+    /* release, after the packets' own counters: whoever sees them gone sees how they ended */
+    __atomic_store_n(&lc->stats->gone, lc->stats->gone + n, __ATOMIC_RELEASE);
 }
 
 void hb_free_dead(hb_lcore *lc)
 {
     hb_release(&lc->cache, lc->dead, lc->deads);
-    /* release, after the packets' own counters: whoever sees them gone sees how they ended */
+    /* release: as in hb_end_sent() */
     __atomic_store_n(&lc->stats->gone, lc->stats->gone + lc->deads, __ATOMIC_RELEASE);
     lc->deads = 0;
 }
 
-void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle)
+static void count_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle)
 {
     lc->drops[node * HB_REASONS + reason]++;
     lc->node_stats[node].dropped++;
-    hb_end(lc, handle, false);
+    count_end(lc, hb_header(&lc->dp->arena, handle), 1, false);
+}
+
+void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle)
+{
+    count_drop(lc, node, reason, handle);
+    if (lc->deads == HB_BURST)
+        hb_free_dead(lc);
+    lc->dead[lc->deads++] = handle;
 }
 
 void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle)
 {
-    lc->drops[node * HB_REASONS + HB_REASON_device_lost]++;
-    lc->node_stats[node].dropped++;
-    count_end(lc, hb_header(&lc->dp->arena, handle), false);
+    count_drop(lc, node, HB_REASON_device_lost, handle);
     __atomic_store_n(&lc->stats->quarantined, lc->stats->quarantined + 1, __ATOMIC_RELEASE);
 }
 
-void hb_deliver(hb_lcore *lc, uint32_t to, uint32_t handle, hb_mbuf *m)
+/* ---- how packets move on --------------------------------------------------------------------- */
+
+static void send_to(hb_lcore *lc, uint32_t to, uint32_t target, const uint32_t *handles, uint32_t n)
 {
-    const hb_node *node = &lc->dp->node[to];
-    uint32_t target = node->lcore[hb_spread(m->hash, node->lcores)];
-    m->hop_tick = lc->pass_tick;
-    lc->node_stats[to].in_packets++;
-    lc->node_stats[to].in_bytes += m->data_len;
-    if (target == lc->id) {
-        if (!hb_fifo_put(&lc->input[to], handle))
-            hb_drop(lc, to, HB_REASON_node_full, handle);
-    } else if (!hb_ring_put(lc->to[target], (uint64_t)to << 32 | handle)) {
-        hb_drop(lc, to, HB_REASON_ring_full, handle);
+    bool here = target == lc->id;
+    uint32_t put = here ? hb_fifo_put(&lc->input[to], handles, n)
+                        : hb_ring_put(lc->to[target], to, handles, n);
+    for (uint32_t i = put; i < n; i++)
+        hb_drop(lc, to, here ? HB_REASON_node_full : HB_REASON_ring_full, handles[i]);
+}
+
+/* n packets of `bytes` in all go to node `next`, which may be no node. */
+static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, const uint32_t *handles, uint32_t n,
+                    uint64_t bytes)
+{
+    hb_dataplane *dp = lc->dp;
+    if (next >= dp->nodes) {
+        enum hb_reason why = next == HB_NEXT_DROP ? HB_REASON_policy : HB_REASON_no_route_row;
+        for (uint32_t i = 0; i < n; i++)
+            hb_drop(lc, from, why, handles[i]);
+        return;
+    }
+    const hb_node *node = &dp->node[next];
+    lc->node_stats[next].in_packets += n;
+    lc->node_stats[next].in_bytes += bytes;
+    if (node->lcores == 1) {
+        send_to(lc, next, node->lcore[0], handles, n);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t hash = hb_header(&dp->arena, handles[i])->hash;
+        send_to(lc, next, node->lcore[hb_spread(hash, node->lcores)], handles + i, 1);
     }
 }
 
-void hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+/* A burst whose packets go different ways: one delivery for each node that is next. */
+static void deliver_apart(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
 {
     hb_dataplane *dp = lc->dp;
-    uint32_t types = dp->config.types;
+    uint32_t types = dp->config.types, left[HB_BURST], group[HB_BURST];
+    uint16_t next[HB_BURST];
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(&dp->arena, handles[i]);
+        uint32_t cell = from * types + m->type;
+        lc->hops[cell]++;
+        left[i] = handles[i];
+        next[i] = dp->policy[m->route].next[cell];
+    }
+    while (n) {
+        uint16_t to = next[0];
+        uint32_t others = 0, grouped = 0;
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < n; i++) { /* without branches: which way one goes is a coin toss */
+            uint32_t handle = left[i], mine = next[i] == to;
+            uint32_t length = hb_header(&dp->arena, handle)->data_len;
+            bytes += mine ? length : 0;
+            group[grouped] = handle;
+            left[others] = handle;
+            next[others] = next[i];
+            grouped += mine;
+            others += !mine;
+        }
+        deliver(lc, from, to, group, grouped, bytes);
+        n = others;
+    }
+}
+
+uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+{
+    hb_dataplane *dp = lc->dp;
+    if (!n)
+        return 0;
+    const hb_mbuf *first = hb_header(&dp->arena, handles[0]);
+    uint32_t path = first->path, differ = 0;
+    uint64_t bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
         hb_mbuf *m = hb_header(&dp->arena, handles[i]);
-        uint32_t cell = from * types + m->type;
-        uint32_t to = dp->policy[m->route].next[cell];
-        lc->hops[cell]++;
-        if (to < dp->nodes)
-            hb_deliver(lc, to, handles[i], m);
-        else
-            hb_drop(lc, from, to == HB_NEXT_DROP ? HB_REASON_policy : HB_REASON_no_route_row,
-                    handles[i]);
+        differ |= m->path ^ path;
+        bytes += m->data_len;
+        m->hop_tick = lc->pass_tick;
     }
+    if (differ & ROUTED) {
+        deliver_apart(lc, from, handles, n);
+    } else {
+        uint32_t cell = from * dp->config.types + first->type;
+        lc->hops[cell] += n;
+        deliver(lc, from, dp->policy[first->route].next[cell], handles, n, bytes);
+    }
+    return bytes;
 }

@@ -42,11 +42,10 @@ int hb_arena_init(hb_arena *a, void *frames, uint32_t frame_size, uint32_t mbufs
     uint32_t full = (mbufs + HB_MAGAZINE - 1) / HB_MAGAZINE;
     /* each cache holds two; one more each so that a release always finds an empty one */
     a->nb_magazines = full + 3 * caches;
-    a->headers = aligned_alloc(64, (size_t)mbufs * sizeof(hb_mbuf));
+    a->headers = hb_region_new((size_t)mbufs * sizeof(hb_mbuf));
     a->magazines = calloc(a->nb_magazines, sizeof(hb_magazine));
     if (!a->headers || !a->magazines)
         return -1;
-    memset(a->headers, 0, (size_t)mbufs * sizeof(hb_mbuf));
     for (uint32_t i = 0; i < mbufs; i++)
         a->headers[i].frame = i;
     /* the last magazine pushed is the first taken: hand out low frames first */
@@ -62,7 +61,7 @@ int hb_arena_init(hb_arena *a, void *frames, uint32_t frame_size, uint32_t mbufs
 
 void hb_arena_free(hb_arena *a)
 {
-    free(a->headers);
+    hb_region_free(a->headers, (size_t)a->mbufs * sizeof(hb_mbuf));
     free(a->magazines);
 }
 

@@ -16,34 +16,46 @@
 #include "hummingbird.h"
 
 #define HB_HANDLE_INDEX 0x0fffffffu
-#define HB_BURST 256 /* packets a node takes at most at a time */
+#define HB_BURST 256    /* packets a node takes at most at a time */
+#define HB_RX_BURST 128 /* packets a port takes in at a time: what they touch stays in L1 */
 #define HB_MOST_CREDITS                                                                            \
     1024 /* packets an unpaced port has in flight at most: more only add latency */
 
 /* Header of one packet: one 64-byte line, host only. Written by the lcore that holds the packet. */
 typedef struct {
-    alignas(64) uint32_t frame; /* frame index in the arena */
-    uint16_t data_off;          /* bytes from the frame's start to the first packet byte */
-    uint16_t data_len;          /* bytes */
-    uint16_t in_port;           /* node that received or created it */
-    uint16_t type;              /* packet type */
-    uint8_t route;              /* policy version slot that admitted it */
-    uint8_t segments;           /* 1: no port makes chains */
-    uint8_t direction;          /* 0: in the order of the normalised tuple, 1: reversed */
-    uint8_t l3;                 /* bytes from the first packet byte, or HB_NO_LAYER */
-    uint8_t l4;                 /* likewise */
-    uint8_t protocol;           /* IP protocol, 0 if none */
-    uint16_t vlan[2];           /* tags, outer first; 0 if none (still in the packet, too) */
-    uint32_t flow;              /* index in the owner's flow cache, or HB_NO_FLOW */
-    uint32_t flow_gen;          /* generation of that entry when it was looked up */
-    uint32_t hash;              /* symmetric over the 5-tuple */
-    uint16_t owner;             /* lcore whose flow cache `flow` is in */
-    uint16_t zone;              /* 0 */
-    uint64_t rx_tick;           /* when it entered */
-    uint64_t time_ns;           /* packet time: the capture's when replaying */
-    uint64_t hop_tick;          /* when it entered its present node */
+    alignas(64) union {
+        struct {
+            uint16_t type;   /* packet type */
+            uint8_t route;   /* policy version slot that admitted it */
+            uint8_t in_port; /* node that received or created it */
+        };
+        uint32_t path; /* all three: one load tells whether packets of a burst agree */
+    };
+    uint16_t data_off; /* bytes from the frame's start to the first packet byte */
+    uint16_t data_len; /* bytes */
+    uint32_t frame;    /* frame index in the arena */
+    uint32_t hash;     /* symmetric over the 5-tuple */
+    uint32_t flow;     /* index in the owner's flow cache, or HB_NO_FLOW */
+    uint32_t flow_gen; /* generation of that entry when it was looked up */
+    uint16_t owner;    /* lcore whose flow cache `flow` is in */
+    uint16_t zone;     /* 0 */
+    union {
+        struct {
+            uint8_t l3;        /* bytes from the first packet byte, or HB_NO_LAYER */
+            uint8_t l4;        /* likewise */
+            uint8_t protocol;  /* IP protocol, 0 if none */
+            uint8_t direction; /* 0: in the order of the normalised tuple, 1: reversed */
+        };
+        uint32_t layers; /* all four: written with one store */
+    };
+    uint16_t vlan[2];  /* tags, outer first; 0 if none (still in the packet, too) */
+    uint32_t segments; /* 1: no port makes chains */
+    uint64_t rx_tick;  /* when it entered */
+    uint64_t time_ns;  /* packet time: the capture's when replaying */
+    uint64_t hop_tick; /* when it entered its present node */
 } hb_mbuf;
 _Static_assert(sizeof(hb_mbuf) == 64, "an mbuf header is one cache line");
+_Static_assert(HB_MAX_NODES <= UINT8_MAX, "a node number fits in_port");
 
 /* Handles travel between the lcores' caches and the pool in magazines of this many. */
 #define HB_MAGAZINE 64
@@ -93,6 +105,15 @@ void hb_release(hb_cache *c, const uint32_t *handles, uint32_t n);
 static inline hb_mbuf *hb_header(const hb_arena *a, uint32_t handle)
 {
     return a->headers + (handle & HB_HANDLE_INDEX);
+}
+
+/* The lines of headers that a burst reads: asked for some packets ahead. */
+#define HB_AHEAD 8
+static inline void hb_prefetch_header(const hb_arena *a, const uint32_t *handles, uint32_t i,
+                                      uint32_t n)
+{
+    if (i + HB_AHEAD < n)
+        __builtin_prefetch(hb_header(a, handles[i + HB_AHEAD]), 1);
 }
 
 static inline uint8_t *hb_frame(const hb_arena *a, const hb_mbuf *m)

@@ -34,6 +34,61 @@ const hb_nf_hooks *hb_nf_hooks_of(uint32_t kind)
     }
 }
 
+/* ---- engines: the packet function in a loop ----------------------------------------------------
+ */
+
+static inline hb_packet packet_of(const hb_nf_burst *b, const hb_mbuf *m)
+{
+    return (hb_packet){.frame = hb_frame(b->arena, m),
+                       .low = m->data_off - b->head,
+                       .high = (uint32_t)m->data_off + m->data_len + b->tail,
+                       .offset = m->data_off,
+                       .length = m->data_len,
+                       .l3 = m->l3,
+                       .l4 = m->l4,
+                       .type = m->type,
+                       .flow = m->flow};
+}
+
+static void answer(hb_answers *all, uint32_t i, const hb_packet *p, uint32_t verdict,
+                   uint64_t result)
+{
+    all->at[all->n] = (uint16_t)i;
+    all->done[all->n++] = (struct hb_done){.offset = (uint16_t)p->offset,
+                                           .length = (uint16_t)p->length,
+                                           .value = (uint16_t)(verdict >> 8),
+                                           .verdict = (uint8_t)verdict,
+                                           .result = result};
+}
+
+#define HB_NF_ENGINE(number, name)                                                                 \
+    static void run_##name(const hb_nf_burst *b)                                                   \
+    {                                                                                              \
+        for (uint32_t i = 0; i < b->n; i++) {                                                      \
+            hb_packet p = packet_of(b, hb_header(b->arena, b->handles[i]));                        \
+            uint32_t offset = p.offset, length = p.length;                                         \
+            uint64_t result = 0;                                                                   \
+            uint32_t verdict = hb_nf_##name(&p, b->table, b->arg ? b->arg[i] : 0, &result);        \
+            if (b->result)                                                                         \
+                b->result[i] = result;                                                             \
+            if (verdict != HB_PASS || p.offset != offset || p.length != length)                    \
+                answer(b->answers, i, &p, verdict, result);                                        \
+        }                                                                                          \
+    }
+HB_NF_KINDS(HB_NF_ENGINE)
+
+hb_nf_engine *hb_nf_engine_of(uint32_t kind)
+{
+#define HB_NF_ENGINE_CASE(number, name)                                                            \
+    case number:                                                                                   \
+        return run_##name;
+    switch (kind) {
+        HB_NF_KINDS(HB_NF_ENGINE_CASE)
+    default:
+        return NULL;
+    }
+}
+
 hb_table hb_nf_table(const void *tables, uint32_t instance)
 {
     const struct hb_tables *head = tables;

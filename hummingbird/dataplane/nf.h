@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "hummingbird.h"
+#include "mbuf.h"
 
 /*
  * What an NF does for a burst, around its packet function and on the CPU even when that runs on a
@@ -32,6 +33,33 @@ const hb_nf_hooks *hb_nf_hooks_of(uint32_t kind);
 
 /* The table of an instance in the tables region, for prepare(). */
 hb_table hb_nf_table(const void *tables, uint32_t instance);
+
+/* The answers to a burst that say more than "pass it on as it is": to which packets, in order, and
+ * what. */
+typedef struct {
+    uint32_t n;
+    uint16_t at[HB_BURST];
+    struct hb_done done[HB_BURST];
+} hb_answers;
+
+/* A burst for an NF on the CPU. */
+typedef struct {
+    const hb_arena *arena;
+    const hb_table *table;
+    uint32_t head; /* bytes it may add in front ... */
+    uint32_t tail; /* ... and behind, for which there is room */
+    uint32_t n;
+    const uint32_t *handles; /* [n] */
+    const uint64_t *arg;     /* [n], or NULL: all 0 */
+    uint64_t *result;        /* [n]; NULL if nobody asks */
+    hb_answers *answers;
+} hb_nf_burst;
+
+/* Runs an NF on a burst; writes result and answers. */
+typedef void hb_nf_engine(const hb_nf_burst *burst);
+
+/* The engine of a kind; NULL if there is no such kind. */
+hb_nf_engine *hb_nf_engine_of(uint32_t kind);
 
 /* Runs one packet through one NF instance: its verdict (HB_PASS, HB_DROP(), HB_RETYPE()), or 0 if
  * there is no such NF; *result is 0 unless the NF sets it. p->offset, length, l3 and l4 may change.

@@ -2,16 +2,22 @@
 /* nf_common.c: what happens to a packet around an NF, whether a CPU or a device ran it. */
 #include "dataplane.h"
 
-bool hb_has_room(hb_lcore *lc, uint32_t node, uint32_t handle)
+uint32_t hb_keep_with_room(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
 {
     const hb_arena *a = &lc->dp->arena;
     const hb_nf *nf = &lc->dp->node[node].nf;
-    const hb_mbuf *m = hb_header(a, handle);
-    if (m->data_off >= HB_FRAME_RESERVED + nf->head &&
-        (uint32_t)m->data_off + m->data_len + nf->tail <= a->frame_size)
-        return true;
-    hb_drop(lc, node, HB_REASON_no_room, handle);
-    return false;
+    if (!nf->head && !nf->tail)
+        return n;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(a, handles[i]);
+        if (m->data_off >= HB_FRAME_RESERVED + nf->head &&
+            (uint32_t)m->data_off + m->data_len + nf->tail <= a->frame_size)
+            handles[kept++] = handles[i];
+        else
+            hb_drop(lc, node, HB_REASON_no_room, handles[i]);
+    }
+    return kept;
 }
 
 /* Can this answer be true at all? The packet must lie where the NF may put it, which is inside its
@@ -80,28 +86,45 @@ static bool apply(hb_lcore *lc, uint32_t node, uint32_t handle, const struct hb_
     return true;
 }
 
-void hb_finish(hb_lcore *lc, uint32_t node, const uint32_t *handles, const struct hb_done *done,
-               uint32_t n)
+/* Apply the answers; packets that ended, and results that cannot be believed, leave the arrays.
+ * Returns how many packets live on. */
+static uint32_t apply_all(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n,
+                          uint64_t *result, uint32_t *results, const hb_answers *answers)
 {
-    const hb_nf_seat *seat = &lc->seat[node];
     const hb_nf *nf = &lc->dp->node[node].nf;
-    uint32_t alive[HB_BURST], kept = 0, results = 0;
-    uint64_t result[HB_BURST], bytes = 0;
-    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->hop_tick);
+    uint32_t kept = 0, next = 0;
+    *results = 0;
     for (uint32_t i = 0; i < n; i++) {
-        if (!possible(lc->dp, nf, hb_header(&lc->dp->arena, handles[i]), &done[i])) {
-            hb_drop(lc, node, HB_REASON_bad_result, handles[i]);
+        uint32_t handle = handles[i];
+        if (result)
+            result[*results] = result[i];
+        handles[kept] = handle;
+        if (next == answers->n || answers->at[next] != i) {
+            ++*results;
+            kept++;
             continue;
         }
-        result[results++] = done[i].result;
-        if (!apply(lc, node, handles[i], &done[i]))
+        const struct hb_done *d = &answers->done[next++];
+        if (!possible(lc->dp, nf, hb_header(&lc->dp->arena, handle), d)) {
+            hb_drop(lc, node, HB_REASON_bad_result, handle);
             continue;
-        bytes += hb_header(&lc->dp->arena, handles[i])->data_len;
-        alive[kept++] = handles[i];
+        }
+        ++*results;
+        kept += apply(lc, node, handle, d);
     }
+    return kept;
+}
+
+void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t *result,
+               const hb_answers *answers)
+{
+    const hb_nf_seat *seat = &lc->seat[node];
+    uint32_t kept = n, results = n;
+    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->hop_tick);
+    if (answers->n)
+        kept = apply_all(lc, node, handles, n, result, &results, answers);
     if (seat->hooks->finish)
-        seat->hooks->finish(seat->state, result, results, seat->hits, nf->rules);
+        seat->hooks->finish(seat->state, result, results, seat->hits, lc->dp->node[node].nf.rules);
     lc->node_stats[node].bursts++;
-    hb_count_out(lc, node, kept, bytes);
-    hb_forward(lc, node, alive, kept);
+    hb_count_out(lc, node, kept, hb_forward(lc, node, handles, kept));
 }

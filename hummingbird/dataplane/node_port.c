@@ -12,83 +12,105 @@ static uint32_t allowance(hb_lcore *lc, uint32_t node, const hb_port *port)
     if (atomic_load_explicit(&dp->draining, memory_order_relaxed))
         return 0;
     if (port->paced)
-        return HB_BURST;
+        return dp->rx_burst;
     uint64_t ended = 0;
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         ended += atomic_load_explicit(&dp->lcore[l].ended_from[node], memory_order_relaxed);
     uint64_t in_flight = lc->admitted[node] - ended;
     uint64_t left = in_flight < dp->credits ? dp->credits - in_flight : 0;
-    return left < HB_BURST ? (uint32_t)left : HB_BURST;
+    return left < dp->rx_burst ? (uint32_t)left : dp->rx_burst;
 }
 
-static void stamp(hb_dataplane *dp, uint32_t handle, uint32_t node, uint64_t now)
+/* The policy that is current now admits the packets and routes them to their end. Called by the
+ * lcore that routes them first, so that version counts are exact per lcore. */
+static void classify(hb_lcore *lc, uint32_t node, const uint32_t *handles, hb_mbuf *const *m,
+                     const hb_key *keys, uint32_t n)
 {
-    hb_mbuf *m = hb_header(&dp->arena, handle);
-    m->in_port = (uint16_t)node;
-    m->type = 0;
-    m->segments = 1;
-    m->flow = HB_NO_FLOW;
-    m->zone = 0;
-    m->rx_tick = now;
-}
-
-/* The policy that is current now admits the packet and routes it to its end. Called by the lcore
- * that routes the packet first, so that version counts are exact per lcore. */
-static uint32_t classify(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_key *keys, uint32_t n)
-{
-    hb_dataplane *dp = lc->dp;
-    for (uint32_t i = 0; i < n; i++) {
-        hb_mbuf *m = hb_header(&dp->arena, handles[i]);
-        m->owner = (uint16_t)lc->id;
-        if (m->l3 != HB_NO_LAYER)
-            hb_flow_classify(&lc->flows, m, &keys[i]);
-    }
+    if (!n)
+        return;
+    hb_flow_classify(&lc->flows, m, keys, n);
     hb_forward(lc, node, handles, n);
-    return n;
 }
 
 /* Packets that another lcore received but whose flows are ours: parse again for the key, which does
  * not travel with the packet, then on as if received here. */
 static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
 {
-    uint32_t handles[HB_BURST];
-    hb_key keys[HB_BURST];
+    uint32_t handles[HB_RX_BURST];
+    hb_mbuf *m[HB_RX_BURST];
+    hb_key keys[HB_RX_BURST];
     hb_arena *a = &lc->dp->arena;
-    uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
+    uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_RX_BURST);
     for (uint32_t i = 0; i < n; i++) {
-        hb_mbuf *m = hb_header(a, handles[i]);
-        hb_parse(hb_data(a, m), m->data_len, m, &keys[i]);
+        m[i] = hb_header(a, handles[i]);
+        m[i]->owner = (uint16_t)lc->id;
+        hb_parse(hb_data(a, m[i]), m[i]->data_len, m[i], &keys[i]);
+        hb_flow_prefetch(&lc->flows, m[i]->hash);
     }
-    return n ? classify(lc, node, handles, keys, n) : 0;
+    classify(lc, node, handles, m, keys, n);
+    return n;
 }
 
-/* Parse what arrived; keep what is sound and ours, hand over or drop the rest. Returns how many
- * were kept. */
-static uint32_t sort_in(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_key *keys, uint32_t n)
+/* What has just arrived: fill in the rest of the header, much of which is the same for a burst.
+ * Returns why it must be dropped, or none. */
+static inline enum hb_reason admit(const hb_arena *a, hb_mbuf *m, const hb_mbuf *same, hb_key *key)
+{
+    m->path = same->path;
+    m->owner = same->owner;
+    m->zone = same->zone;
+    m->segments = same->segments;
+    m->rx_tick = same->rx_tick;
+    return hb_parse(hb_data(a, m), m->data_len, m, key);
+}
+
+/* What arrived with an odd header, or is another lcore's: true if it stays here. */
+static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason bad)
 {
     hb_dataplane *dp = lc->dp;
-    uint32_t slot = atomic_load_explicit(&dp->current, memory_order_acquire);
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t h = handles[i];
-        hb_mbuf *m = hb_header(&dp->arena, h);
-        m->route = (uint8_t)slot;
-        enum hb_reason bad = hb_parse(hb_data(&dp->arena, m), m->data_len, m, &keys[kept]);
-        if (bad != HB_REASON_none) {
-            hb_drop(lc, node, bad, h);
-            continue;
-        }
-        uint32_t owner = dp->owner[hb_spread(m->hash, dp->owners)];
-        if (owner == lc->id) {
-            hb_flow_prefetch(&lc->flows, m->hash);
-            handles[kept++] = h;
-        } else if (!hb_ring_put(lc->to[owner], (uint64_t)node << 32 | h)) {
-            hb_drop(lc, node, HB_REASON_ring_full, h);
-        }
+    hb_mbuf *m = hb_header(&dp->arena, handle);
+    if (bad != HB_REASON_none) {
+        m->flow = HB_NO_FLOW;
+        hb_drop(lc, node, bad, handle);
+        return false;
     }
+    uint32_t owner = dp->owner[hb_spread(m->hash, dp->owners)];
+    if (owner == lc->id)
+        return true;
+    if (!hb_ring_put(lc->to[owner], node, &handle, 1))
+        hb_drop(lc, node, HB_REASON_ring_full, handle);
+    return false;
+}
+
+/* Parse what arrived; what is sound and ours is classified and goes on, the rest is handed over or
+ * dropped. */
+static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
+{
+    hb_dataplane *dp = lc->dp;
+    hb_arena *a = &dp->arena;
+    hb_mbuf *m[HB_RX_BURST];
+    hb_key keys[HB_RX_BURST];
+    uint32_t slot = atomic_load_explicit(&dp->current, memory_order_acquire), kept = 0;
+    const hb_mbuf same = {.route = (uint8_t)slot,
+                          .in_port = (uint8_t)node,
+                          .owner = (uint16_t)lc->id,
+                          .segments = 1,
+                          .rx_tick = hb_now()};
+    uint64_t bytes = 0;
+    bool alone = dp->owners == 1; /* every flow is this lcore's */
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t handle = handles[i];
+        m[kept] = hb_header(a, handle);
+        enum hb_reason bad = admit(a, m[kept], &same, &keys[kept]);
+        bytes += m[kept]->data_len;
+        if (__builtin_expect((bad != HB_REASON_none) | !alone, 0) && !stays(lc, node, handle, bad))
+            continue;
+        hb_flow_prefetch(&lc->flows, m[kept]->hash);
+        handles[kept++] = handle;
+    }
+    lc->node_stats[node].in_bytes += bytes;
     /* relaxed: read only when a whole pass has gone by since this slot was current */
     __atomic_store_n(&lc->stats->admitted[slot], lc->stats->admitted[slot] + n, __ATOMIC_RELAXED);
-    return kept;
+    classify(lc, node, handles, m, keys, kept);
 }
 
 /* Fill the port's reserve of empty mbufs to at least `want` if the pool can. */
@@ -129,6 +151,16 @@ static uint32_t receive(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *ha
     return got;
 }
 
+/* n packets have come into being here. */
+static void count_in(hb_lcore *lc, uint32_t node, uint32_t n)
+{
+    lc->node_stats[node].in_packets += n;
+    lc->node_stats[node].bursts++;
+    lc->admitted[node] += n;
+    /* release, before anything can end: in flight is never seen too small */
+    __atomic_store_n(&lc->stats->born, lc->stats->born + n, __ATOMIC_RELEASE);
+}
+
 uint32_t hb_poll_input(hb_lcore *lc, uint32_t node)
 {
     hb_dataplane *dp = lc->dp;
@@ -136,25 +168,13 @@ uint32_t hb_poll_input(hb_lcore *lc, uint32_t node)
     uint32_t handled = poll_handed_over(lc, node);
     if (dp->node[node].lcore[0] != lc->id)
         return handled;
-    uint32_t handles[HB_BURST];
-    hb_key keys[HB_BURST];
+    uint32_t handles[HB_RX_BURST];
     uint32_t n = receive(lc, node, port, handles);
     if (port->too_long)
         count_too_long(lc, node, port);
     if (n) {
-        uint64_t now = hb_now(), bytes = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            stamp(dp, handles[i], node, now);
-            bytes += hb_header(&dp->arena, handles[i])->data_len;
-        }
-        lc->node_stats[node].in_packets += n;
-        lc->node_stats[node].in_bytes += bytes;
-        lc->node_stats[node].bursts++;
-        lc->admitted[node] += n;
-        /* release, before anything can end: in flight is never seen too small */
-        __atomic_store_n(&lc->stats->born, lc->stats->born + n, __ATOMIC_RELEASE);
-        uint32_t kept = sort_in(lc, node, handles, keys, n);
-        classify(lc, node, handles, keys, kept);
+        count_in(lc, node, n);
+        take_in(lc, node, handles, n);
     }
     if (atomic_load_explicit(&port->done, memory_order_relaxed))
         __atomic_store_n(&lc->node_stats[node].end, 1, __ATOMIC_RELEASE);
@@ -171,15 +191,15 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
         return 0;
     uint32_t sent = port->ops->tx(port, a, handles, n);
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < sent; i++) {
+    for (uint32_t i = 0; i < sent; i++)
         bytes += hb_header(a, handles[i])->data_len;
-        hb_end(lc, handles[i], true);
-    }
     for (uint32_t i = sent; i < n; i++)
         hb_drop(lc, node, HB_REASON_port_error, handles[i]);
     /* an output's latency is the packet's whole stay: from its input port to here */
     hb_sample_latency(lc, node, hb_now() - hb_header(a, handles[0])->rx_tick);
     lc->node_stats[node].bursts++;
     hb_count_out(lc, node, sent, bytes);
+    if (sent)
+        hb_end_sent(lc, handles, sent);
     return n;
 }

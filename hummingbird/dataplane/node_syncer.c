@@ -36,16 +36,39 @@ static void clear_answers(const hb_device_ctl *d, const hb_workgroup *g, uint32_
 /* ---- reap -------------------------------------------------------------------------------------
  */
 
+/* What a device says of a burst: most packets come back as they went. */
+static void sift(const hb_lcore *lc, const uint32_t *handles, const struct hb_done *done,
+                 uint32_t n, uint64_t *result, hb_answers *answers)
+{
+    answers->n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+        if (result)
+            result[i] = done[i].result;
+        if (done[i].verdict != HB_VERDICT_PASS || done[i].stopped ||
+            done[i].offset != m->data_off || done[i].length != m->data_len) {
+            answers->at[answers->n] = (uint16_t)i;
+            answers->done[answers->n++] = done[i];
+        }
+    }
+}
+
 /* The next row of g is finished: its packets come from the shadow, what the device wrote is
  * checked. */
 static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
 {
     hb_device_ctl *d = lc->syncer->device;
     uint32_t n = g->shadow_count[g->reaped & (d->config.depth - 1)];
-    const uint32_t *handles = shadow(d, g, g->reaped);
+    uint32_t *handles = shadow(d, g, g->reaped);
     const struct hb_done *done = answers(d, g, g->reaped);
-    for (uint32_t i = 0; i < n; i += HB_BURST)
-        hb_finish(lc, f->node, handles + i, done + i, n - i < HB_BURST ? n - i : HB_BURST);
+    hb_answers burst;
+    uint64_t results[HB_BURST];
+    uint64_t *result = lc->seat[f->node].hooks->finish ? results : NULL;
+    for (uint32_t i = 0; i < n; i += HB_BURST) {
+        uint32_t part = n - i < HB_BURST ? n - i : HB_BURST;
+        sift(lc, handles + i, done + i, part, result, &burst);
+        hb_finish(lc, f->node, handles + i, part, result, &burst);
+    }
     clear_answers(d, g, g->reaped);
     g->reaped++;
     f->rows--;
@@ -118,33 +141,37 @@ static hb_workgroup *pick(const hb_device_ctl *d, hb_gnf *f)
     return best;
 }
 
-static void fill_lane(hb_lcore *lc, hb_gnf *f, uint32_t handle)
+/* Take waiting packets into the open row, as many as it has lanes for. Returns how many. */
+static uint32_t fill_row(hb_lcore *lc, hb_gnf *f)
 {
     hb_device_ctl *d = lc->syncer->device;
     hb_workgroup *g = f->open;
-    const hb_mbuf *m = hb_header(&lc->dp->arena, handle);
-    size_t slot = (size_t)slot_row(d, g, g->published) * d->config.lanes + f->open_count;
-    ((struct hb_work *)hb_control_array(d->control, d->control->work_off))[slot] =
-        (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
-    shadow(d, g, g->published)[f->open_count++] = handle;
+    uint32_t *handles = shadow(d, g, g->published) + f->open_count;
+    struct hb_work *work = (struct hb_work *)hb_control_array(d->control, d->control->work_off) +
+                           (size_t)slot_row(d, g, g->published) * d->config.lanes + f->open_count;
+    uint32_t room = d->config.lanes - f->open_count;
+    uint32_t taken = hb_fifo_take(&lc->input[f->node], handles, room);
+    uint32_t n = hb_keep_with_room(lc, f->node, handles, taken);
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+        work[i] =
+            (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
+    }
+    f->open_count += n;
+    return taken;
 }
 
 /* Move waiting packets into rows; full rows are published at once. */
 static uint32_t fill(hb_lcore *lc, hb_gnf *f)
 {
     hb_device_ctl *d = lc->syncer->device;
-    hb_fifo *input = &lc->input[f->node];
-    uint32_t handle = 0, total = 0;
-    while (hb_fifo_count(input)) {
+    uint32_t total = 0;
+    while (hb_fifo_count(&lc->input[f->node])) {
         if (!f->open && !(f->open = pick(d, f))) {
             lc->stats->starved++;
             break;
         }
-        hb_fifo_take(input, &handle, 1);
-        total++;
-        if (!hb_has_room(lc, f->node, handle))
-            continue;
-        fill_lane(lc, f, handle);
+        total += fill_row(lc, f);
         if (f->open_count == d->config.lanes)
             publish(lc, f);
     }

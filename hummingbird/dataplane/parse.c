@@ -41,6 +41,13 @@ static inline uint32_t be16(const uint8_t *p)
     return (uint32_t)p[0] << 8 | p[1];
 }
 
+static inline uint32_t be32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? __builtin_bswap32(v) : v;
+}
+
 static inline uint64_t be64(const uint8_t *p)
 {
     uint64_t v;
@@ -68,14 +75,15 @@ static inline uint64_t mapped(const uint8_t *ipv4)
 #define CRC32C(crc, word) __crc32cd(crc, word)
 #endif
 
+/* The words of a key as they lie in memory. The first half of an IPv4 address is 0 in both, and
+ * then costs nothing. */
 #ifdef CRC32C
-static inline uint32_t hash_words(const uint64_t a[2], const uint64_t b[2], uint64_t rest)
+static inline uint32_t hash_words(const uint64_t w[5])
 {
-    uint32_t crc = CRC32C(0xffffffffu, a[0]);
-    crc = CRC32C(crc, a[1]);
-    crc = CRC32C(crc, b[0]);
-    crc = CRC32C(crc, b[1]);
-    return CRC32C(crc, rest);
+    uint32_t crc = CRC32C(0xffffffffu, w[1]);
+    crc = CRC32C(crc, w[3]);
+    crc = CRC32C(crc, w[4]);
+    return w[0] | w[2] ? CRC32C(CRC32C(crc, w[0]), w[2]) : crc;
 }
 #else
 /* Both halves of the product: every bit of a factor reaches every bit of the result. */
@@ -86,27 +94,17 @@ static inline uint64_t fold(uint64_t a, uint64_t b)
 }
 
 /* The constants (wyhash's) keep zero words from wiping out their partner. */
-static inline uint32_t hash_words(const uint64_t a[2], const uint64_t b[2], uint64_t rest)
+static inline uint32_t hash_words(const uint64_t w[5])
 {
-    uint64_t first = fold(a[0] ^ 0xa0761d6478bd642fu, a[1] ^ 0xe7037ed1a0b428dbu);
-    uint64_t second = fold(b[0] ^ 0x8ebc6af09c88c6e3u, b[1] ^ 0x589965cc75374cc3u);
-    return (uint32_t)fold(first ^ second ^ 0x1d8e4e27c47d124fu, rest ^ 0xeb44accab455d165u);
+    uint64_t first = fold(w[0] ^ 0xa0761d6478bd642fu, w[1] ^ 0xe7037ed1a0b428dbu);
+    uint64_t second = fold(w[2] ^ 0x8ebc6af09c88c6e3u, w[3] ^ 0x589965cc75374cc3u);
+    return (uint32_t)fold(first ^ second ^ 0x1d8e4e27c47d124fu, w[4] ^ 0xeb44accab455d165u);
 }
 #endif
 
-static inline uint64_t pack_rest(uint32_t port0, uint32_t port1, uint32_t zone, uint32_t protocol,
-                                 uint32_t fragment)
-{
-    return port0 | port1 << 16 | (uint64_t)zone << 32 | (uint64_t)protocol << 48 |
-           (uint64_t)fragment << 56;
-}
-
 uint32_t hb_key_hash(const hb_key *key)
 {
-    uint64_t a[2] = {be64(key->addr[0]), be64(key->addr[0] + 8)};
-    uint64_t b[2] = {be64(key->addr[1]), be64(key->addr[1] + 8)};
-    return hash_words(
-        a, b, pack_rest(key->port[0], key->port[1], key->zone, key->protocol, key->fragment));
+    return hash_words(key->word);
 }
 
 /* What is not IP is spread by the pair of MAC addresses and the type; both directions meet. */
@@ -114,9 +112,7 @@ static uint32_t hash_link(const uint8_t *packet, uint32_t type)
 {
     uint64_t to = be64(packet) >> 16;
     uint64_t from = be64(packet + 6) >> 16;
-    uint64_t low[2] = {0, to < from ? to : from};
-    uint64_t high[2] = {0, to < from ? from : to};
-    return hash_words(low, high, type);
+    return hash_words((uint64_t[5]){0, to < from ? to : from, 0, to < from ? from : to, type});
 }
 
 /* ---- headers, outermost first ---------------------------------------------------------------- */
@@ -264,6 +260,24 @@ static inline enum hb_reason parse_transport(const uint8_t *p, uint32_t type, hb
     return HB_REASON_none;
 }
 
+/* Small fields that are read as a whole right after: written as a whole, too. */
+#define LITTLE (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+
+/* The last word of a key. */
+static inline uint64_t last_word(uint64_t port0, uint64_t port1, uint64_t protocol,
+                                 uint64_t fragment)
+{
+    return LITTLE ? port0 | port1 << 16 | protocol << 48 | fragment << 56
+                  : port0 << 48 | port1 << 32 | protocol << 8 | fragment;
+}
+
+/* hb_mbuf.layers. */
+static inline uint32_t layers_word(uint32_t l3, uint32_t l4, uint32_t protocol, uint32_t direction)
+{
+    return LITTLE ? l3 | l4 << 8 | protocol << 16 | direction << 24
+                  : l3 << 24 | l4 << 16 | protocol << 8 | direction;
+}
+
 /* ---- the key --------------------------------------------------------------------------------- */
 
 /* 1 if the source is the larger end. Without branches: which way a packet goes is a coin toss. */
@@ -285,16 +299,10 @@ static inline void fill(hb_mbuf *m, hb_key *key, const hb_walk *w)
     put_be64(key->addr[0] + 8, a[1]);
     put_be64(key->addr[1], b[0]);
     put_be64(key->addr[1] + 8, b[1]);
-    key->port[0] = (uint16_t)port0;
-    key->port[1] = (uint16_t)port1;
-    key->zone = 0;
-    key->protocol = w->protocol;
-    key->fragment = w->fragment;
-    m->hash = hash_words(a, b, pack_rest(port0, port1, 0, w->protocol, w->fragment));
-    m->direction = (uint8_t)back;
-    m->protocol = w->protocol;
-    m->l3 = (uint8_t)w->l3;
-    m->l4 = w->no_l4 || w->at >= HB_NO_LAYER ? HB_NO_LAYER : (uint8_t)w->at;
+    key->word[4] = last_word(port0, port1, w->protocol, w->fragment);
+    m->hash = hb_key_hash(key);
+    uint32_t l4 = w->no_l4 || w->at >= HB_NO_LAYER ? HB_NO_LAYER : w->at;
+    m->layers = layers_word(w->l3, l4, w->protocol, back);
 }
 
 /* Not IP, or not to be believed. */
@@ -302,13 +310,44 @@ static enum hb_reason fill_unknown(hb_mbuf *m, hb_key *key, enum hb_reason reaso
 {
     memset(key, 0, sizeof *key);
     m->hash = hash;
-    m->direction = 0;
-    m->protocol = 0;
-    m->l3 = m->l4 = HB_NO_LAYER;
+    m->layers = layers_word(HB_NO_LAYER, HB_NO_LAYER, 0, 0);
     return reason;
 }
 
-enum hb_reason hb_parse(const uint8_t *packet, uint32_t length, hb_mbuf *m, hb_key *key)
+/* Most packets: IPv4 without options or tags, not a fragment, TCP or UDP. The same answer as the
+ * walk over the headers gives; false leaves it to that. */
+static inline bool parse_plain(const uint8_t *p, uint32_t length, hb_mbuf *m, hb_key *key)
+{
+    const uint8_t *ip = p + ETHERNET_BYTES;
+    /* EtherType, version and header length in one; the byte behind them is the type of service */
+    bool plain = length >= ETHERNET_BYTES + IPV4_BYTES + 8 &&
+                 (be32(p + 12) & 0xffffff00) == ((uint32_t)TYPE_IPV4 << 16 | 0x4500) &&
+                 !(be16(ip + 6) & 0x3fff);
+    if (!plain)
+        return false;
+    uint32_t protocol = ip[9], total = be16(ip + 2);
+    uint32_t least = protocol == UDP ? IPV4_BYTES + 8 : IPV4_BYTES + 20;
+    if ((protocol != UDP && protocol != TCP) || total < least || total > length - ETHERNET_BYTES)
+        return false;
+    uint64_t addresses = be64(ip + 12); /* source in the upper half */
+    uint32_t ports = be32(ip + IPV4_BYTES);
+    uint32_t src = (uint32_t)(addresses >> 32), dst = (uint32_t)addresses;
+    /* without branches: which way a packet goes is a coin toss */
+    uint32_t back = (src > dst) | ((src == dst) & (ports >> 16 > (ports & 0xffff)));
+    addresses = back ? addresses << 32 | addresses >> 32 : addresses;
+    ports = back ? ports : ports << 16 | ports >> 16; /* the first end's in the lower half */
+    uint64_t low = 0, high = 0;
+    put_be64((uint8_t *)&low, (uint64_t)0xffff << 32 | addresses >> 32);
+    put_be64((uint8_t *)&high, (uint64_t)0xffff << 32 | (uint32_t)addresses);
+    *key = (hb_key){.word = {0, low, 0, high, last_word(ports & 0xffff, ports >> 16, protocol, 0)}};
+    m->vlan[0] = m->vlan[1] = 0;
+    m->hash = hb_key_hash(key);
+    m->layers = layers_word(ETHERNET_BYTES, ETHERNET_BYTES + IPV4_BYTES, protocol, back);
+    return true;
+}
+
+/* From the outermost header in. */
+static enum hb_reason walk(const uint8_t *packet, uint32_t length, hb_mbuf *m, hb_key *key)
 {
     hb_walk w = {.src_port = 0};
     uint32_t type;
@@ -331,6 +370,11 @@ enum hb_reason hb_parse(const uint8_t *packet, uint32_t length, hb_mbuf *m, hb_k
         return fill_unknown(m, key, bad, 0);
     fill(m, key, &w);
     return HB_REASON_none;
+}
+
+enum hb_reason hb_parse(const uint8_t *packet, uint32_t length, hb_mbuf *m, hb_key *key)
+{
+    return parse_plain(packet, length, m, key) ? HB_REASON_none : walk(packet, length, m, key);
 }
 
 /* ---- rules ----------------------------------------------------------------------------------- */

@@ -8,12 +8,15 @@
 /* The normalised 5-tuple: the smaller (address, port) first, so both directions have one key.
  * IPv4 addresses as ::ffff:a.b.c.d. A fragment of any offset has no ports, so that all fragments
  * of a datagram take one path. 40 bytes, no padding: compared and hashed as five 64-bit words. */
-typedef struct {
-    uint8_t addr[2][16];
-    uint16_t port[2]; /* host order */
-    uint16_t zone;
-    uint8_t protocol; /* 0: not IP */
-    uint8_t fragment; /* 1: ports unknown */
+typedef union {
+    struct {
+        uint8_t addr[2][16];
+        uint16_t port[2]; /* host order */
+        uint16_t zone;
+        uint8_t protocol; /* 0: not IP */
+        uint8_t fragment; /* 1: ports unknown */
+    };
+    uint64_t word[5];
 } hb_key;
 _Static_assert(sizeof(hb_key) == 40, "a key is five 64-bit words");
 

@@ -14,11 +14,13 @@
 #define SHORTEST 60
 #define LONGEST 1514
 #define STRIDE 1536
-_Static_assert(LONGEST <= 2048 - HB_FRAME_RESERVED - HB_FRAME_HEADROOM, "fits any frame");
+#define CHUNK 64 /* bytes copied at a time, the last ones beyond the packet's end */
+_Static_assert(LONGEST <= STRIDE && STRIDE % CHUNK == 0, "chunks stay in a template");
+_Static_assert(STRIDE <= 2048 - HB_FRAME_RESERVED - HB_FRAME_HEADROOM, "and in any frame");
 
 enum { ICMP = 1, TCP = 6, UDP = 17 };
 enum { IP = 14, IP_LENGTH = IP + 2, IP_CHECKSUM = IP + 10, IP_SRC = IP + 12, IP_DST = IP + 16 };
-enum { L4 = 34, PORTS = 64512, FIRST_PORT = 1024 };
+enum { L4 = 34, PORTS = 64512, FIRST_PORT = 1024, PORT_STEP = 40503 };
 
 typedef struct {
     uint16_t length;
@@ -39,7 +41,8 @@ typedef struct {
     uint32_t protocols;
     uint32_t flows;
     uint32_t src;
-    uint32_t flow;     /* next */
+    uint32_t flow;     /* next ... */
+    uint32_t port_at;  /* ... and where its port is among the ports */
     uint32_t protocol; /* index, of the next flow */
     uint64_t random;
     uint64_t left; /* packets to make */
@@ -90,18 +93,20 @@ static inline uint32_t checksum(uint32_t sum)
 /* ---- packets --------------------------------------------------------------------------------- */
 
 /* Distinct for all flows: those that share a source address differ in the port. */
-static inline uint32_t flow_src(const generator *g, uint32_t flow)
+static inline uint32_t flow_src(const generator *g)
 {
-    return (g->src & 0xffff0000) | ((g->src + flow) & 0xffff);
+    return (g->src & 0xffff0000) | ((g->src + g->flow) & 0xffff);
 }
 
-static inline uint32_t flow_port(uint32_t flow)
+static inline uint32_t flow_port(const generator *g)
 {
-    return FIRST_PORT + ((flow >> 16) + (flow & 0xffff) * 40503u) % PORTS;
+    return FIRST_PORT + g->port_at;
 }
 
 static inline const template *next_template(generator *g)
 {
+    if (g->sizes == 1)
+        return &g->template[0][g->protocol];
     uint32_t at = (uint32_t)(draw(&g->random) >> 32), size = 0;
     for (uint32_t i = 0; i + 1 < g->sizes; i++)
         size += at >= g->below[i];
@@ -114,12 +119,18 @@ static inline void next_flow(generator *g)
         g->protocol = 0;
     if (++g->flow == g->flows)
         g->flow = g->protocol = 0;
+    /* the port is (flow / 65536 + flow % 65536 * PORT_STEP) % PORTS */
+    g->port_at += PORT_STEP;
+    g->port_at -= g->port_at >= PORTS ? PORTS : 0;
+    if (!(g->flow & 0xffff))
+        g->port_at = g->flow >> 16;
 }
 
 static inline void write_packet(uint8_t *p, const template *t, uint32_t src, uint32_t port)
 {
     uint32_t address_sum = (src >> 16) + (src & 0xffff);
-    memcpy(p, t->bytes, t->length);
+    for (uint32_t i = 0; i < t->length; i += CHUNK) /* of a known size: no call */
+        memcpy(p + i, t->bytes + i, CHUNK);
     put32(p + IP_SRC, src);
     put16(p + IP_CHECKSUM, checksum(t->ip_sum + address_sum));
     put16(p + t->port_at, port);
@@ -152,7 +163,7 @@ static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *h
     for (uint32_t i = 0; i < n; i++) {
         hb_mbuf *m = hb_header(a, handles[i]);
         const template *t = next_template(g);
-        write_packet(hb_data(a, m), t, flow_src(g, g->flow), flow_port(g->flow));
+        write_packet(hb_data(a, m), t, flow_src(g), flow_port(g));
         m->data_len = t->length;
         m->time_ns = time_ns;
         next_flow(g);

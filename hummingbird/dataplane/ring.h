@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Entry: handle in the low half, destination node in the high half. `tail` is written by the
  * producer and `head` by the consumer, each with its own copy of the other's word beside it, so
@@ -31,17 +32,25 @@ static inline int hb_ring_init(hb_ring *r, uint32_t entries)
     return r->entry ? 0 : -1;
 }
 
-/* Producer: write one entry; it is seen after hb_ring_flush(). False if the ring is full. */
-static inline bool hb_ring_put(hb_ring *r, uint64_t e)
+/* Producer: how many more entries fit, at most n. */
+static inline uint32_t hb_ring_room(hb_ring *r, uint32_t n)
 {
-    if (r->next - r->head_seen > r->mask) {
+    if (r->next - r->head_seen + n > r->mask + 1)
         /* acquire: the consumer has read the entries that we are about to overwrite */
         r->head_seen = atomic_load_explicit(&r->head, memory_order_acquire);
-        if (r->next - r->head_seen > r->mask)
-            return false;
-    }
-    r->entry[r->next++ & r->mask] = e;
-    return true;
+    uint32_t room = r->mask + 1 - (r->next - r->head_seen);
+    return n < room ? n : room;
+}
+
+/* Producer: write n handles for `node`, as many as fit; they are seen after hb_ring_flush().
+ * Returns how many were put. */
+static inline uint32_t hb_ring_put(hb_ring *r, uint32_t node, const uint32_t *handles, uint32_t n)
+{
+    n = hb_ring_room(r, n);
+    for (uint32_t i = 0; i < n; i++)
+        r->entry[(r->next + i) & r->mask] = (uint64_t)node << 32 | handles[i];
+    r->next += n;
+    return n;
 }
 
 /* Producer: publish what was put. */
@@ -88,21 +97,29 @@ static inline uint32_t hb_fifo_count(const hb_fifo *f)
     return f->tail - f->head;
 }
 
-static inline bool hb_fifo_put(hb_fifo *f, uint32_t handle)
+/* Puts as many of n handles as fit; returns how many. */
+static inline uint32_t hb_fifo_put(hb_fifo *f, const uint32_t *handles, uint32_t n)
 {
-    if (f->tail - f->head > f->mask)
-        return false;
-    f->slot[f->tail++ & f->mask] = handle;
-    return true;
+    uint32_t room = f->mask + 1 - hb_fifo_count(f), at = f->tail & f->mask;
+    if (room < n)
+        n = room;
+    uint32_t first = f->mask + 1 - at < n ? f->mask + 1 - at : n; /* up to the end of the array */
+    memcpy(f->slot + at, handles, first * sizeof *handles);
+    memcpy(f->slot, handles + first, (n - first) * sizeof *handles);
+    f->tail += n;
+    return n;
 }
 
+/* Takes up to n handles; returns how many there were. */
 static inline uint32_t hb_fifo_take(hb_fifo *f, uint32_t *handles, uint32_t n)
 {
-    uint32_t have = hb_fifo_count(f);
+    uint32_t have = hb_fifo_count(f), at = f->head & f->mask;
     if (have < n)
         n = have;
-    for (uint32_t i = 0; i < n; i++)
-        handles[i] = f->slot[f->head++ & f->mask];
+    uint32_t first = f->mask + 1 - at < n ? f->mask + 1 - at : n;
+    memcpy(handles, f->slot + at, first * sizeof *handles);
+    memcpy(handles + first, f->slot, (n - first) * sizeof *handles);
+    f->head += n;
     return n;
 }
 

@@ -112,7 +112,7 @@ static void hand_over(user *u, uint32_t n)
 {
     for (; n && u->holds; n--) {
         uint32_t h = u->held[u->holds - 1];
-        if (!hb_ring_put(u->to, h))
+        if (!hb_ring_put(u->to, 0, &h, 1))
             break;
         u->holds--;
     }

@@ -105,12 +105,13 @@ static void test_hang(enum fake_fault fault)
     {
         plane_config c = {.executor = e, .lcores = 3, .lifetime_us = 5000, .hang_ms = 50};
         c.gpu = (fake_config){.fault = fault, .first = fault == FAKE_HANG ? 40 : 2, .times = 1};
-        plane *p = plane_long_chain(&c, 1500, 2);
+        /* more than one launch can do in its lifetime */
+        plane *p = plane_long_chain(&c, 30000, 2);
         plane_start(p);
         plane_wait(p);
         CHECK_EQUAL(hb_device_state(p->dp), 2);
         plane_totals t = plane_end(p);
-        CHECK_EQUAL(t.received, 3000);
+        CHECK_EQUAL(t.received, 60000);
         CHECK_EQUAL(t.in_flight, 0);
         CHECK_EQUAL(t.dropped, t.reason[HB_REASON_device_lost]);
         CHECK(t.sent > 0);

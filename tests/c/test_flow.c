@@ -27,15 +27,20 @@ static const hb_rule rules[] = {
     {.type = 6, .proto = 17, .src_port = ANY_PORT, .dst_port = ANY_PORT, .port = ANY_PORT},
 };
 
-static void set_up(uint32_t entries)
+static void set_up(uint32_t remembered)
 {
     memset(&stats, 0, sizeof stats);
-    CHECK_EQUAL(hb_flows_init(&flows, entries, rules, 3, &stats), 0);
+    CHECK_EQUAL(hb_flows_init(&flows, remembered, rules, 3, &stats), 0);
 }
 
 static void tear_down(void)
 {
-    hb_region_free(flows.flow, (flows.mask + 1ull) * sizeof(hb_flow));
+    hb_flows_free(&flows);
+}
+
+static uint32_t entries(void)
+{
+    return (flows.mask + 1) * HB_FLOW_WAYS;
 }
 
 /* TCP from 10.0.<number>:1024 to 10.1.0.0:port; direction 1 is the way back. */
@@ -55,8 +60,9 @@ static hb_key key_of(uint32_t number, uint16_t port)
 static hb_mbuf classify(const hb_key *k, uint8_t direction)
 {
     hb_mbuf m = {.hash = hb_key_hash(k), .direction = direction, .flow = HB_NO_FLOW};
-    hb_flow_classify(&flows, &m, k);
-    CHECK(m.flow <= flows.mask);
+    hb_mbuf *one = &m;
+    hb_flow_classify(&flows, &one, k, 1);
+    CHECK(m.flow < entries());
     return m;
 }
 
@@ -86,23 +92,57 @@ static void test_both_directions(void)
     tear_down();
 }
 
-/* Keys decide, not hashes: two flows with one hash lie side by side. */
-static void test_equal_hashes(void)
+static hb_mbuf classify_as(uint32_t number, uint16_t port, uint32_t hash)
+{
+    hb_key k = key_of(number, port);
+    hb_mbuf m = {.hash = hash}, *one = &m;
+    hb_flow_classify(&flows, &one, &k, 1);
+    return m;
+}
+
+/* Keys decide, not hashes: flows with one hash have entries of their own, those that find their set
+ * full in the other one. The upper half of a hash may be 0, too. */
+static void test_equal_hashes(uint32_t hash)
 {
     set_up(64);
-    uint32_t at[8];
+    uint32_t at[2 * HB_FLOW_WAYS];
     for (uint32_t round = 0; round < 2; round++)
-        for (uint32_t i = 0; i < 8; i++) {
-            hb_key k = key_of(i, i % 2 ? 80 : 81);
-            hb_mbuf m = {.hash = 63};
-            hb_flow_classify(&flows, &m, &k);
+        for (uint32_t i = 0; i < 2 * HB_FLOW_WAYS; i++) {
+            hb_mbuf m = classify_as(i, i % 2 ? 80 : 81, hash);
             CHECK_EQUAL(m.type, i % 2 ? 3 : 0);
             CHECK(round == 0 || m.flow == at[i]);
+            CHECK((m.flow / HB_FLOW_WAYS == (hash & flows.mask)) == (i < HB_FLOW_WAYS));
             at[i] = m.flow;
         }
-    CHECK_EQUAL(stats.flow_misses, 8);
-    CHECK_EQUAL(stats.flow_hits, 8);
+    CHECK_EQUAL(stats.flow_misses, 2 * HB_FLOW_WAYS);
+    CHECK_EQUAL(stats.flow_hits, 2 * HB_FLOW_WAYS);
     CHECK_EQUAL(stats.flow_evictions, 0);
+    tear_down();
+}
+
+/* A burst is as its packets one by one: known flows, new ones, the same one twice, and what is not
+ * IP, whose key looks like that of a free entry. */
+static void test_burst(void)
+{
+    enum { N = 200 };
+    static hb_mbuf m[N], *burst[N];
+    static hb_key keys[N];
+    set_up(64);
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t number = i * 7 % 31;
+        if (number)
+            keys[i] = key_of(number, 80);
+        m[i] = (hb_mbuf){.hash = hb_key_hash(&keys[i]), .direction = i & 1};
+        burst[i] = &m[i];
+    }
+    hb_flow_classify(&flows, burst, keys, N);
+    for (uint32_t i = 0; i < N; i++) {
+        CHECK_EQUAL(m[i].type, i * 7 % 31 == 0 ? 0 : i & 1 ? 5 : 3);
+        CHECK(m[i].flow_gen != 0);
+        CHECK(i < 31 || m[i].flow == m[i - 31].flow);
+    }
+    CHECK_EQUAL(stats.flow_misses, 31);
+    CHECK_EQUAL(stats.flow_hits, N - 31);
     tear_down();
 }
 
@@ -120,18 +160,18 @@ static void test_sticky(void)
     tear_down();
 }
 
-/* A full window gives up the flow that was idle longest; its sticky type goes with it, and who
+/* A full set gives up the flow that was idle longest; its sticky type goes with it, and who
  * still holds one of its packets cannot re-type the newcomer. */
 static void test_eviction(void)
 {
-    set_up(HB_FLOW_PROBES);
+    set_up(HB_FLOW_WAYS / 2);
     hb_key k = key_of(3, 80);
-    for (uint32_t i = 0; i < HB_FLOW_PROBES; i++)
+    for (uint32_t i = 0; i < HB_FLOW_WAYS; i++)
         type_of(i, 80, 0);
     hb_mbuf old = classify(&k, 0);
     hb_flow_retype(&flows, &old, 200);
     for (uint32_t round = 0; round < 300; round++) /* `seen` counts in hundreds of lookups */
-        for (uint32_t i = 0; i < HB_FLOW_PROBES; i++)
+        for (uint32_t i = 0; i < HB_FLOW_WAYS; i++)
             if (i != 3)
                 CHECK_EQUAL(type_of(i, 80, 0), 3);
     CHECK_EQUAL(stats.flow_evictions, 0);
@@ -144,7 +184,7 @@ static void test_eviction(void)
     hb_flow_retype(&flows, &old, 201);
     CHECK_EQUAL(type_of(100, 81, 0), 0);
     uint64_t misses = stats.flow_misses;
-    for (uint32_t i = 0; i < HB_FLOW_PROBES; i++)
+    for (uint32_t i = 0; i < HB_FLOW_WAYS; i++)
         if (i != 3)
             type_of(i, 80, 0);
     CHECK_EQUAL(stats.flow_misses, misses);
@@ -215,12 +255,12 @@ static void stop(retyper *r)
 }
 
 /* Far more flows than entries, so most re-types come late: they must never hit another flow. */
-static void test_retypes_from_other_threads(uint32_t entries, uint64_t least_sticky)
+static void test_retypes_from_other_threads(uint32_t remembered, uint64_t least_sticky)
 {
     static retyper r[RETYPERS];
     uint64_t sticky = 0, strange = 0, sent[RETYPERS] = {0};
     memset(r, 0, sizeof r);
-    set_up(entries);
+    set_up(remembered);
     for (uint32_t i = 0; i < RETYPERS; i++)
         start(&r[i]);
     for (uint32_t i = 0; i < PACKETS; i++) {
@@ -233,7 +273,7 @@ static void test_retypes_from_other_threads(uint32_t entries, uint64_t least_sti
         /* the ring holds half the headers: this one is no longer read */
         if (i % 5 == 0 && sent[to] - atomic_load(&r[to].ring->head) < HEADERS / 2) {
             r[to].m[sent[to] % HEADERS] = m;
-            if (hb_ring_put(r[to].ring, sent[to]))
+            if (hb_ring_put(r[to].ring, 0, &(uint32_t){(uint32_t)sent[to]}, 1))
                 sent[to]++;
             hb_ring_flush(r[to].ring);
         }
@@ -250,7 +290,9 @@ static void test_retypes_from_other_threads(uint32_t entries, uint64_t least_sti
 int main(void)
 {
     test_both_directions();
-    test_equal_hashes();
+    test_equal_hashes(1);
+    test_equal_hashes(0xabcd0003u);
+    test_burst();
     test_sticky();
     test_eviction();
     test_generations_wrap();

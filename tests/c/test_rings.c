@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <string.h>
 
 static hb_ring *ring_at(uint32_t entries, uint32_t start)
@@ -25,15 +26,29 @@ static void free_ring(hb_ring *r)
     free(r);
 }
 
+/* One entry: node in the upper half, handle in the lower. */
+static uint32_t put_one(hb_ring *r, uint64_t e)
+{
+    uint32_t handle = (uint32_t)e;
+    return hb_ring_put(r, (uint32_t)(e >> 32), &handle, 1);
+}
+
 /* ---- edges, in one thread -------------------------------------------------------------------- */
 
 static void fill_ring(hb_ring *r, uint32_t entries, uint64_t first)
 {
-    for (uint32_t i = 0; i < entries; i++)
-        CHECK(hb_ring_put(r, first + i));
-    CHECK(!hb_ring_put(r, 0));
+    uint32_t half = entries / 2, handles[64], n = entries - half + 3;
+    bool together = n <= 64 && first >> 32 == (first + entries + 3) >> 32; /* one node for all */
+    for (uint32_t i = 0; i < (together ? half : entries); i++)
+        CHECK(put_one(r, first + i));
+    for (uint32_t i = 0; together && i < n; i++)
+        handles[i] = (uint32_t)first + half + i;
+    /* more than there is room for: as many as fit, the first ones */
+    if (together)
+        CHECK_EQUAL(hb_ring_put(r, (uint32_t)(first >> 32), handles, n), entries - half);
+    CHECK(!put_one(r, 0));
     hb_ring_flush(r);
-    CHECK(!hb_ring_put(r, 0));
+    CHECK(!put_one(r, 0));
 }
 
 static void empty_ring(hb_ring *r, uint32_t entries, uint64_t first, uint32_t step)
@@ -59,8 +74,8 @@ static void test_edges(uint32_t entries)
         fill_ring(r, entries, start);
         CHECK_EQUAL(hb_ring_take(r, &e, 1), 1);
         CHECK_EQUAL(e, start);
-        CHECK(hb_ring_put(r, start + (uint64_t)entries));
-        CHECK(!hb_ring_put(r, 0));
+        CHECK(put_one(r, start + (uint64_t)entries));
+        CHECK(!put_one(r, 0));
         hb_ring_flush(r);
         empty_ring(r, entries, start + 1ull, 1 + start % 5);
         free_ring(r);
@@ -71,11 +86,11 @@ static void test_unseen_until_flushed(void)
 {
     hb_ring *r = ring_at(8, 0);
     uint64_t e[8];
-    CHECK(hb_ring_put(r, 1));
+    CHECK(put_one(r, 1));
     CHECK_EQUAL(hb_ring_take(r, e, 8), 0);
     hb_ring_flush(r);
     hb_ring_flush(r);
-    CHECK(hb_ring_put(r, 2));
+    CHECK(put_one(r, 2));
     CHECK_EQUAL(hb_ring_take(r, e, 8), 1);
     CHECK_EQUAL(e[0], 1);
     hb_ring_flush(r);
@@ -99,7 +114,7 @@ static void *produce(void *arg)
     passage *p = arg;
     for (uint64_t i = 0; i < p->entries; i++) {
         p->plain[i] = i * i;
-        while (!hb_ring_put(p->ring, i)) {
+        while (!put_one(p->ring, i)) {
             hb_ring_flush(p->ring);
             sched_yield();
         }
@@ -148,11 +163,12 @@ static void test_fifo(uint32_t entries)
     CHECK_EQUAL(hb_fifo_init(&f, entries), 0);
     CHECK_EQUAL(hb_fifo_take(&f, handles, 300), 0);
     for (uint32_t round = 0; round < 4 * entries + 4; round++) {
-        for (uint32_t i = 0; i <= round % entries; i++) {
-            bool room = in - out < entries;
-            CHECK_EQUAL(hb_fifo_put(&f, in), room);
-            in += room;
-        }
+        uint32_t offered = 1 + round % (entries < 300 ? entries : 300), room = entries - (in - out);
+        for (uint32_t i = 0; i < offered; i++)
+            handles[i] = in + i;
+        uint32_t put = hb_fifo_put(&f, handles, offered);
+        CHECK_EQUAL(put, offered < room ? offered : room);
+        in += put;
         CHECK_EQUAL(hb_fifo_count(&f), in - out);
         uint32_t want = round % 300, have = in - out;
         uint32_t n = hb_fifo_take(&f, handles, want);
