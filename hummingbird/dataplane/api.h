@@ -170,8 +170,9 @@ double hb_ping_pong(int cpu_a, int cpu_b, uint32_t rounds);
 double hb_ring_hop(int cpu_a, int cpu_b, uint64_t packets, int headers);
 
 /* The queue protocol with neither ports nor routes: one host thread fills rows from the headers of
- * recycled packets, the device runs NF `touch` (program 0 of the tables region), answers are
- * checked and applied to the headers. Nothing else may use the device meanwhile. */
+ * recycled packets, the device runs program 0 of the tables region (NF `touch`, or any that lets
+ * these packets pass as they are), answers are checked and applied to the headers. Nothing else may
+ * use the device meanwhile. */
 typedef struct {
     hb_device device;
     void *frames;
@@ -180,7 +181,7 @@ typedef struct {
     uint32_t rows;   /* in flight, at most workgroups * depth */
     uint32_t count;  /* packets in each, 0 to lanes: the other lanes run dummy packets */
     uint32_t length; /* packet bytes */
-    uint32_t touch;  /* the first word of each 64 bytes up to here is changed by the device */
+    uint32_t touch;  /* NF touch changes the first word of each 64 bytes up to here; 0: other NFs */
     int together;    /* publish all rows at once, then wait until all are finished */
     int cpu;         /* that the host thread is pinned to, -1 for none */
     double seconds;  /* to measure, after a short run that is not */

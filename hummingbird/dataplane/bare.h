@@ -7,7 +7,7 @@
 
 #include "mbuf.h"
 
-/* Set every packet up: `length` bytes, all 0. */
+/* Set every packet up: `length` bytes, IPv4 and UDP if these fit, all 0 behind their headers. */
 void hb_bare_fill(hb_arena *a, uint32_t length);
 /* After `sent` packets were run in turn, 0, 1, ... mbufs-1, 0, ...: how many packets have a word
  * that was not changed once for each time. */

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
@@ -25,9 +26,22 @@ FRAME = 2048
 WORD = 4
 """Bytes to touch for one word a packet."""
 MAX_SECONDS = 60.0
-_TOUCH_KIND = 6
-"""NF ``touch`` in HB_NF_KINDS."""
+_NO_TABLE = np.zeros(0, dtype=np.uint8)
 _ROOM = FRAME - int(lib.HB_FRAME_RESERVED) - int(lib.HB_FRAME_HEADROOM)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The NF that rows run. Compared by identity."""
+
+    name: str
+    kind: int
+    """Number in HB_NF_KINDS of hummingbird.h."""
+    table: npt.NDArray[np.uint8]
+
+
+TOUCH = Program("touch", 6, _NO_TABLE)
+"""Changes words of the packet; see ``touch`` of run()."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,7 @@ class BareQueue:
         depth: int = 64,
         workgroups: int = 1,
         binding: str | None = None,
+        nf: Program = TOUCH,
     ) -> None:
         """Open the device.
 
@@ -114,6 +129,7 @@ class BareQueue:
             depth: rows of a workgroup, a power of two.
             workgroups: rows go to them in turn.
             binding: a way to share memory; ``staged`` copies (LAUNCH only). None: the best.
+            nf: what rows run: TOUCH, or an NF that lets UDP packets pass as they are.
 
         Raises:
             UserError: the device cannot do this.
@@ -124,11 +140,12 @@ class BareQueue:
             f"a queue of {workgroups} workgroups of {depth} rows is not possible",
             "take a power of two of rows, and at least one workgroup",
         )
-        tables = layout([(_TOUCH_KIND, np.zeros(0, dtype=np.uint8))], [[0]])
+        tables = layout([(nf.kind, nf.table)], [[0]])
+        self._nf = nf
         self._shape = QueueShape(workgroups, lanes, depth, groups=workgroups)
         frames = workgroups * depth * lanes * FRAME
         self._session = open_session(
-            device, executor, ["touch"], frames, FRAME, tables, self._shape, binding
+            device, executor, [nf.name], frames, FRAME, tables, self._shape, binding
         )
 
     @property
@@ -173,7 +190,8 @@ class BareQueue:
         config.device = self._session.config[0]
         config.frames = ffi.cast("void *", self._session.frames.address)
         config.frame_size, config.mbufs = FRAME, rows * shape.lanes
-        config.rows, config.count, config.length, config.touch = rows, full, length, touch
+        config.rows, config.count, config.length = rows, full, length
+        config.touch = touch if self._nf is TOUCH else 0
         config.together, config.cpu, config.seconds = together, _cpu(), seconds
         result = ffi.new("hb_bare_result *")
         if lib.hb_bare_queue(config, result):
@@ -262,5 +280,3 @@ def _measured(result: Any, *, host: bool) -> Measured:
         wrong=result.wrong,
         launches=result.launches,
     )
-
-
