@@ -26,8 +26,9 @@ from rich.table import Table
 
 from hummingbird.errors import UserError
 
-FAR_NS = 500.0
-"""Two CPUs whose round trip takes longer than this are "far": 240 and 855 ns are typical."""
+FAR_NS = 200.0
+"""Two CPUs whose round trip of one cache line takes longer than this are "far": 55 and 440 ns are
+typical (a round trip through two rings moves several lines and takes 240 and 855 ns)."""
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,8 @@ struct hb_nf_instance {
     X(2, router)                                                                                   \
     X(3, nids)                                                                                     \
     X(4, ipsec)                                                                                    \
-    X(5, probe)
+    X(5, probe)                                                                                    \
+    X(6, touch)
 
 /* ---- verdicts and drop reasons --------------------------------------------------------------- */
 

@@ -77,6 +77,8 @@ def region_of(name: str) -> nf.Array:
     if name == "probe":
         words = np.arange(COUNT * 32, dtype=np.uint32) // 32 % 3
         return nf.region(5, words.view(np.uint8))
+    if name == "touch":
+        return nf.region(6, np.zeros(0, dtype=np.uint8))
     declared = load(name)
     context = BuildContext(f"{name}0", DEMO, {"other": 0, "suspicious": 5})
     params = declared.params.model_validate(PARAMS[name])
@@ -149,5 +151,5 @@ def test_the_device_answers_as_the_cpu_does(device: tuple[Any, Any], name: str) 
         assert (answers[field] == device_answers[field])[alive].all(), field
     assert (by_cpu == by_device).all()
     assert (device_answers["verdict"][~alive] == 0xEE).all()
-    verdicts = {"forward": 1, "probe": 1}.get(name, 2)
+    verdicts = {"forward": 1, "probe": 1, "touch": 1}.get(name, 2)
     assert len(np.unique(answers["verdict"])) == verdicts, "the packets did not try much"

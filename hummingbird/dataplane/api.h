@@ -159,6 +159,71 @@ typedef struct {
 /* 0, or -1: the device failed or made no progress. */
 int hb_probe(const hb_probe_config *config, hb_probe_result *result);
 
+/* ---- measuring: what the parts of the data plane cost by themselves ----------------------------
+ */
+
+/* ns of a round trip of one cache line between threads pinned to two CPUs; negative: these threads
+ * cannot be had. */
+double hb_ping_pong(int cpu_a, int cpu_b, uint32_t rounds);
+/* ns per packet through a ring from a thread on cpu_a, which writes each packet's header, to one on
+ * cpu_b, which reads it if `headers`; bursts of 32. Without `headers` only handles are written and
+ * read. Negative: as above. */
+double hb_ring_hop(int cpu_a, int cpu_b, uint64_t packets, int headers);
+
+/* The queue protocol with neither ports nor routes: one host thread fills rows from the headers of
+ * recycled packets, the device runs program 0 of the tables region (NF `touch`, or any that lets
+ * these packets pass as they are), answers are checked and applied to the headers. Nothing else may
+ * use the device meanwhile. */
+typedef struct {
+    hb_device device;
+    void *frames;
+    uint32_t frame_size;
+    uint32_t mbufs;  /* packets there are; at least rows * lanes */
+    uint32_t rows;   /* in flight, at most workgroups * depth */
+    uint32_t count;  /* packets in each, 0 to lanes: the other lanes run dummy packets */
+    uint32_t length; /* packet bytes */
+    uint32_t touch;  /* NF touch changes the first word of each 64 bytes up to here; 0: other NFs */
+    int together;    /* publish all rows at once, then wait until all are finished */
+    int cpu;         /* that the host thread is pinned to, -1 for none */
+    double seconds;  /* to measure, after a short run that is not */
+} hb_bare_config;
+typedef struct {
+    uint64_t rows; /* while it was measured, like all but the last four */
+    uint64_t packets;
+    double seconds;
+    uint64_t host_ticks; /* in passes of fill, publish, reap that found something to do */
+    double trip_p50;     /* ticks from publish to seen finished, with `together` ... */
+    double trip_p99;     /* ... else 0 */
+    uint64_t touched;    /* packets in all, warm-up included */
+    uint64_t wrong;      /* impossible answers, and packets with a word that was not changed once
+                          * for each time the packet was sent */
+    uint64_t launches;
+    uint64_t resident;
+} hb_bare_result;
+/* 0, or -1: out of memory, or the device failed or made no progress for 10 s. */
+int hb_bare_queue(const hb_bare_config *config, hb_bare_result *result);
+
+/* What anyone writes who has no queue: for each batch gather its packets, write them to the device,
+ * enqueue one kernel (hb_bare), read back, wait, scatter; on one in-order queue. Where memory is
+ * shared, the same without the copies. */
+typedef struct {
+    void *queue;   /* cl_command_queue, in order */
+    void *kernel;  /* cl_kernel hb_bare; where memory is shared its arguments 0 to 2 are set */
+    void *context; /* cl_context for the device's buffer; NULL where memory is shared */
+    void *shared;  /* batch * 20 bytes of shared memory; NULL: copies */
+    void *frames;  /* where the packets are */
+    uint32_t frame_size;
+    uint32_t mbufs;  /* packets there are; a multiple of batch */
+    uint32_t batch;  /* packets of one enqueue, a multiple of group */
+    uint32_t group;  /* work-items of a workgroup */
+    uint32_t length; /* as above, like the others */
+    uint32_t touch;
+    int cpu;
+    double seconds;
+} hb_enqueue_config;
+/* As hb_bare_queue(); rows are batches, launches enqueues. -1 also: an OpenCL call failed. */
+int hb_bare_enqueue(const hb_enqueue_config *config, hb_bare_result *result);
+
 /* ---- packet types and routes ----------------------------------------------------------------- */
 
 /* A 5-tuple rule; first match wins. Addresses are 128 bit, IPv4 as ::ffff:a.b.c.d. */

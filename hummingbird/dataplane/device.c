@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -132,6 +133,23 @@ static void *executor_main(void *arg)
     else
         hb_run_launch(d);
     return NULL;
+}
+
+struct hb_device_ctl *hb_device_alone(const hb_device *config, void *frames, uint32_t frame_size,
+                                      const hb_nf *nf, hb_device_stats *stats)
+{
+    struct hb_device_ctl *d = aligned_alloc(128, (sizeof *d + 127) / 128 * 128);
+    if (!d)
+        return NULL;
+    memset(d, 0, sizeof *d);
+    d->config = *config;
+    d->control = config->control;
+    d->stats = stats;
+    d->frames = frames;
+    d->frame_size = frame_size;
+    d->program[0] = nf;
+    hb_control_init(d->control, config->workgroups, config->lanes, config->depth, config->groups);
+    return d;
 }
 
 int hb_device_start(struct hb_device_ctl *d)

@@ -73,6 +73,10 @@ static inline void *hb_control_array(struct hb_control *c, uint32_t off)
     return (uint8_t *)c + off;
 }
 
+/* A device without a data plane: its queue is empty, program 0 declares what `nf` says. For the
+ * probe and for benchmarks. NULL without memory. */
+struct hb_device_ctl *hb_device_alone(const hb_device *config, void *frames, uint32_t frame_size,
+                                      const hb_nf *nf, hb_device_stats *stats);
 int hb_device_start(struct hb_device_ctl *d);
 void hb_device_stop(struct hb_device_ctl *d);
 void hb_device_free(struct hb_device_ctl *d);

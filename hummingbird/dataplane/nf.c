@@ -10,6 +10,7 @@
 #include "nf/nids.cl"
 #include "nf/probe.cl"
 #include "nf/router.cl"
+#include "nf/touch.cl"
 
 #define HB_NF_CASE(number, name)                                                                   \
     case number:                                                                                   \

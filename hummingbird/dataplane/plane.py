@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -196,3 +197,42 @@ def reasons() -> list[tuple[str, str]]:
         text = lib.hb_reason_text(len(found))
         found.append((ffi.string(name).decode(), ffi.string(text).decode()))
     return found
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+def ping_pong(cpu_a: int, cpu_b: int) -> float:
+    """Round trip of one cache line between two CPUs in ns: the median of short series (5-20 ms).
+
+    Raises:
+        UserError: this process may not run on these two CPUs, or they are one.
+    """
+    return statistics.median(
+        _two_cpus(lib.hb_ping_pong(cpu_a, cpu_b, 1000), cpu_a, cpu_b) for _ in range(9)
+    )
+
+
+def ring_hop(cpu_a: int, cpu_b: int, packets: int, *, headers: bool) -> float:
+    """ns per packet through the ring between two lcores, in bursts of 32.
+
+    Args:
+        cpu_a: CPU of the sender.
+        cpu_b: CPU of the receiver.
+        packets: how many.
+        headers: the sender writes each packet's header and the receiver reads it; else only handles
+            move.
+
+    Raises:
+        UserError: as ping_pong().
+    """
+    return _two_cpus(lib.hb_ring_hop(cpu_a, cpu_b, packets, headers), cpu_a, cpu_b)
+
+
+def _two_cpus(ns: float, cpu_a: int, cpu_b: int) -> float:
+    if ns < 0:
+        raise UserError(
+            f"no two threads can run on CPUs {cpu_a} and {cpu_b}",
+            fix="name two different CPUs that this process may use",
+        )
+    return ns

@@ -104,19 +104,11 @@ static bool pass(probe *p, uint64_t total)
 int hb_probe(const hb_probe_config *config, hb_probe_result *result)
 {
     hb_device_stats stats = {0};
-    struct hb_device_ctl *d = aligned_alloc(128, (sizeof *d + 127) / 128 * 128);
     hb_nf nf = {.reads = HB_READS_PACKET, .writes = HB_WRITES_PACKET};
+    struct hb_device_ctl *d =
+        hb_device_alone(&config->device, config->frames, config->frame_size, &nf, &stats);
     if (!d)
         return -1;
-    memset(d, 0, sizeof *d);
-    d->config = config->device;
-    d->control = config->device.control;
-    d->stats = &stats;
-    d->frames = config->frames;
-    d->frame_size = config->frame_size;
-    d->program[0] = &nf;
-    hb_control_init(d->control, config->device.workgroups, config->device.lanes,
-                    config->device.depth, config->device.groups);
     probe p = {.config = config,
                .d = d,
                .c = d->control,

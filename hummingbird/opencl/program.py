@@ -60,8 +60,8 @@ def check_nf_source(path: Path) -> str:
     return text
 
 
-def source(nf_names: Iterable[str]) -> str:
-    """The whole device program for these NFs."""
+def source(nf_names: Iterable[str], kernels: str = "gpusyncer.cl") -> str:
+    """The whole device program for these NFs; ``kernels`` is the file that calls them."""
     folder = kernels_folder()
     layouts = (folder / "hummingbird.h").read_text(encoding="utf-8")
     kinds = dict((name, number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts))
@@ -72,7 +72,7 @@ def source(nf_names: Iterable[str]) -> str:
         f"case {kinds[name]}: return hb_nf_{name}(p, &t, arg, result);" for name in names
     )
     parts.append(f"#define HB_NF_CASES {cases}\n")
-    parts.append((folder / "gpusyncer.cl").read_text(encoding="utf-8"))
+    parts.append((folder / kernels).read_text(encoding="utf-8"))
     return "\n".join(parts)
 
 
@@ -82,8 +82,10 @@ def dialects() -> tuple[str, ...]:
     return (forced,) if forced in _OPTIONS else (C11, CL12)
 
 
-def build(context: Any, device: Device, nf_names: Iterable[str]) -> tuple[Any, str]:
-    """Compile for a device.
+def build(
+    context: Any, device: Device, nf_names: Iterable[str], kernels: str = "gpusyncer.cl"
+) -> tuple[Any, str]:
+    """Compile for a device; arguments as source().
 
     Returns:
         The pyopencl.Program, and the dialect that compiled.
@@ -95,7 +97,7 @@ def build(context: Any, device: Device, nf_names: Iterable[str]) -> tuple[Any, s
 
     import pyopencl as cl
 
-    text = source(nf_names)
+    text = source(nf_names, kernels)
     complaint = ""
     for dialect in dialects():
         for options in _OPTIONS[dialect]:

@@ -23,6 +23,7 @@ static hb_u32 fake_load(const hb_u32 *p);
 #include "nf/nids.cl"
 #include "nf/probe.cl"
 #include "nf/router.cl"
+#include "nf/touch.cl"
 
 #define HB_NF_CASE(number, name)                                                                   \
     case number:                                                                                   \

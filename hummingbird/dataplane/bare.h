@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* bare.h: what the two loops that are measured without a data plane share: their packets, and the
+ * CPU they run on. */
+#ifndef HB_BARE_H
+#define HB_BARE_H
+#include <sched.h>
+
+#include "mbuf.h"
+
+/* Set every packet up: `length` bytes, IPv4 and UDP if these fit, all 0 behind their headers. */
+void hb_bare_fill(hb_arena *a, uint32_t length);
+/* After `sent` packets were run in turn, 0, 1, ... mbufs-1, 0, ...: how many packets have a word
+ * that was not changed once for each time. */
+uint64_t hb_bare_wrong(const hb_arena *a, uint64_t sent, uint32_t touch);
+
+/* Pin the calling thread; *before is what hb_unpin() needs. -1: this CPU may not be used. */
+int hb_pin(int cpu, cpu_set_t *before);
+void hb_unpin(const cpu_set_t *before);
+
+#endif
