@@ -326,10 +326,11 @@ def _plot(bench: Bench, result: Result, path: Path) -> None:
         raise UserError(f"{bench.name} draws no picture", fix="leave --plot out")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise UserError("matplotlib is missing", fix="pip install matplotlib") from None
-    picture = Figure(figsize=(7, 4.2), layout="constrained")
-    picture.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # below it: what was measured on
+    layout = ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97))  # below it: what was measured on
+    picture = Figure(figsize=(7, 4.2), layout=layout)
     bench.plot(result, picture)
     m = result.machine
     where = f"{m['cpu']}, {m['cpus']} CPUs" + (f"; {result.runtime}" if result.runtime else "")

@@ -39,8 +39,13 @@ def show(console: Console) -> None:
     """List all benchmarks and what they measure."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name in names():
-        table.add_row(name, _load(name, "bench_title")["BENCH"].title)
+        table.add_row(name, load(name).title)
     console.print(table)
+
+
+def load(name: str) -> Any:
+    """The `harness.Bench` of a benchmark."""
+    return _execute(name, f"bench_{name}")["BENCH"]
 
 
 def run(name: str, options: Sequence[str]) -> int:
@@ -56,7 +61,7 @@ def run(name: str, options: Sequence[str]) -> int:
         raise UserError(f"there is no benchmark {name!r}", fix=suggest(name, names()))
     before, sys.argv = sys.argv, [str(_path(name)), *options]
     try:
-        _load(name, "__main__")
+        _execute(name, "__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
@@ -68,7 +73,7 @@ def _path(name: str) -> Path:
     return folder() / f"{name}.py"
 
 
-def _load(name: str, run_name: str) -> dict[str, Any]:
+def _execute(name: str, run_name: str) -> dict[str, Any]:
     # last on the path, so that no script hides a module of Python's that has its name
     if str(folder()) not in sys.path:
         sys.path.append(str(folder()))
