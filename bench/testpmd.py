@@ -38,7 +38,7 @@ def missing() -> str | None:
     """Why there is no testpmd here; None if there is."""
     if shutil.which(COMMAND):
         return None
-    return f"{COMMAND} is not installed (fix: apt-get install dpdk)"
+    return f"{COMMAND} is not installed (fix: apt-get install dpdk dpdk-dev)"
 
 
 def measure(seconds: float, cpu: int, *, mode: str = "macswap", huge_pages: bool) -> Reading:
