@@ -121,10 +121,11 @@ def test_an_option_that_a_benchmark_does_not_know_is_refused() -> None:
 
 # ---- ratios --------------------------------------------------------------------------------------
 
-NEAR, FAR = [240, 250], [850, 860]
+NEAR, FAR = [harness.FAR_NS * 0.5] * 2, [harness.FAR_NS * 2] * 2
+CHANGED = [NEAR[0], FAR[0]]
 
 
-def result_of(*samples: tuple[str, float, list[int] | None]) -> harness.Result:
+def result_of(*samples: tuple[str, float, list[float] | None]) -> harness.Result:
     """A result of samples (case, value, round trips before and after); each case's next round."""
     result = harness.Result("made-up", {}, None, None, {})
     for case, value, trips in samples:
@@ -157,14 +158,14 @@ def test_an_inverse_ratio_is_base_over_case() -> None:
         (NEAR, NEAR, True),
         (FAR, FAR, True),
         (NEAR, FAR, False),
-        ([240, 850], NEAR, False),
-        ([850, 240], [850, 240], False),
+        (CHANGED, NEAR, False),
+        (CHANGED, CHANGED, False),
         (NEAR, None, True),
         (FAR, None, True),
     ],
 )
 def test_a_pair_that_straddles_a_change_is_thrown_away(
-    of_a: list[int], of_b: list[int] | None, counts: bool
+    of_a: list[float], of_b: list[float] | None, counts: bool
 ) -> None:
     samples = [("a", 3.0, NEAR), ("b", 1.0, NEAR), ("a", 5.0, of_a), ("b", 1.0, of_b)]
     found = work_out(result_of(*samples))
