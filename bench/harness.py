@@ -331,7 +331,10 @@ def _plot(bench: Bench, result: Result, path: Path) -> None:
         raise UserError("matplotlib is missing", fix="pip install matplotlib") from None
     layout = ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97))  # below it: what was measured on
     picture = Figure(figsize=(7, 4.2), layout=layout)
-    bench.plot(result, picture)
+    if result.samples:
+        bench.plot(result, picture)
+    else:  # axes without data may refuse to be drawn
+        picture.text(0.5, 0.5, "nothing could be measured on this machine", ha="center")
     m = result.machine
     where = f"{m['cpu']}, {m['cpus']} CPUs" + (f"; {result.runtime}" if result.runtime else "")
     picture.text(0.995, 0.005, where, ha="right", va="bottom", fontsize=6, color="0.4")
