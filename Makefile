@@ -11,9 +11,12 @@ BUILT := .venv/.built
 C_CODE = $(wildcard hummingbird/dataplane/*.[ch] cl_kernels/*.h cl_kernels/*.cl cl_kernels/nf/*.h \
                     cl_kernels/nf/*.cl tests/c/*.[ch])
 DEMO := build/demo
+# What has to be there: for tests everything.
+GOALS := $(MAKECMDGOALS)
+WANT := $(firstword $(if $(filter test fmt,$(GOALS)),test) $(filter bench,$(GOALS)) run)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fmt clean help ready FORCE
+.PHONY: build demo test bench fmt clean help ready FORCE
 
 build: ready $(BUILT) ## compile the data plane, installing what is missing
 
@@ -24,6 +27,9 @@ demo: build ## replay a capture through a topology with a branch; results in bui
 
 test: ready $(BUILT) ## run all tests and style checks; ARGS="-k name" picks some
 	@$(PY) -m pytest -q $(ARGS)
+
+bench: ready $(BUILT) ## run all benchmarks (QUICK=1: in minutes); bench/results/REPORT.md
+	@$(PY) bench/report.py $(if $(QUICK),--quick) $(ARGS)
 
 fmt: ready ## format Python and C, and fix what ruff can
 	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .
@@ -37,7 +43,7 @@ help: ## show this
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
 ready:
-	@tools/bootstrap $(if $(filter test fmt,$(MAKECMDGOALS)),test,run)
+	@tools/bootstrap $(WANT)
 
 $(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.toml | ready
 	@echo "compiling the data plane"

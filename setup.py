@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What pyproject.toml cannot say: the compiled data plane, and cl_kernels/ as package data."""
+"""What pyproject.toml cannot say: the compiled data plane, and what lies beside the package and is
+shipped inside it."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -24,16 +25,20 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-# `make` compiles by itself, in place, and a checkout finds cl_kernels/ where it is: with
+# `make` compiles by itself, in place, and a checkout finds these where they are: with
 # HUMMINGBIRD_IN_PLACE=1 all that is left to install is a line that says where the package lies.
-kernels = "hummingbird.cl_kernels"
+beside = {
+    "cl_kernels": ["*.h", "*.cl", "nf/*.h", "nf/*.cl"],
+    "bench": ["*.txt"],  # Python files are shipped anyway
+    "policies": ["*.yaml", "*.csv", "demo/*"],
+}
 in_place = os.environ.get("HUMMINGBIRD_IN_PLACE") == "1"
+shipped = {} if in_place else {f"hummingbird.{name}": data for name, data in beside.items()}
 
 setup(
-    packages=find_packages(include=["hummingbird", "hummingbird.*"])
-    + ([] if in_place else [kernels]),
-    package_dir={"": "."} if in_place else {kernels: "cl_kernels"},
-    package_data={} if in_place else {kernels: ["*.h", "*.cl", "nf/*.h", "nf/*.cl"]},
+    packages=find_packages(include=["hummingbird", "hummingbird.*"]) + list(shipped),
+    package_dir={"": "."} if in_place else {name: name.partition(".")[2] for name in shipped},
+    package_data=shipped,
     include_package_data=False,
     cffi_modules=[] if in_place else ["hummingbird/dataplane/build.py:ffi"],
     cmdclass={"build_ext": BuildExt},

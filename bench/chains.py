@@ -4,21 +4,25 @@ own and run by `hummingbird run`, as an operator would."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from child import prepare
 from harness import Reading
 
 from hummingbird.errors import UserError
+from hummingbird.telemetry.rundir import base_dir
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
 
@@ -39,7 +43,8 @@ class Run:
     def gbps(self) -> float:
         """Gbit/s sent, Ethernet frames without FCS, preamble and gap."""
         ports = self.summary["ports"].values()
-        return sum(port.get("sent_bytes", 0) for port in ports) * 8 / self.summary["seconds"] / 1e9
+        sent = float(sum(port.get("sent_bytes", 0) for port in ports))
+        return sent * 8 / float(self.summary["seconds"]) / 1e9
 
 
 def run(
@@ -48,6 +53,7 @@ def run(
     seconds: float,
     *options: str,
     cpus: Sequence[int] | None = None,
+    huge_pages: bool = True,
     env: Mapping[str, str] | None = None,
 ) -> Run:
     """Run a topology for a while.
@@ -58,33 +64,40 @@ def run(
         seconds: how long.
         options: more options for `hummingbird run`.
         cpus: CPUs that the process may use; None: all of this one.
+        huge_pages: False denies the process transparent huge pages.
         env: more environment variables.
 
     Raises:
         UserError: the run failed; its output is in the text.
     """
-    with tempfile.TemporaryDirectory(prefix="hummingbird-bench-") as name:
-        directory = Path(name)
+    name = f"bench-{os.getpid()}"
+    with tempfile.TemporaryDirectory(prefix="hummingbird-bench-") as folder, _run_directory(name):
+        directory = Path(folder)
         lines = ["packet_type,current_nf,next_nf", *(",".join(row) for row in rows)]
         (directory / "policy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         path = directory / "topology.yaml"
         path.write_text(yaml.safe_dump({"policy": "policy.csv", **topology}), encoding="utf-8")
         out = directory / "summary.json"
         command = [sys.executable, "-m", "hummingbird.cli", "run", str(path), "--no-live"]
-        command += ["--name", f"bench-{os.getpid()}", "--json", str(out)]
+        command += ["--name", name, "--json", str(out)]
         command += ["--duration", str(seconds), *options]
-        return _run(command, out, cpus, {**os.environ, **(env or {})})
+        return _run(command, out, prepare(cpus, huge_pages), {**os.environ, **(env or {})})
+
+
+@contextlib.contextmanager
+def _run_directory(name: str) -> Iterator[None]:
+    """Gone at the end, also after a run that was killed."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(base_dir() / name, ignore_errors=True)
 
 
 def _run(
-    command: Sequence[str], out: Path, cpus: Sequence[int] | None, env: Mapping[str, str]
+    command: Sequence[str], out: Path, first: Callable[[], None], env: Mapping[str, str]
 ) -> Run:
-    def pin() -> None:
-        if cpus is not None:
-            os.sched_setaffinity(0, cpus)
-
     before = os.times()
-    child = subprocess.run(command, capture_output=True, text=True, env=env, preexec_fn=pin)
+    child = subprocess.run(command, capture_output=True, text=True, env=env, preexec_fn=first)
     after = os.times()
     if child.returncode or not out.exists():
         text = (child.stderr or child.stdout).strip()

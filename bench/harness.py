@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,12 @@ from hummingbird.errors import UserError
 FAR_NS = 200.0
 """Two CPUs whose round trip of one cache line takes longer than this are "far": 55 and 440 ns are
 typical (a round trip through two rings moves several lines and takes 240 and 855 ns)."""
+
+TERMINATED = 143
+"""Exit status: 128 + SIGTERM, as shells have it."""
+SHORT = "HUMMINGBIRD_BENCH_SECONDS"
+"""Environment variable for tests of what a benchmark writes: one round, each measurement this long;
+the figures are worth nothing then."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class Ratio:
     """Why this machine cannot show it; None if it can."""
     near: bool = False
     """Only rounds in which the two CPUs were near count."""
+    claim: float | None = None
+    """The least that its median shall be; None: printed with no bound."""
 
 
 @dataclass
@@ -89,6 +98,8 @@ class Result:
     settings: dict[str, Any]
     samples: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, dict[str, float] | None] = field(default_factory=dict)
+    claims: dict[str, float] = field(default_factory=dict)
+    """The least that the median of a ratio shall be, for those that have a bound."""
     reasons: dict[str, str] = field(default_factory=dict)
     """Why a ratio is null, or a case has no samples."""
     notes: list[str] = field(default_factory=list)
@@ -214,6 +225,8 @@ def _pairs(result: Result, ratio: Ratio) -> list[float]:
 
 def _work_out(result: Result, ratio: Ratio) -> None:
     result.ratios[ratio.name] = None
+    if ratio.claim is not None:
+        result.claims[ratio.name] = ratio.claim
     if ratio.missing:
         result.reasons[ratio.name] = ratio.missing
         return
@@ -251,16 +264,15 @@ def _case_table(result: Result, cases: Sequence[Case]) -> Table:
     for name in ("median", "low", "high"):
         table.add_column(name, justify="right")
     table.add_column("unit")
-    table.add_column("the two CPUs were")
-    if not any(case.two_cores for case in cases):
-        table.columns.pop()
+    if any(case.two_cores for case in cases):
+        table.add_column("the two CPUs were")
     for case in cases:
         values = result.values(case.name)
         if not values:
-            table.add_row(case.name, "-", "-", "-", "", f"{result.reasons.get(case.name, '')}")
+            table.add_row(case.name, "-", "-", "-", case.unit)
             continue
         states = [distance(s) for s in result.samples if s["case"] == case.name]
-        seen = ", ".join(sorted({s for s in states if s})) if case.two_cores else ""
+        seen = ", ".join(sorted({s for s in states if s}))
         row = [figure(statistics.median(values)), figure(min(values)), figure(max(values))]
         table.add_row(case.name, *row, case.unit, *([seen] if case.two_cores else []))
     return table
@@ -269,15 +281,26 @@ def _case_table(result: Result, cases: Sequence[Case]) -> Table:
 def _ratio_table(result: Result) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ratio")
-    for name in ("median", "low", "high", "rounds"):
+    for name in ("median", "low", "high", "rounds", "claim"):
         table.add_column(name, justify="right")
     for name, ratio in result.ratios.items():
+        claim = f">= {result.claims[name]:g}" if name in result.claims else ""
         if ratio is None:
-            table.add_row(name, f"[dim]none: {result.reasons[name]}[/dim]")
+            table.add_row(name, "-", "-", "-", "0", claim)
         else:
             spread = (figure(ratio[key]) for key in ("median", "low", "high"))
-            table.add_row(name, *spread, str(int(ratio["pairs"])))
+            table.add_row(name, *spread, str(int(ratio["pairs"])), claim)
     return table
+
+
+def _own_reasons(result: Result) -> dict[str, str]:
+    """Without those of ratios that only repeat why a case was not measured."""
+    of_cases = [reason for name, reason in result.reasons.items() if name not in result.ratios]
+    return {
+        name: reason
+        for name, reason in result.reasons.items()
+        if name not in result.ratios or not any(other in reason for other in of_cases)
+    }
 
 
 def _show(console: Console, bench: Bench, result: Result, cases: Sequence[Case]) -> None:
@@ -287,11 +310,14 @@ def _show(console: Console, bench: Bench, result: Result, cases: Sequence[Case])
     if result.runtime:
         console.print(f"{result.runtime}, tier {result.tier or 'not probed'}")
     s = result.settings
-    console.print(f"{s['rounds']} rounds of {s['seconds']:g} s a case, taken in turn\n")
+    rounds = "1 round" if s["rounds"] == 1 else f"{s['rounds']} rounds"
+    console.print(f"{rounds} of {s['seconds']:g} s a case, taken in turn\n")
     console.print(_case_table(result, cases))
     if result.ratios:
         console.print()
         console.print(_ratio_table(result))
+    for name, reason in _own_reasons(result).items():
+        console.print(f"\n{name}: not measured: {reason}", markup=False)
     for note in result.notes:
         console.print(f"\n{note}")
 
@@ -301,10 +327,15 @@ def _plot(bench: Bench, result: Result, path: Path) -> None:
         raise UserError(f"{bench.name} draws no picture", fix="leave --plot out")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise UserError("matplotlib is missing", fix="pip install matplotlib") from None
-    picture = Figure(figsize=(7, 4.2), layout="constrained")
-    bench.plot(result, picture)
+    layout = ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97))  # below it: what was measured on
+    picture = Figure(figsize=(7, 4.2), layout=layout)
+    if result.samples:
+        bench.plot(result, picture)
+    else:  # axes without data may refuse to be drawn
+        picture.text(0.5, 0.5, "nothing could be measured on this machine", ha="center")
     m = result.machine
     where = f"{m['cpu']}, {m['cpus']} CPUs" + (f"; {result.runtime}" if result.runtime else "")
     picture.text(0.995, 0.005, where, ha="right", va="bottom", fontsize=6, color="0.4")
@@ -338,11 +369,16 @@ def _device() -> tuple[str | None, str | None]:
     return f"{device.name} on {device.platform}{on}", known.tier if known else None
 
 
+def _settings(bench: Bench, quick: bool) -> Settings:
+    rounds, seconds = (3, bench.quick_seconds) if quick else (bench.rounds, bench.seconds)
+    if SHORT in os.environ:
+        rounds, seconds = 1, float(os.environ[SHORT])
+    return Settings(quick, rounds, seconds)
+
+
 def run(bench: Bench, quick: bool, console: Console) -> tuple[Result, Sequence[Case]]:
     """Measure everything."""
-    settings = Settings(quick, 3 if quick else bench.rounds, bench.seconds)
-    if quick:
-        settings.seconds = bench.quick_seconds
+    settings = _settings(bench, quick)
     runtime, tier = _device()
     result = Result(bench.name, machine(), runtime, tier, vars(settings))
     cases = bench.cases(settings)
@@ -356,6 +392,8 @@ def run(bench: Bench, quick: bool, console: Console) -> tuple[Result, Sequence[C
 def main(bench: Bench, argv: Sequence[str] | None = None) -> int:
     """Run a benchmark from the command line; returns the exit status."""
     args = _parse(bench, argv)
+    # what a benchmark starts or reserves is given back in a `finally`, which SIGTERM would skip
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     console = Console()
     try:
         result, cases = run(bench, args.quick, console)
