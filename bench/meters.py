@@ -8,6 +8,8 @@ never an estimate: only `tdp` is one, and its name says so wherever it goes.
 from __future__ import annotations
 
 import math
+import os
+import signal
 import struct
 import subprocess
 import threading
@@ -417,21 +419,24 @@ def external(what: str) -> Meter:
 
 
 def _output(name: str, command: str) -> str:
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=EXTERNAL_TIMEOUT_S,
-        )
+        said, errors = child.communicate(timeout=EXTERNAL_TIMEOUT_S)
     except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)  # what it has started holds the pipes open
+        child.communicate()
         raise NotReadable(f"{name}: no answer in {EXTERNAL_TIMEOUT_S:g} s") from None
-    if done.returncode:
-        said = done.stderr.strip()[:200]
-        raise NotReadable(f"{name}: ended with status {done.returncode}: {said}")
-    return done.stdout.strip()
+    if child.returncode:
+        raise NotReadable(f"{name}: ended with status {child.returncode}: {errors.strip()[:200]}")
+    return said.strip()
 
 
 class Tdp:
@@ -462,9 +467,12 @@ def tdp(text: str) -> Meter:
     Raises:
         UserError: it is none.
     """
-    watts = _number("tdp", text, "the declaration")
-    if not watts:
-        raise UserError("tdp: nothing draws 0 W", fix="write, for example, tdp:15")
+    try:
+        watts = float(text)
+    except ValueError:
+        watts = math.nan
+    if not 0 < watts < math.inf:
+        raise UserError(f"tdp: {text!r} is no power", field="--meter", fix="write tdp:15")
     return Tdp(watts)
 
 
@@ -587,5 +595,5 @@ def find(
         try:
             meters.append(make(text, root))
         except NotReadable as error:
-            reasons[text] = f"not readable: {error}"
+            reasons[text] = f"not readable: {str(error).removeprefix(f'{text}: ')}"
     return meters, reasons
