@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from harness import Bench, Case, Ratio, Reading, Result, Settings, main
-from watched import Shared, Stretch, folder, watched
+from watched import Shared, Stretch, folder, one_lcore, watched
 
 from hummingbird.dataplane import plane
 from hummingbird.errors import UserError
@@ -63,6 +63,7 @@ def _run(
         topology = {
             "ports": {"gen0": {"driver": "generator", "rate": rate, "size": 60}, "out0": out},
             "nfs": {"nf0": {"type": "forward", "engine": way.engine}},
+            "cores": one_lcore(),
         }
         with watched(topology, ROWS, at, *way.options) as run:
             run.await_packets(first)
@@ -178,7 +179,7 @@ def notes(result: Result) -> Sequence[str]:
         f"{AWAKE_RATE:,} a second. asleep: {ASLEEP_RATE} a second, so the kernel has left and the "
         "lcore sleeps; 'until received' is from when a packet is due to when the lcore polls the "
         "generator (median, the generator's own time stamps), 'from there' is port to port. "
-        "Packets of 64 bytes, FCS included.",
+        "Packets of 64 bytes, FCS included; one lcore, on another CPU than what plays a GPU.",
         _verdict(result),
     ]
 

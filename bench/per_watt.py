@@ -11,7 +11,6 @@ others are compared with.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import string
 import sys
@@ -29,7 +28,7 @@ from chains import POLICIES, generator, straight
 from harness import Bench, Case, Ratio, Reading, Result, Settings
 from meters import Meter
 from notreadable import NotReadable
-from watched import Shared, Stretch, folder, watched
+from watched import Shared, Stretch, folder, one_lcore, watched
 
 from hummingbird.errors import UserError
 from hummingbird.opencl.device import choose
@@ -73,7 +72,7 @@ def topology(placement: Placement, size: int, at: Path) -> dict[str, Any]:
     _key_file(made["nfs"]["ipsec0"], at)
     made["nfs"]["nids0"]["patterns"] = str(_patterns(at))
     made["nfs"]["router0"]["routes"] = str(POLICIES / made["nfs"]["router0"]["routes"])
-    made["cores"] = _cores()
+    made["cores"] = one_lcore()
     return made
 
 
@@ -93,14 +92,6 @@ def _patterns(at: Path) -> Path:
     path = at / "patterns.txt"
     path.write_text("".join(f'rule{i}: "{word}"\n' for i, word in enumerate(unlike)))
     return path
-
-
-def _cores() -> Any:
-    """One lcore for everything, so that the chains differ in nothing else. On a small machine it
-    gets the first CPU: a CPU that plays the GPU may have bound its thread to the last one."""
-    cpus = sorted(os.sched_getaffinity(0))
-    first = cpus[0] if len(cpus) < 4 else cpus[1]
-    return {"io": [first], "syncer": [first]}
 
 
 def measure(
