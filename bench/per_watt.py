@@ -283,7 +283,9 @@ def plot(result: Result, picture: Any) -> None:
         text = "no meter can be read:\n" + "\n".join(dict.fromkeys(reasons))
         all_axes[1].text(0.5, 0.5, text, ha="center", va="center", fontsize=6, wrap=True)
         all_axes[1].set_axis_off()
-    all_axes[0].legend(fontsize=7)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    where = {"loc": "outside upper center", "ncols": len(PLACEMENTS)}
+    picture.legend(handles, labels, **where, fontsize=8, frameon=False)
 
 
 def bench(wanted: Sequence[str] = ()) -> Bench:
