@@ -129,7 +129,7 @@ def plot(result: Result, picture: Any) -> None:
     for place, size in enumerate(shown):
         value = result.median(f"predicted, {size} B")
         if value is not None:
-            axes.hlines(value, place - 0.42, place + 0.02, color="k", linestyle=":", label=label)
+            axes.hlines(value, place - 0.27, place + 0.02, color="k", linestyle=":", label=label)
             label = None
     axes.set_ylabel("throughput (Gbit/s)")
     paper.legend(picture, axes, 3)

@@ -119,10 +119,8 @@ def plot(result: Result, picture: Any) -> None:
         for kind, engine in paper.pairs(KINDS, ENGINES)
     ]
     paper.lines(left, result, paper.SIZES, [(n, c.format(", {} B")) for n, c in series])
-    left.set_yscale("log")
     left.set_ylabel("throughput (Gbit/s)")
     paper.lines(right, result, paper.SIZES, [(n, c.format(" latency, {} B")) for n, c in series])
-    right.set_yscale("log")
     right.set_ylabel("latency port to port, p50 (µs)")
     paper.legend(picture, left, len(KINDS))
 

@@ -8,6 +8,7 @@ patterns), router (DIR-24-8). Throughput counts packets as they come in: what ES
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -116,7 +117,7 @@ def bars(
         series: label, and name of the case with ``{}`` where the size goes.
     """
     shown = [g for g in groups if any(result.values(case.format(g)) for _, case in series)]
-    width = 0.8 / len(series)
+    width = min(0.25, 0.8 / len(series))
     for number, (label, case) in enumerate(series):
         for place, group in enumerate(shown):
             values = result.values(case.format(group))
@@ -124,22 +125,19 @@ def bars(
             if median is None:
                 continue
             spread = [[median - min(values)], [max(values) - median]]
-            at = place - 0.4 + (number + 0.5) * width
+            at = place + (number + 0.5 - len(series) / 2) * width
             axes.bar(
                 at, median, width, yerr=spread, color=f"C{number}", ecolor="0.3", capsize=2,
                 error_kw={"linewidth": 0.8}, label=label if place == 0 else None,
             )  # fmt: skip
-    axes.set_xticks(range(len(shown)), [str(g) for g in shown])
-    axes.set_xlabel("packet size (bytes)")
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
+    _size_axis(axes, shown)
 
 
 def lines(
     axes: Any, result: Result, groups: Iterable[int], series: Sequence[tuple[str, str]]
 ) -> None:
     """Lines of medians over packet size, spread as error bars: see `bars`. Series come in pairs of
-    one colour, the first of them dashed."""
+    one colour, the first of them dashed; the axis is logarithmic."""
     shown = [g for g in groups if any(result.values(case.format(g)) for _, case in series)]
     for number, (label, case) in enumerate(series):
         points = [
@@ -153,10 +151,24 @@ def lines(
             color=f"C{number // 2}", linestyle="-" if number % 2 else "--",
             marker="o" if number % 2 else "s", mfc=None if number % 2 else "white", capsize=2,
         )  # fmt: skip
-    axes.set_xticks(range(len(shown)), [str(g) for g in shown])
-    axes.set_xlim(-0.5, max(len(shown), 1) - 0.5)
+    _size_axis(axes, shown)
+    _log_axis(axes)
+
+
+def _size_axis(axes: Any, sizes: Sequence[int]) -> None:
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_xlim(-0.6, max(len(sizes), 1) - 0.4)
     axes.set_xlabel("packet size (bytes)")
     axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _log_axis(axes: Any) -> None:
+    """From one power of ten to another, written as plain numbers."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def legend(picture: Any, axes: Any, columns: int) -> None:
