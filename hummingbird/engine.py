@@ -5,8 +5,9 @@ from nothing; a reload of the route policy is a small one."""
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from hummingbird.errors import UserError
 from hummingbird.nfs import NfTable
 from hummingbird.nfs.tables import layout
 from hummingbird.opencl import memory, probe, watchdog
-from hummingbird.opencl.device import Device, choose, reserve_cores
+from hummingbird.opencl.device import Device, choose, on_cpus, reserve_cores
 from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
@@ -71,8 +72,12 @@ class DeviceChoice:
     """The memory that the probe has seen a running kernel share; None: the first that there is."""
 
 
-def choose_device(topology: Topology) -> DeviceChoice:
+def choose_device(topology: Topology, spare: Sequence[int]) -> DeviceChoice:
     """Device and executor for a topology (design section 4, Tiers).
+
+    Args:
+        topology: what shall run.
+        spare: CPUs that a CPU runtime may use.
 
     Raises:
         UserError: no such device, or ``executor: persistent`` where the probe says no.
@@ -81,12 +86,12 @@ def choose_device(topology: Topology) -> DeviceChoice:
         if topology.device.use not in ("auto", "none"):
             log.warning("device.use is %s, but no NF has engine: gpu", topology.device.use)
         return DeviceChoice()
-    reserve_cores(max(1, len(topology.place().spare)))
+    reserve_cores(max(1, len(spare)))
     device = choose(topology.device.use)
     if device is None:
         log.warning(
             "no OpenCL device: NFs with engine: gpu run on the CPU "
-            "(fix: pip install pocl-binary-distribution, or a GPU driver)"
+            "(fix: apt-get install pocl-opencl-icd, or a GPU driver)"
         )
         return DeviceChoice()
     wanted = topology.device.executor
@@ -168,8 +173,18 @@ class Engine:
     def _start(self, wanted: Wanted) -> None:
         topology = wanted.topology
         self.tables = topology.build_tables()
-        self.choice = choose_device(topology)
-        self.placement = topology.place(device=self.choice.device is not None)
+        allowed = os.sched_getaffinity(0)
+        spare = topology.place(allowed).spare
+        with on_cpus(spare):
+            self.choice = choose_device(topology, spare)
+            self.placement = topology.place(allowed, device=self.choice.device is not None)
+            self._set_up(wanted)
+            self.started = time.monotonic()
+            self.plane.start()
+
+    def _set_up(self, wanted: Wanted) -> None:
+        assert self.placement is not None
+        topology = wanted.topology
         sizes = _sizes(topology, self.placement)
         self._stats = StatsFile(self.name, sizes.stats_bytes)
         frames, tables, device_config = self._memory(topology, sizes)
@@ -182,8 +197,6 @@ class Engine:
             self._plane.set_device(device_config)
         self._plane.set_rules([rule.native() for rule in topology.rules])
         self._publish(wanted)
-        self.started = time.monotonic()
-        self._plane.start()
 
     def _attach_port(self, topology: Topology, name: str) -> None:
         assert self.placement is not None

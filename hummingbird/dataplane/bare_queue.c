@@ -112,7 +112,7 @@ static void reap_row(bare *b)
             b->result->wrong++;
         }
         done[i].verdict = 0;
-        hb_fifo_put(&b->free, handles[i]);
+        hb_fifo_put(&b->free, &handles[i], 1);
     }
     b->reaped++;
     b->result->rows++;
@@ -265,7 +265,7 @@ static bool allocate(bare *b)
         return false;
     hb_bare_fill(&b->arena, config->length);
     for (uint32_t i = 0; i < config->mbufs; i++)
-        hb_fifo_put(&b->free, i);
+        hb_fifo_put(&b->free, &i, 1);
     return true;
 }
 

@@ -113,14 +113,19 @@ double hb_ping_pong(int cpu_a, int cpu_b, uint32_t rounds)
 static void *produce(void *arg)
 {
     pair *p = arg;
-    uint64_t n = 0;
+    uint32_t handles[BURST];
     meet(p);
-    while (n < p->packets) {
-        for (uint32_t i = 0; i < BURST; i++, n++) {
-            if (p->headers) /* what hb_deliver() writes */
-                p->header[n % POOL].hop_tick = n;
-            while (!hb_ring_put(p->ring, n % POOL))
+    for (uint64_t n = 0; n < p->packets; n += BURST) {
+        for (uint32_t i = 0; i < BURST; i++) {
+            handles[i] = (uint32_t)((n + i) % POOL);
+            if (p->headers) /* what hb_forward() writes */
+                p->header[handles[i]].hop_tick = n;
+        }
+        for (uint32_t put = 0; put < BURST;) {
+            uint32_t more = hb_ring_put(p->ring, 0, handles + put, BURST - put);
+            if (!more)
                 hb_pause();
+            put += more;
         }
         hb_ring_flush(p->ring);
     }

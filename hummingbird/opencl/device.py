@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform as machine
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hummingbird.errors import UserError
+
+log = logging.getLogger("hummingbird")
 
 FINE = "fine-grain buffer"
 ATOMICS = "atomics"
@@ -54,6 +59,22 @@ class Device:
     def label(self) -> str:
         """Name for people."""
         return f"{self.name.strip()} ({self.platform})"
+
+
+@contextmanager
+def on_cpus(cpus: Collection[int]) -> Iterator[None]:
+    """Threads that start meanwhile stay on these CPUs; any if there are none.
+
+    A CPU runtime starts its threads at the first calls, and they inherit the caller's CPUs: so they
+    keep off those of the data plane, whose threads pin themselves.
+    """
+    before = os.sched_getaffinity(0)
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def devices() -> Iterator[Device]:
@@ -105,6 +126,23 @@ def _svm(cl: Any, handle: Any) -> frozenset[str]:
     return frozenset(name for name, bit in names.items() if claimed & bit and name not in hidden)
 
 
+def compiles(device: Device) -> str | None:
+    """Why the device compiles no program at all; None if it does.
+
+    PoCL's compiler refuses CPUs that are newer than itself.
+    """
+    import pyopencl as cl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cl.Program(cl.Context([device.handle]), "__kernel void nothing(void) {}").build()
+    except cl.Error as error:
+        lines = [line for line in str(error).splitlines() if "error:" in line]
+        return (lines or [str(error)])[0].strip()
+    return None
+
+
 def choose(use: str) -> Device | None:
     """The device that ``device.use`` of a topology asks for.
 
@@ -113,7 +151,8 @@ def choose(use: str) -> Device | None:
             platform's name.
 
     Returns:
-        The device, or None for ``none`` and for ``auto`` where there is no OpenCL.
+        The first such device that compiles programs; None for ``none``, and for ``auto`` where
+        there is no OpenCL.
 
     Raises:
         UserError: ``required`` or a name, and no such device.
@@ -123,16 +162,23 @@ def choose(use: str) -> Device | None:
     found = sorted(devices(), key=lambda device: device.is_cpu)
     if use not in ("auto", "required"):
         found = [d for d in found if use.lower() in f"{d.platform} {d.name}".lower()]
-    if found:
-        return found[0]
+    faults = []
+    for device in found:
+        fault = compiles(device)
+        if fault is None:
+            return device
+        faults.append(f"{device.label} compiles no program here: {fault}")
+        log.warning("%s", faults[-1])
     if use == "auto":
         return None
     what = (
         "there is no OpenCL device" if use == "required" else f"no OpenCL device is named {use!r}"
     )
+    if faults:
+        what = "; ".join(faults)
     raise UserError(
         what,
         field="device.use",
-        fix="install a driver (for the CPU: pip install pocl-binary-distribution), see what "
+        fix="install a driver (for the CPU: apt-get install pocl-opencl-icd), see what "
         "`hummingbird devices` lists, or write use: auto",
     )

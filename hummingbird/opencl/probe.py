@@ -118,7 +118,7 @@ def _write_cache(cache: dict[str, dict[str, Any]]) -> None:
 
 
 def _probe_in_child(device: Device) -> Tier:
-    command = [sys.executable, "-m", "hummingbird.opencl.probe", device.platform, device.name]
+    command = [sys.executable, "-m", "hummingbird.opencl.probe", device.identity]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -215,13 +215,13 @@ def _verdict(device: Device, seen: Seen) -> Tier:
 
 
 def _main() -> int:
-    platform, name = sys.argv[1:3]
+    identity = sys.argv[1]
     reserve_cores(max(1, len(os.sched_getaffinity(0)) - 1))
     for device in devices():
-        if (device.platform, device.name) == (platform, name):
+        if device.identity == identity:
             print(json.dumps(asdict(probe(device))))
             return 0
-    print(f"no device {name!r} on platform {platform!r}", file=sys.stderr)
+    print(f"no device {identity!r}", file=sys.stderr)
     return 1
 
 

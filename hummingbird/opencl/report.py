@@ -37,7 +37,7 @@ def report(console: Console, *, fresh: bool) -> list[dict[str, Any]]:
     if not found:
         console.print(
             "No OpenCL device: GPU NFs run on the CPU.\n"
-            "  fix: pip install pocl-binary-distribution (CPU), or your GPU's OpenCL driver"
+            "  fix: apt-get install pocl-opencl-icd (CPU), or your GPU's OpenCL driver"
         )
     return found
 
