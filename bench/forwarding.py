@@ -44,7 +44,7 @@ def _chain(
     topology = {
         "ports": {"in0": chains.generator(SIZE, FLOWS), "out0": {"driver": "sink"}},
         "nfs": nfs,
-        "memory": {"mbufs": testpmd.MBUFS, "flows": 2 * FLOWS},
+        "memory": {"mbufs": testpmd.MBUFS, "flows": FLOWS},
         "device": {"use": use},
     }
     rows = chains.straight("in0", *nfs, "out0")

@@ -117,6 +117,8 @@ class Engine:
     """One running instance."""
 
     name: str = "default"
+    profile: bool = False
+    """Count where the time of the lcores goes."""
     running: Wanted | None = None
     choice: DeviceChoice = field(default_factory=DeviceChoice)
     session: Session | None = None
@@ -179,13 +181,13 @@ class Engine:
             self.choice = choose_device(topology, spare)
             self.placement = topology.place(allowed, device=self.choice.device is not None)
             self._set_up(wanted)
-            self.started = time.monotonic()
             self.plane.start()
+        self.started = time.monotonic()
 
     def _set_up(self, wanted: Wanted) -> None:
         assert self.placement is not None
         topology = wanted.topology
-        sizes = _sizes(topology, self.placement)
+        sizes = _sizes(topology, self.placement, self.profile)
         self._stats = StatsFile(self.name, sizes.stats_bytes)
         frames, tables, device_config = self._memory(topology, sizes)
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
@@ -394,7 +396,7 @@ _in_use_for_good: list[Any] = []
 """What a hanging kernel may still write to; freeing it would crash the process."""
 
 
-def _sizes(topology: Topology, placement: Placement) -> Sizes:
+def _sizes(topology: Topology, placement: Placement, profile: bool) -> Sizes:
     return Sizes(
         nodes=len(topology.nodes),
         types=len(topology.types),
@@ -403,4 +405,5 @@ def _sizes(topology: Topology, placement: Placement) -> Sizes:
         frame_size=topology.memory.frame_size,
         queue=topology.memory.queue,
         flows=topology.memory.flows,
+        profile=profile,
     )

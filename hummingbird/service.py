@@ -51,6 +51,8 @@ class Options:
     duration: float | None = None
     """Seconds after which to drain and end; None: when all inputs have ended."""
     live: bool = True
+    profile: bool = False
+    """Count where the time goes."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """``executor`` and ``use`` of the section ``device:``."""
     pace: str | None = None
@@ -75,7 +77,7 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
     wanted = _load(options)
     if options.json:
         _check_writable(options.json)
-    engine = Engine(options.name)
+    engine = Engine(options.name, profile=options.profile)
     watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
     try:
         began = time.monotonic()

@@ -89,6 +89,11 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
         help="name of this instance; several may run side by side (default: %(default)s)",
     )
     parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="count where the time of the CPU goes and print it by port, NF and part",
+    )
+    parser.add_argument(
         "--no-live", action="store_true", help="show no live counters, only the summary"
     )
 
@@ -125,6 +130,7 @@ def main(args: argparse.Namespace) -> int:
         name=args.name,
         duration=args.duration,
         live=not args.no_live,
+        profile=args.profile,
         overrides={name: value for name, value in overrides.items() if value},
         pace=args.pace,
     )

@@ -37,6 +37,7 @@ typedef struct {
     uint32_t queue;      /* entries of a node's input and of a ring between lcores; power of two */
     uint32_t flows;      /* entries of an lcore's flow cache; power of two */
     uint32_t types;      /* packet types; type 0 is "other" */
+    int profile;         /* count where the time goes; costs some time itself */
     uint32_t lcores;     /* data-plane threads ... */
     int32_t cpus[HB_MAX_LCORES]; /* ... and the CPU each is pinned to, -1 for none */
 } hb_config;
@@ -289,7 +290,9 @@ void hb_run_program(void *frames, uint32_t frame_size, const void *tables, uint3
 /*
  * The stats region: this head, then per lcore one block of `lcore_bytes`:
  *   hb_lcore_stats, hb_node_stats[nodes], drops u64[nodes][reasons], hops u64[nodes][types],
- *   ended u64[types][2] (handed to an egress port, dropped), latency u64[nodes][HB_HIST_BUCKETS].
+ *   ended u64[types][2] (handed to an egress port, dropped), latency u64[nodes][HB_HIST_BUCKETS],
+ *   profile u64[nodes + HB_ACCOUNTS]: ticks spent in a node's own code (an input's driver, an NF, a
+ *   GNF's CPUSyncer, an output), then in each of HB_ACCOUNT_*; all 0 unless hb_config.profile.
  * and behind the lcores one hb_device_stats. All u64 with one writer each (the lcore; the executor
  * thread); readers just load. Latency is in ticks: bucket b < 16 holds value b, above that 16
  * buckets per power of two: bucket 16 * e + m holds (16 + m) << (e - 1) and up.
@@ -304,16 +307,25 @@ typedef struct {
     uint64_t reasons;
     uint64_t head_bytes;
     uint64_t lcore_bytes;
-    uint64_t nodes_off; /* from the start of an lcore's block, like the next four */
+    uint64_t nodes_off; /* from the start of an lcore's block, like the next five */
     uint64_t drops_off;
     uint64_t hops_off;
     uint64_t ended_off;
     uint64_t latency_off;
+    uint64_t profile_off;
     uint64_t device_off; /* from the start of the region */
     uint64_t start_ticks;
     uint64_t ticks_per_second;
 } hb_stats_head;
 #define HB_STATS_MAGIC 0x48625354
+
+/* Where an lcore's time goes beside the nodes: parsing and the flow cache; routing and counting;
+ * the poll loop, with polls that find nothing; resting because nothing is to be done. */
+#define HB_ACCOUNT_CLASSIFY 0
+#define HB_ACCOUNT_FORWARD 1
+#define HB_ACCOUNT_POLL 2
+#define HB_ACCOUNT_REST 3
+#define HB_ACCOUNTS 4
 
 typedef struct {
     uint64_t passes; /* of the poll loop */

@@ -60,12 +60,17 @@ struct hb_lcore {
     hb_flows flows;    /* of the flows it owns; used by lcores with an input port */
     hb_syncer *syncer; /* NULL if it serves no GNF */
 
-    hb_lcore_stats *stats; /* in the stats region, like the next five */
+    hb_lcore_stats *stats; /* in the stats region, like the next six */
     hb_node_stats *node_stats;
     uint64_t *drops;
     uint64_t *hops;
     uint64_t *ended;
     uint64_t *latency;
+    uint64_t *profile;
+
+    bool profiling;      /* copy of config.profile */
+    uint32_t account;    /* index in profile[] of what it is doing ... */
+    uint64_t account_at; /* ... since this tick */
 
     uint32_t nodes;              /* that this lcore polls, in the order of polling */
     uint32_t node[HB_MAX_NODES]; /* their numbers */
@@ -117,6 +122,24 @@ struct hb_dataplane {
 static inline uint32_t hb_spread(uint32_t hash, uint32_t n)
 {
     return (uint32_t)((uint64_t)hash * n >> 32);
+}
+
+/* What the lcore does from now on; returns what it did until now. */
+static inline uint32_t hb_account(hb_lcore *lc, uint32_t account)
+{
+    if (!lc->profiling)
+        return 0;
+    uint64_t now = hb_now();
+    uint32_t before = lc->account;
+    lc->profile[before] += now - lc->account_at;
+    lc->account_at = now;
+    lc->account = account;
+    return before;
+}
+
+static inline uint32_t hb_account_shared(hb_lcore *lc, uint32_t account)
+{
+    return hb_account(lc, lc->dp->max_nodes + account);
 }
 
 /* ---- forward.c: how a packet moves on, and how it ends

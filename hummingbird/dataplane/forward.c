@@ -105,58 +105,84 @@ static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, const uint32_t *
     }
 }
 
-/* A burst whose packets go different ways: one delivery for each node that is next. */
-static void deliver_apart(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+/* n packets of one type and route. */
+static void forward_alike(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n,
+                          uint64_t bytes)
 {
     hb_dataplane *dp = lc->dp;
-    uint32_t types = dp->config.types, left[HB_BURST], group[HB_BURST];
-    uint16_t next[HB_BURST];
+    const hb_mbuf *m = hb_header(&dp->arena, handles[0]);
+    uint32_t cell = from * dp->config.types + m->type;
+    lc->hops[cell] += n;
+    deliver(lc, from, dp->policy[m->route].next[cell], handles, n, bytes);
+}
+
+/* A burst with few changes from one packet to the next: piece by piece. */
+static void forward_runs(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+{
+    const hb_arena *a = &lc->dp->arena;
+    for (uint32_t begin = 0, end; begin < n; begin = end) {
+        uint32_t path = hb_header(a, handles[begin])->path;
+        uint64_t bytes = 0;
+        for (end = begin; end < n; end++) {
+            const hb_mbuf *m = hb_header(a, handles[end]);
+            if ((m->path ^ path) & ROUTED)
+                break;
+            bytes += m->data_len;
+        }
+        forward_alike(lc, from, handles + begin, end - begin, bytes);
+    }
+}
+
+/* A burst in which types alternate: sorted by type first. It then stays sorted on its way, so that
+ * this is done once. The packets of one type stay in order. */
+static void forward_sorted(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+{
+    const hb_arena *a = &lc->dp->arena;
+    uint32_t left[HB_BURST], path[HB_BURST], group[HB_BURST];
     for (uint32_t i = 0; i < n; i++) {
-        const hb_mbuf *m = hb_header(&dp->arena, handles[i]);
-        uint32_t cell = from * types + m->type;
-        lc->hops[cell]++;
         left[i] = handles[i];
-        next[i] = dp->policy[m->route].next[cell];
+        path[i] = hb_header(a, handles[i])->path & ROUTED;
     }
     while (n) {
-        uint16_t to = next[0];
-        uint32_t others = 0, grouped = 0;
+        uint32_t first = path[0], others = 0, alike = 0;
         uint64_t bytes = 0;
-        for (uint32_t i = 0; i < n; i++) { /* without branches: which way one goes is a coin toss */
-            uint32_t handle = left[i], mine = next[i] == to;
-            uint32_t length = hb_header(&dp->arena, handle)->data_len;
-            bytes += mine ? length : 0;
-            group[grouped] = handle;
+        for (uint32_t i = 0; i < n; i++) { /* without branches: which one comes is a coin toss */
+            uint32_t handle = left[i], word = path[i], mine = word == first;
+            bytes += hb_header(a, handle)->data_len & -mine;
+            group[alike] = handle;
             left[others] = handle;
-            next[others] = next[i];
-            grouped += mine;
+            path[others] = word;
+            alike += mine;
             others += !mine;
         }
-        deliver(lc, from, to, group, grouped, bytes);
+        forward_alike(lc, from, group, alike, bytes);
         n = others;
     }
 }
 
+#define FEW 8 /* a burst with at most n / FEW changes is forwarded in runs */
+
 uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
 {
-    hb_dataplane *dp = lc->dp;
+    const hb_arena *a = &lc->dp->arena;
     if (!n)
         return 0;
-    const hb_mbuf *first = hb_header(&dp->arena, handles[0]);
-    uint32_t path = first->path, differ = 0;
+    uint32_t account = hb_account_shared(lc, HB_ACCOUNT_FORWARD);
+    uint32_t path = hb_header(a, handles[0])->path, changes = 0;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
-        hb_mbuf *m = hb_header(&dp->arena, handles[i]);
-        differ |= m->path ^ path;
+        hb_mbuf *m = hb_header(a, handles[i]);
+        changes += ((m->path ^ path) & ROUTED) != 0;
+        path = m->path;
         bytes += m->data_len;
         m->hop_tick = lc->pass_tick;
     }
-    if (differ & ROUTED) {
-        deliver_apart(lc, from, handles, n);
-    } else {
-        uint32_t cell = from * dp->config.types + first->type;
-        lc->hops[cell] += n;
-        deliver(lc, from, dp->policy[first->route].next[cell], handles, n, bytes);
-    }
+    if (!changes)
+        forward_alike(lc, from, handles, n, bytes);
+    else if (changes <= n / FEW)
+        forward_runs(lc, from, handles, n);
+    else
+        forward_sorted(lc, from, handles, n);
+    hb_account(lc, account);
     return bytes;
 }

@@ -77,14 +77,19 @@ static void flush(hb_lcore *lc)
 
 static uint32_t pass(hb_lcore *lc)
 {
+    hb_account_shared(lc, HB_ACCOUNT_POLL);
     lc->pass_tick = hb_now();
     uint32_t work = drain_rings(lc);
     if (atomic_load_explicit(&lc->dp->draining, memory_order_relaxed) > 1)
         work += drop_all(lc);
-    for (uint32_t i = 0; i < lc->nodes; i++)
+    for (uint32_t i = 0; i < lc->nodes; i++) {
+        hb_account(lc, lc->node[i]);
         work += poll_node(lc, lc->node[i]);
+    }
+    hb_account_shared(lc, HB_ACCOUNT_POLL);
     if (lc->syncer)
         work += hb_poll_syncer(lc);
+    hb_account_shared(lc, HB_ACCOUNT_POLL);
     flush(lc);
     lc->stats->passes++;
     /* release: policies this pass looked at are done with (hb_publish_policy) */
@@ -95,6 +100,7 @@ static uint32_t pass(hb_lcore *lc)
 /* Nothing to do: spin, then yield; sleep only when no packet is in flight anywhere. */
 static void rest(hb_lcore *lc, uint32_t idle)
 {
+    hb_account_shared(lc, HB_ACCOUNT_REST);
     lc->stats->idle_passes++;
     if (idle < SPIN_PASSES) {
         hb_pause();
@@ -140,12 +146,15 @@ static void *lcore_main(void *arg)
     hb_lcore *lc = arg;
     uint32_t idle = 0;
     settle(lc);
+    lc->account = lc->dp->max_nodes + HB_ACCOUNT_POLL;
+    lc->account_at = hb_now();
     while (!atomic_load_explicit(&lc->dp->stop, memory_order_relaxed)) {
         if (pass(lc))
             idle = 0;
         else
             rest(lc, ++idle);
     }
+    hb_account_shared(lc, HB_ACCOUNT_POLL); /* books what it did last */
     for (uint32_t i = 0; i < lc->dp->nodes; i++) {
         hb_release(&lc->cache, lc->spare[i], lc->spares[i]);
         lc->spares[i] = 0;

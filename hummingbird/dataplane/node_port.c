@@ -41,6 +41,9 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
     hb_key keys[HB_RX_BURST];
     hb_arena *a = &lc->dp->arena;
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_RX_BURST);
+    if (!n)
+        return 0;
+    uint32_t account = hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     for (uint32_t i = 0; i < n; i++) {
         m[i] = hb_header(a, handles[i]);
         m[i]->owner = (uint16_t)lc->id;
@@ -48,6 +51,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
         hb_flow_prefetch(&lc->flows, m[i]->hash);
     }
     classify(lc, node, handles, m, keys, n);
+    hb_account(lc, account);
     return n;
 }
 
@@ -85,6 +89,7 @@ static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason b
  * dropped. */
 static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
 {
+    hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     hb_dataplane *dp = lc->dp;
     hb_arena *a = &dp->arena;
     hb_mbuf *m[HB_RX_BURST];

@@ -279,10 +279,13 @@ uint32_t hb_poll_syncer(hb_lcore *lc)
         write_tick(lc);
     if (in_trouble(lc, &total))
         return total;
-    for (uint32_t i = 0; i < s->gnfs; i++)
+    for (uint32_t i = 0; i < s->gnfs; i++) {
+        hb_account(lc, s->gnf[i].node);
         total += reap(lc, &s->gnf[i]);
+    }
     for (uint32_t i = 0; i < s->gnfs; i++) {
         hb_gnf *f = &s->gnf[i];
+        hb_account(lc, f->node);
         total += fill(lc, f);
         /* The publishing rule: a row goes when it is full, or when the NF would run dry. Batches
          * so grow under load and shrink when idle, with no knob and no timer. */

@@ -29,6 +29,8 @@ class Sizes:
     frame_size: int
     queue: int
     flows: int
+    profile: bool = False
+    """Count where the time goes."""
 
     @property
     def stats_bytes(self) -> int:
@@ -63,6 +65,7 @@ class Dataplane:
         config.mbufs, config.frame_size = sizes.mbufs, sizes.frame_size
         config.queue, config.flows, config.types = sizes.queue, sizes.flows, sizes.types
         config.lcores = len(sizes.cpus)
+        config.profile = sizes.profile
         config.cpus[0 : len(sizes.cpus)] = list(sizes.cpus)
         error = ffi.new("char[256]")
         self._dp = lib.hb_new(config, sizes.nodes, error, 256)

@@ -24,6 +24,7 @@ static hb_stats_head layout(uint32_t lcores, uint32_t nodes, uint32_t types)
     h.hops_off = place(&at, (uint64_t)nodes * types * word);
     h.ended_off = place(&at, (uint64_t)types * 2 * word);
     h.latency_off = place(&at, (uint64_t)nodes * HB_HIST_BUCKETS * word);
+    h.profile_off = place(&at, (nodes + HB_ACCOUNTS) * word);
     h.lcore_bytes = at;
     at = 0;
     place(&at, sizeof h);
@@ -57,4 +58,5 @@ void hb_stats_attach(hb_lcore *lc)
     lc->hops = (uint64_t *)(block + h->hops_off);
     lc->ended = (uint64_t *)(block + h->ended_off);
     lc->latency = (uint64_t *)(block + h->latency_off);
+    lc->profile = (uint64_t *)(block + h->profile_off);
 }

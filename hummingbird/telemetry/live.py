@@ -9,7 +9,8 @@ import numpy as np
 from rich.table import Table
 
 from hummingbird.telemetry.stats import Snapshot
-from hummingbird.telemetry.summary import by_reason, drops_text, new_table, us
+from hummingbird.telemetry.summary import by_reason, drops_text, us
+from hummingbird.telemetry.tables import new_table
 from hummingbird.telemetry.view import View
 
 

@@ -45,6 +45,8 @@ class Snapshot:
     """[types][2]: sent, dropped."""
     latency: Counts
     """[nodes][buckets], ticks."""
+    profile: Counts
+    """[nodes + HB_ACCOUNTS] ticks; all 0 unless profiling."""
     lcores: npt.NDArray[np.void]
     """[lcores] of hb_lcore_stats."""
     device: npt.NDArray[np.void]
@@ -95,6 +97,7 @@ class Reader:
             hops=self._array(blocks, "hops_off", nodes, types),
             ended=self._array(blocks, "ended_off", types, 2),
             latency=self._array(blocks, "latency_off", nodes, lib.HB_HIST_BUCKETS),
+            profile=self._array(blocks, "profile_off", nodes + lib.HB_ACCOUNTS),
             lcores=np.ascontiguousarray(blocks[:, : LCORE.itemsize]).view(LCORE).reshape(-1),
             device=self._region[device_off : device_off + DEVICE.itemsize].view(DEVICE)[0].copy(),
         )

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hummingbird.dataplane.plane import reasons
+from hummingbird.telemetry import profile
 from hummingbird.telemetry.stats import Snapshot
+from hummingbird.telemetry.tables import new_table
 from hummingbird.telemetry.view import Node, View
 
 Alert = tuple[str, str, int]
@@ -45,7 +47,7 @@ def summarise(view: View, alerts: Iterable[Alert], seconds: float) -> dict[str, 
         "types": _types(view, snapshot),
         "alerts": _alerts(alerts),
         "policy_version": view.policy_version,
-    }
+    } | profile.summarise(view, snapshot, seconds)
 
 
 def by_reason(counts: Iterable[int]) -> dict[str, int]:
@@ -133,21 +135,14 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     tables = [_paths_table(summary), _nfs_table(summary)]
     if summary["alerts"]:
         tables.append(_alerts_table(summary))
+    if "profile" in summary:
+        tables.append(profile.table(summary["profile"]))
     for table in tables:
         console.print()
         console.print(table)
     console.print()
     console.print(_device_line(summary["device"]), highlight=False)
     console.print(_balance_line(summary), highlight=False)
-
-
-def new_table(title: str, *columns: str) -> Table:
-    """An empty table; a column whose name ends with ``>`` is aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        name = column.removesuffix(">")
-        table.add_column(name, justify="right" if column.endswith(">") else "left")
-    return table
 
 
 def _paths_table(summary: Mapping[str, Any]) -> Table:
