@@ -150,8 +150,8 @@ static inline uint32_t hb_account_shared(hb_lcore *lc, uint32_t account)
  * bytes.
  */
 uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n);
-/* End n packets that a port has sent, and free them. */
-void hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n);
+/* End n packets, at least one, that a port has sent, and free them. Returns their bytes. */
+uint64_t hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n);
 /* End one packet, counted at `node` under `reason`. It is freed at the end of the pass. */
 void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle);
 /* As hb_drop, but the frame is not given back: a hung device may still write to it. */

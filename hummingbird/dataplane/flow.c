@@ -6,6 +6,9 @@
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
+#if defined(__SSE4_1__)
+#include <smmintrin.h>
+#endif
 
 #define GENERATION(word) ((uint32_t)((word) >> 32))
 #define TYPE(word, direction) ((uint16_t)((word) >> (16 * (direction))))
@@ -43,8 +46,7 @@ void hb_flows_free(hb_flows *f)
 /* Not from the bits that name the set; never 0. */
 static inline uint16_t tag_of(uint32_t hash)
 {
-    uint16_t tag = (uint16_t)(hash >> 16);
-    return tag ? tag : 1;
+    return (uint16_t)(hash >> 16 | 1);
 }
 
 /* The ways of a set that have this tag, as bits. */
@@ -73,7 +75,16 @@ static inline uint32_t entry(uint32_t set, uint32_t ways)
 static inline bool same_key(const hb_key *a, const hb_key *b)
 {
     const uint64_t *x = a->word, *y = b->word;
+#if defined(__SSE4_1__)
+    __m128i first =
+        _mm_xor_si128(_mm_loadu_si128((const __m128i *)x), _mm_loadu_si128((const __m128i *)y));
+    __m128i second = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(x + 2)),
+                                   _mm_loadu_si128((const __m128i *)(y + 2)));
+    __m128i differ = _mm_or_si128(first, second);
+    return _mm_testz_si128(differ, differ) && x[4] == y[4];
+#else
     return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
+#endif
 }
 
 /* A free entry has no generation, and may look like the key of what is not IP, which is all zero.

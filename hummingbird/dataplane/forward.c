@@ -25,20 +25,26 @@ static inline void count_end(hb_lcore *lc, const hb_mbuf *m, uint32_t n, bool se
     atomic_store_explicit(&lc->ended_from[m->in_port], ended + n, memory_order_relaxed);
 }
 
-void hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n)
+uint64_t hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n)
 {
     const hb_arena *a = &lc->dp->arena;
+    const hb_mbuf *first = hb_header(a, handles[0]);
+    uint64_t bytes = 0;
     uint32_t begin = 0;
-    for (uint32_t i = 1; i <= n; i++) { /* runs of packets with one path */
-        const hb_mbuf *first = hb_header(a, handles[begin]);
-        if (i < n && hb_header(a, handles[i])->path == first->path)
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(a, handles[i]);
+        bytes += m->data_len;
+        if (m->path == first->path)
             continue;
-        count_end(lc, first, i - begin, true);
+        count_end(lc, first, i - begin, true); /* a run of packets with one path */
+        first = m;
         begin = i;
     }
+    count_end(lc, first, n - begin, true);
     hb_release(&lc->cache, handles, n);
     /* release, after the packets' own counters: whoever sees them gone sees how they ended */
     __atomic_store_n(&lc->stats->gone, lc->stats->gone + n, __ATOMIC_RELEASE);
+    return bytes;
 }
 
 void hb_free_dead(hb_lcore *lc)

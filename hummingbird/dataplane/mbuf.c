@@ -46,8 +46,10 @@ int hb_arena_init(hb_arena *a, void *frames, uint32_t frame_size, uint32_t mbufs
     a->magazines = calloc(a->nb_magazines, sizeof(hb_magazine));
     if (!a->headers || !a->magazines)
         return -1;
-    for (uint32_t i = 0; i < mbufs; i++)
+    for (uint32_t i = 0; i < mbufs; i++) {
         a->headers[i].frame = i;
+        a->headers[i].segments = 1;
+    }
     /* the last magazine pushed is the first taken: hand out low frames first */
     for (uint32_t i = a->nb_magazines; i-- > 0;) {
         hb_magazine *m = a->magazines + i;

@@ -61,8 +61,6 @@ static inline enum hb_reason admit(const hb_arena *a, hb_mbuf *m, const hb_mbuf 
 {
     m->path = same->path;
     m->owner = same->owner;
-    m->zone = same->zone;
-    m->segments = same->segments;
     m->rx_tick = same->rx_tick;
     return hb_parse(hb_data(a, m), m->data_len, m, key);
 }
@@ -98,7 +96,6 @@ static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
     const hb_mbuf same = {.route = (uint8_t)slot,
                           .in_port = (uint8_t)node,
                           .owner = (uint16_t)lc->id,
-                          .segments = 1,
                           .rx_tick = hb_now()};
     uint64_t bytes = 0;
     bool alone = dp->owners == 1; /* every flow is this lcore's */
@@ -195,16 +192,12 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     if (!n)
         return 0;
     uint32_t sent = port->ops->tx(port, a, handles, n);
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < sent; i++)
-        bytes += hb_header(a, handles[i])->data_len;
     for (uint32_t i = sent; i < n; i++)
         hb_drop(lc, node, HB_REASON_port_error, handles[i]);
     /* an output's latency is the packet's whole stay: from its input port to here */
     hb_sample_latency(lc, node, hb_now() - hb_header(a, handles[0])->rx_tick);
     lc->node_stats[node].bursts++;
-    hb_count_out(lc, node, sent, bytes);
     if (sent)
-        hb_end_sent(lc, handles, sent);
+        hb_count_out(lc, node, sent, hb_end_sent(lc, handles, sent));
     return n;
 }

@@ -315,31 +315,32 @@ static enum hb_reason fill_unknown(hb_mbuf *m, hb_key *key, enum hb_reason reaso
 }
 
 /* Most packets: IPv4 without options or tags, not a fragment, TCP or UDP. The same answer as the
- * walk over the headers gives; false leaves it to that. */
+ * walk over the headers gives; false leaves it to that. Nothing is stored that is read again as
+ * part of something larger, and nothing branches on which end is the first: that is a coin toss. */
 static inline bool parse_plain(const uint8_t *p, uint32_t length, hb_mbuf *m, hb_key *key)
 {
     const uint8_t *ip = p + ETHERNET_BYTES;
     /* EtherType, version and header length in one; the byte behind them is the type of service */
-    bool plain = length >= ETHERNET_BYTES + IPV4_BYTES + 8 &&
-                 (be32(p + 12) & 0xffffff00) == ((uint32_t)TYPE_IPV4 << 16 | 0x4500) &&
-                 !(be16(ip + 6) & 0x3fff);
-    if (!plain)
+    if (!LITTLE || length < ETHERNET_BYTES + IPV4_BYTES + 8 ||
+        (be32(p + 12) & 0xffffff00) != ((uint32_t)TYPE_IPV4 << 16 | 0x4500) ||
+        be16(ip + 6) & 0x3fff)
         return false;
     uint32_t protocol = ip[9], total = be16(ip + 2);
     uint32_t least = protocol == UDP ? IPV4_BYTES + 8 : IPV4_BYTES + 20;
     if ((protocol != UDP && protocol != TCP) || total < least || total > length - ETHERNET_BYTES)
         return false;
-    uint64_t addresses = be64(ip + 12); /* source in the upper half */
-    uint32_t ports = be32(ip + IPV4_BYTES);
-    uint32_t src = (uint32_t)(addresses >> 32), dst = (uint32_t)addresses;
-    /* without branches: which way a packet goes is a coin toss */
-    uint32_t back = (src > dst) | ((src == dst) & (ports >> 16 > (ports & 0xffff)));
-    addresses = back ? addresses << 32 | addresses >> 32 : addresses;
-    ports = back ? ports : ports << 16 | ports >> 16; /* the first end's in the lower half */
-    uint64_t low = 0, high = 0;
-    put_be64((uint8_t *)&low, (uint64_t)0xffff << 32 | addresses >> 32);
-    put_be64((uint8_t *)&high, (uint64_t)0xffff << 32 | (uint32_t)addresses);
-    *key = (hb_key){.word = {0, low, 0, high, last_word(ports & 0xffff, ports >> 16, protocol, 0)}};
+    uint64_t ends, swapped = be64(ip + 12);
+    memcpy(&ends, ip + 12, sizeof ends); /* source in the lower half, bytes as in the packet */
+    uint32_t src = (uint32_t)(swapped >> 32), dst = (uint32_t)swapped;
+    uint32_t ports = be32(ip + IPV4_BYTES); /* source in the upper half */
+    uint32_t back = src > dst;
+    if (__builtin_expect(src == dst, 0))
+        back = ports >> 16 > (ports & 0xffff);
+    ends = back ? ends << 32 | ends >> 32 : ends;
+    ports = back ? ports : ports << 16 | ports >> 16;
+    uint64_t mapped_bytes = 0xffff0000; /* the two ff of ::ffff:a.b.c.d */
+    *key = (hb_key){.word = {0, ends << 32 | mapped_bytes, 0, (ends >> 32) << 32 | mapped_bytes,
+                             ports | (uint64_t)protocol << 48}};
     m->vlan[0] = m->vlan[1] = 0;
     m->hash = hb_key_hash(key);
     m->layers = layers_word(ETHERNET_BYTES, ETHERNET_BYTES + IPV4_BYTES, protocol, back);

@@ -32,6 +32,13 @@ typedef struct {
     uint8_t *bytes;
 } template;
 
+/* Which flow is next. */
+typedef struct {
+    uint32_t flow;
+    uint32_t protocol; /* index */
+    uint32_t port;     /* index of its port among the ports */
+} cursor;
+
 typedef struct {
     hb_port port;
     template template[MOST_SIZES][MOST_PROTOCOLS];
@@ -41,9 +48,7 @@ typedef struct {
     uint32_t protocols;
     uint32_t flows;
     uint32_t src;
-    uint32_t flow;     /* next ... */
-    uint32_t port_at;  /* ... and where its port is among the ports */
-    uint32_t protocol; /* index, of the next flow */
+    cursor next;
     uint64_t random;
     uint64_t left; /* packets to make */
     bool paced;
@@ -93,37 +98,32 @@ static inline uint32_t checksum(uint32_t sum)
 /* ---- packets --------------------------------------------------------------------------------- */
 
 /* Distinct for all flows: those that share a source address differ in the port. */
-static inline uint32_t flow_src(const generator *g)
+static inline uint32_t flow_src(const generator *g, const cursor *c)
 {
-    return (g->src & 0xffff0000) | ((g->src + g->flow) & 0xffff);
+    return (g->src & 0xffff0000) | ((g->src + c->flow) & 0xffff);
 }
 
-static inline uint32_t flow_port(const generator *g)
-{
-    return FIRST_PORT + g->port_at;
-}
-
-static inline const template *next_template(generator *g)
+static inline const template *next_template(generator *g, const cursor *c)
 {
     if (g->sizes == 1)
-        return &g->template[0][g->protocol];
+        return &g->template[0][c->protocol];
     uint32_t at = (uint32_t)(draw(&g->random) >> 32), size = 0;
     for (uint32_t i = 0; i + 1 < g->sizes; i++)
         size += at >= g->below[i];
-    return &g->template[size][g->protocol];
+    return &g->template[size][c->protocol];
 }
 
-static inline void next_flow(generator *g)
+/* The port is (flow / 65536 + flow % 65536 * PORT_STEP) % PORTS. */
+static inline void next_flow(const generator *g, cursor *c)
 {
-    if (++g->protocol == g->protocols)
-        g->protocol = 0;
-    if (++g->flow == g->flows)
-        g->flow = g->protocol = 0;
-    /* the port is (flow / 65536 + flow % 65536 * PORT_STEP) % PORTS */
-    g->port_at += PORT_STEP;
-    g->port_at -= g->port_at >= PORTS ? PORTS : 0;
-    if (!(g->flow & 0xffff))
-        g->port_at = g->flow >> 16;
+    if (++c->protocol == g->protocols)
+        c->protocol = 0;
+    if (++c->flow == g->flows)
+        c->flow = c->protocol = 0;
+    c->port += PORT_STEP;
+    c->port -= c->port >= PORTS ? PORTS : 0;
+    if (!(c->flow & 0xffff))
+        c->port = c->flow >> 16;
 }
 
 static inline void write_packet(uint8_t *p, const template *t, uint32_t src, uint32_t port)
@@ -160,14 +160,16 @@ static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *h
         n = hb_pacer_due(&g->pacer, now, n);
     if (n > g->left)
         n = (uint32_t)g->left;
+    cursor next = g->next; /* a copy, which what is written to packets cannot change */
     for (uint32_t i = 0; i < n; i++) {
         hb_mbuf *m = hb_header(a, handles[i]);
-        const template *t = next_template(g);
-        write_packet(hb_data(a, m), t, flow_src(g), flow_port(g));
+        const template *t = next_template(g, &next);
+        write_packet(hb_data(a, m), t, flow_src(g, &next), FIRST_PORT + next.port);
         m->data_len = t->length;
         m->time_ns = time_ns;
-        next_flow(g);
+        next_flow(g, &next);
     }
+    g->next = next;
     g->pacer.sent += n;
     if (port->has_end && (g->left -= n) == 0)
         atomic_store_explicit(&port->done, true, memory_order_relaxed);
