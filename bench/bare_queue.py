@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import queues
-from harness import Bench, Case, Ratio, Reading, Result, Settings, main
+from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, main
 
 from hummingbird.dataplane.plane import ring_hop
 from hummingbird.errors import UserError
@@ -99,8 +99,9 @@ def ratios(_: Settings) -> list[Ratio]:
     found = []
     for name, end in {"touch": "", "nids": "_nids"}.items():
         case = f"device, {name}, row of 64: "
-        found.append(Ratio(f"dummy_row_vs_full_row{end}", case + "dummies", case + "full"))
-        found.append(Ratio(f"half_row_vs_full_row{end}", case + "half", case + "full"))
+        dummies, half, full = (case + fill for fill in ("dummies", "half", "full"))
+        found.append(Ratio(f"dummy_row_vs_full_row{end}", dummies, full, at_most=0.1))
+        found.append(Ratio(f"half_row_vs_full_row{end}", half, full, at_most=0.6))
     return found
 
 
@@ -124,7 +125,20 @@ def notes(result: Result) -> Sequence[str]:
     return lines
 
 
-BENCH = Bench("bare_queue", "The queue and the ring by themselves", cases, ratios, notes=notes)
+LIMITS = (
+    Limit("ring hop, handles", at_most=5.0),
+    Limit("ring hop, header read", at_most=15.0),
+    Limit(HOST_COST, at_most=7.5),
+)
+
+BENCH = Bench(
+    name="bare_queue",
+    title="The queue and the ring by themselves",
+    cases=cases,
+    ratios=ratios,
+    notes=notes,
+    limits=LIMITS,
+)
 
 if __name__ == "__main__":
     sys.exit(main(BENCH))

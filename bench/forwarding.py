@@ -23,6 +23,7 @@ from hummingbird.opencl.device import choose
 SIZE = 60  # and 4 of FCS: a 64-byte packet
 FLOWS = 65536
 HOPS = range(1, 6)
+RULES = 188  # as many as the firewall of peers' benchmarks
 PAGES = {"": False, "_huge": True}
 """Ending of a case's name: whether it has huge pages."""
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"
@@ -40,8 +41,10 @@ def _chain(
     huge_pages: bool = True,
     use: str = "none",
     env: Mapping[str, str] | None = None,
+    types: Mapping[str, Any] | None = None,
 ) -> Reading:
     topology = {
+        "types": types or {},
         "ports": {"in0": chains.generator(SIZE, FLOWS), "out0": {"driver": "sink"}},
         "nfs": nfs,
         "memory": {"mbufs": testpmd.MBUFS, "flows": FLOWS},
@@ -51,6 +54,16 @@ def _chain(
     run = chains.run(topology, rows, settings.seconds, cpus=_cpus(), huge_pages=huge_pages, env=env)
     reading = chains.throughput(run)
     return Reading(reading.value, {**reading.more, "device": run.summary["device"]})
+
+
+def _rules(settings: Settings) -> Reading:
+    """188 packet types, of which the flows here match the last: it costs once per flow."""
+    types = {f"t{i}": {"dst": f"203.0.{i}.0/24", "proto": "tcp"} for i in range(RULES - 1)}
+    return _chain(
+        chains.forwarders(1),
+        settings,
+        types={**types, "udp": {"proto": "udp", "dst_port": "1-65535"}},
+    )
 
 
 def _forward(hops: int, settings: Settings, huge_pages: bool) -> Callable[[], Reading]:
@@ -86,6 +99,7 @@ def cases(settings: Settings) -> list[Case]:
         for hops in (1, 5) if settings.quick else HOPS:
             found.append(Case(f"n{hops}{ending}", "Mpps", _forward(hops, settings, huge_pages)))
         found.append(Case(f"testpmd{ending}", "Mpps", _testpmd(settings, huge_pages)))
+    found.append(Case(f"n1_huge, {RULES} rules", "Mpps", lambda: _rules(settings)))
     for ending, use, env in _runtimes():
         found.append(Case(f"gnf_noop{ending}", "Mpps", _gnf(settings, use, env), two_cores=True))
     return found
@@ -95,10 +109,11 @@ def ratios(_: Settings) -> list[Ratio]:
     """What is claimed."""
     small, huge = testpmd.missing(), testpmd.missing() or _no_huge_pages()
     return [
-        Ratio("n1_vs_testpmd", "n1", "testpmd", missing=small, claim=1.5),
-        Ratio("n5_vs_testpmd", "n5", "testpmd", missing=small, claim=1.2),
-        Ratio("n1_vs_testpmd_huge", "n1_huge", "testpmd_huge", missing=huge, claim=0.5),
-        Ratio("n5_vs_testpmd_huge", "n5_huge", "testpmd_huge", missing=huge, claim=0.45),
+        Ratio("n1_vs_testpmd", "n1", "testpmd", missing=small, at_least=1.5),
+        Ratio("n5_vs_testpmd", "n5", "testpmd", missing=small, at_least=1.2),
+        Ratio("n1_vs_testpmd_huge", "n1_huge", "testpmd_huge", missing=huge, at_least=0.5),
+        Ratio("n5_vs_testpmd_huge", "n5_huge", "testpmd_huge", missing=huge, at_least=0.45),
+        Ratio(f"rules{RULES}_vs_none", f"n1_huge, {RULES} rules", "n1_huge", at_least=0.95),
         *(
             # the lcore, the CPU and the memory of n1_huge are those of a no-op GNF, too
             Ratio(
@@ -106,7 +121,7 @@ def ratios(_: Settings) -> list[Ratio]:
                 f"gnf_noop{ending}",
                 "n1_huge",
                 near=True,
-                claim=0.7,
+                at_least=0.7,
             )
             for ending, _, _ in _runtimes()
         ),

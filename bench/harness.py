@@ -73,8 +73,19 @@ class Ratio:
     """Why this machine cannot show it; None if it can."""
     near: bool = False
     """Only rounds in which the two CPUs were near count."""
-    claim: float | None = None
-    """The least that its median shall be; None: printed with no bound."""
+    at_least: float | None = None
+    """What its median shall reach, if there is such a claim ..."""
+    at_most: float | None = None
+    """... or not exceed."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A claim about the values of a case themselves, in its unit: about their median. Of a case of
+    two CPUs only samples taken while these were near count."""
+
+    case: str
+    at_most: float
 
 
 @dataclass
@@ -98,8 +109,10 @@ class Result:
     settings: dict[str, Any]
     samples: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, dict[str, float] | None] = field(default_factory=dict)
-    claims: dict[str, float] = field(default_factory=dict)
-    """The least that the median of a ratio shall be, for those that have a bound."""
+    claims: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By ratio, or by case for a limit: what was claimed, ``at_least`` or ``at_most``."""
+    limits: dict[str, dict[str, float] | None] = field(default_factory=dict)
+    """By case: median, low and high of the samples that a limit is about."""
     reasons: dict[str, str] = field(default_factory=dict)
     """Why a ratio is null, or a case has no samples."""
     notes: list[str] = field(default_factory=list)
@@ -129,6 +142,7 @@ class Bench:
     rounds: int = 7
     seconds: float = 2.0
     quick_seconds: float = 0.3
+    limits: Sequence[Limit] = ()
 
 
 # ---- the machine ---------------------------------------------------------------------------------
@@ -225,8 +239,10 @@ def _pairs(result: Result, ratio: Ratio) -> list[float]:
 
 def _work_out(result: Result, ratio: Ratio) -> None:
     result.ratios[ratio.name] = None
-    if ratio.claim is not None:
-        result.claims[ratio.name] = ratio.claim
+    if ratio.at_least is not None:
+        result.claims[ratio.name] = {"at_least": ratio.at_least}
+    elif ratio.at_most is not None:
+        result.claims[ratio.name] = {"at_most": ratio.at_most}
     if ratio.missing:
         result.reasons[ratio.name] = ratio.missing
         return
@@ -239,12 +255,38 @@ def _work_out(result: Result, ratio: Ratio) -> None:
         wanted = "near" if ratio.near else "equally far from each other in both cases"
         result.reasons[ratio.name] = f"in no round were the two CPUs {wanted}"
         return
-    result.ratios[ratio.name] = {
-        "median": statistics.median(pairs),
-        "low": min(pairs),
-        "high": max(pairs),
-        "pairs": len(pairs),
-    }
+    result.ratios[ratio.name] = {**_spread(pairs), "pairs": len(pairs)}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def _check_limit(result: Result, limit: Limit) -> None:
+    of_case = [s for s in result.samples if s["case"] == limit.case]
+    values = [s["value"] for s in of_case if distance(s) in (None, "near")]
+    result.claims[limit.case] = {"at_most": limit.at_most}
+    result.limits[limit.case] = _spread(values) if values else None
+    if of_case and not values:
+        result.reasons[limit.case] = "in no round were the two CPUs near"
+
+
+def claim_text(claim: Mapping[str, float] | None) -> str:
+    """A claim for people; nothing if there is none."""
+    if claim is None:
+        return ""
+    return "".join(f"{'>=' if kind == 'at_least' else '<='} {claim[kind]:g}" for kind in claim)
+
+
+def verdict(claim: Mapping[str, float] | None, found: Mapping[str, float] | None) -> str:
+    """What has come of a claim."""
+    if found is None:
+        return "not measurable here"
+    if claim is None:
+        return "no bound"
+    met = found["median"] >= claim.get("at_least", -math.inf)
+    met = met and found["median"] <= claim.get("at_most", math.inf)
+    return "met" if met else "not met"
 
 
 # ---- showing -------------------------------------------------------------------------------------
@@ -278,18 +320,16 @@ def _case_table(result: Result, cases: Sequence[Case]) -> Table:
     return table
 
 
-def _ratio_table(result: Result) -> Table:
+def _claims_table(result: Result) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ratio")
-    for name in ("median", "low", "high", "rounds", "claim"):
+    table.add_column("ratio, or figure with a limit")
+    for name in ("median", "low", "high", "claim"):
         table.add_column(name, justify="right")
-    for name, ratio in result.ratios.items():
-        claim = f">= {result.claims[name]:g}" if name in result.claims else ""
-        if ratio is None:
-            table.add_row(name, "-", "-", "-", "0", claim)
-        else:
-            spread = (figure(ratio[key]) for key in ("median", "low", "high"))
-            table.add_row(name, *spread, str(int(ratio["pairs"])), claim)
+    table.add_column("")
+    for name, found in {**result.ratios, **result.limits}.items():
+        claim = result.claims.get(name)
+        spread = [figure(found[key]) if found else "-" for key in ("median", "low", "high")]
+        table.add_row(name, *spread, claim_text(claim), verdict(claim, found))
     return table
 
 
@@ -313,9 +353,9 @@ def _show(console: Console, bench: Bench, result: Result, cases: Sequence[Case])
     rounds = "1 round" if s["rounds"] == 1 else f"{s['rounds']} rounds"
     console.print(f"{rounds} of {s['seconds']:g} s a case, taken in turn\n")
     console.print(_case_table(result, cases))
-    if result.ratios:
+    if result.ratios or result.limits:
         console.print()
-        console.print(_ratio_table(result))
+        console.print(_claims_table(result))
     for name, reason in _own_reasons(result).items():
         console.print(f"\n{name}: not measured: {reason}", markup=False)
     for note in result.notes:
@@ -385,6 +425,8 @@ def run(bench: Bench, quick: bool, console: Console) -> tuple[Result, Sequence[C
     _run_rounds(result, cases, settings, console)
     for ratio in bench.ratios(settings):
         _work_out(result, ratio)
+    for limit in bench.limits:
+        _check_limit(result, limit)
     result.notes += bench.notes(result)
     return result, cases
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import TERMINATED, figure
+from harness import TERMINATED, claim_text, figure, verdict
 from rich.console import Console
 
 from hummingbird import benches
@@ -100,39 +100,23 @@ def _machine(done: Sequence[Done], quick: bool) -> Iterator[str]:
 
 
 def _claims(done: Sequence[Done]) -> Iterator[str]:
-    head = ("ratio", "benchmark", "median:", "low:", "high:", "claim:", "")
+    head = ("ratio or figure", "benchmark", "median:", "low:", "high:", "claim:", "")
     yield from _table(head, (row for bench in done for row in _claim_rows(bench)))
-    yield from _reasons([(b.result or {}, name) for b in done for name in _ratios(b)])
+    yield from _reasons([(b.result or {}, name) for b in done for name in _claimed(b)])
 
 
 def _claim_rows(bench: Done) -> Iterator[Sequence[str]]:
     if bench.status or bench.result is None:
         yield ("", bench.name, "", "", "", "", f"**failed** with status {bench.status}")
-    for name in _ratios(bench):
-        result = bench.result or {}
-        claim = result["claims"].get(name)
-        bound = "" if claim is None else f">= {claim:g}"
-        yield (
-            f"`{name}`",
-            bench.name,
-            *_spread(result["ratios"][name]),
-            bound,
-            verdict(result, name),
-        )
+    for name, found in _claimed(bench).items():
+        claim = (bench.result or {})["claims"].get(name)
+        said = verdict(claim, found).replace("not met", "**not met**")
+        yield (f"`{name}`", bench.name, *_spread(found), claim_text(claim), said)
 
 
-def _ratios(bench: Done) -> Mapping[str, Any]:
-    return bench.result["ratios"] if bench.result else {}
-
-
-def verdict(result: Mapping[str, Any], name: str) -> str:
-    """What has come of a claim."""
-    ratio, claim = result["ratios"][name], result["claims"].get(name)
-    if ratio is None:
-        return "not measurable here"
-    if claim is None:
-        return "no bound"
-    return "met" if ratio["median"] >= claim else "**not met**"
+def _claimed(bench: Done) -> Mapping[str, Any]:
+    """Ratios, and figures that have a limit."""
+    return {**bench.result["ratios"], **bench.result["limits"]} if bench.result else {}
 
 
 def _spread(ratio: Mapping[str, float] | None) -> tuple[str, str, str]:
@@ -162,7 +146,7 @@ def _bench(bench: Done) -> Iterator[str]:
         ("case", "median:", "low:", "high:", "unit"), (_row(result, c) for c in cases)
     )
     yield from _reasons(
-        [(result, name) for name in result["reasons"] if name not in _ratios(bench)]
+        [(result, name) for name in result["reasons"] if name not in _claimed(bench)]
     )
     if bench.picture:
         yield from ("", f"![{bench.title}]({bench.picture})")

@@ -31,7 +31,7 @@ import testpmd
 
 ROOT = Path(__file__).parent.parent
 DESIGN = {"bench", "machine", "runtime", "tier", "settings", "samples", "ratios"}
-KEYS = DESIGN | {"claims", "reasons", "notes"}
+KEYS = DESIGN | {"claims", "limits", "reasons", "notes"}
 DRAWS = importlib.util.find_spec("matplotlib") is not None
 
 
@@ -64,7 +64,7 @@ def test_writes_what_the_design_says(name: str, tmp_path: Path) -> None:
     assert set(result) == KEYS
     assert result["bench"] == bench.name == name
     check_samples(result)
-    check_ratios(result, bench.ratios(harness.Settings(True, 1, 0.1)))
+    check_ratios(result, bench.ratios(harness.Settings(True, 1, 0.1)), bench.limits)
     if draw:
         assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert picture.stat().st_size > 8_000
@@ -79,10 +79,19 @@ def check_samples(result: dict[str, Any]) -> None:
         assert sample.get("balance", 0) in (0, None), sample
 
 
-def check_ratios(result: dict[str, Any], declared: Sequence[harness.Ratio]) -> None:
+def check_ratios(
+    result: dict[str, Any], declared: Sequence[harness.Ratio], limits: Sequence[harness.Limit]
+) -> None:
     """Each is a median within its spread, or null with a reason."""
     assert set(result["ratios"]) == {ratio.name for ratio in declared}
-    assert result["claims"] == {r.name: r.claim for r in declared if r.claim is not None}
+    bounds = {r.name: (r.at_least, r.at_most) for r in declared} | {
+        limit.case: (None, limit.at_most) for limit in limits
+    }
+    for name, (at_least, at_most) in bounds.items():
+        given = {"at_least": at_least, "at_most": at_most}
+        wanted = {kind: bound for kind, bound in given.items() if bound is not None}
+        assert result["claims"].get(name, {}) == wanted
+    assert set(result["limits"]) == {limit.case for limit in limits}
     for name, ratio in result["ratios"].items():
         if ratio is None:
             assert result["reasons"][name]
@@ -196,15 +205,32 @@ def test_null_has_its_reason() -> None:
     assert failed.reasons["a_vs_b"] == "b could not be measured: no testpmd"
 
 
-def test_a_claim_is_met_by_the_median() -> None:
-    result = result_of(("a", 2.0, None), ("b", 1.0, None))
-    work_out(result, claim=2.0)
-    written = vars(result)
-    assert report.verdict(written, "a_vs_b") == "met"
-    written["claims"]["a_vs_b"] = 2.01
-    assert report.verdict(written, "a_vs_b") == "**not met**"
-    written["ratios"]["a_vs_b"] = None
-    assert report.verdict(written, "a_vs_b") == "not measurable here"
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ({"at_least": 2.0}, "met"),
+        ({"at_least": 2.01}, "not met"),
+        ({"at_most": 2.0}, "met"),
+        ({"at_most": 1.99}, "not met"),
+        (None, "no bound"),
+    ],
+)
+def test_a_claim_is_met_by_the_median(claim: dict[str, float] | None, said: str) -> None:
+    result = result_of(("a", 2.0, None), ("b", 1.0, None), ("a", 9.0, None), ("b", 9.0, None))
+    result.samples.append({"case": "a", "round": 2, "value": 4.0, "unit": "Mpps"})
+    result.samples.append({"case": "b", "round": 2, "value": 2.0, "unit": "Mpps"})
+    work_out(result)
+    assert harness.verdict(claim, result.ratios["a_vs_b"]) == said
+    assert harness.verdict(claim, None) == "not measurable here"
+
+
+def test_a_limit_is_about_samples_taken_near() -> None:
+    result = result_of(("a", 2.0, NEAR), ("a", 9.0, FAR), ("a", 4.0, NEAR), ("a", 8.0, CHANGED))
+    harness._check_limit(result, harness.Limit("a", at_most=5))
+    assert result.limits["a"] == {"median": 3.0, "low": 2.0, "high": 4.0}
+    far = result_of(("a", 2.0, FAR))
+    harness._check_limit(far, harness.Limit("a", at_most=5))
+    assert far.limits["a"] is None and "near" in far.reasons["a"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +255,7 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 
 def test_the_report_says_what_failed_and_what_was_not_met() -> None:
     result = result_of(("a", 1.0, None), ("b", 2.0, None))
-    work_out(result, claim=0.7)
+    work_out(result, at_least=0.7)
     result.machine = harness.machine()
     result.settings = vars(harness.Settings(True, 1, 0.1))
     done = [

@@ -265,7 +265,7 @@ def test_a_device_program_that_does_not_compile_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(program, "source", lambda nf_names: source)
+    monkeypatch.setattr(program, "source", lambda *_: source)
     monkeypatch.chdir(folder)
     args = ["--in", "in.pcap", "--out", "out.pcap", "--executor", "launch", "--name", "broken"]
     assert cli.main(["run", "topology.yaml", *args]) == 2

@@ -60,6 +60,6 @@ ffi.set_source(
     depends=[*find(".h", ".cl"), os.path.join(HERE, "build.py")],
     include_dirs=INCLUDE_DIRS,
     libraries=LIBRARIES,
-    extra_compile_args=[*CFLAGS, "-O3", "-fvisibility=hidden", "-flto=auto", "-Werror"],
+    extra_compile_args=[*CFLAGS, "-O3", "-fno-semantic-interposition", "-flto=auto", "-Werror"],
     extra_link_args=["-flto=auto", "-O3"],
 )

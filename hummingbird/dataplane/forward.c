@@ -2,6 +2,8 @@
 /* forward.c: packet forwarding (paper section IV-A3): ask the policy for the next node, hand the
  * packets to the lcore that serves it. Nobody blocks: what does not fit is dropped with the name of
  * what was full. */
+#include <string.h>
+
 #include "dataplane.h"
 
 /* The bits of hb_mbuf.path that decide where a packet goes next: type and route. */
@@ -139,29 +141,39 @@ static void forward_runs(hb_lcore *lc, uint32_t from, const uint32_t *handles, u
     }
 }
 
-/* A burst in which types alternate: sorted by type first. It then stays sorted on its way, so that
- * this is done once. The packets of one type stay in order. */
-static void forward_sorted(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+/* A burst in which types alternate: each packet's next node is looked up, and each node gets its
+ * packets together. Those for one node stay in order, whatever their types. */
+static void forward_apart(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n,
+                          uint64_t all_bytes)
 {
-    const hb_arena *a = &lc->dp->arena;
-    uint32_t left[HB_BURST], path[HB_BURST], group[HB_BURST];
+    hb_dataplane *dp = lc->dp;
+    uint32_t row = from * dp->config.types, left[HB_BURST], group[HB_BURST], differ = 0;
+    uint64_t *hops = lc->hops + row;
+    uint16_t next[HB_BURST];
     for (uint32_t i = 0; i < n; i++) {
-        left[i] = handles[i];
-        path[i] = hb_header(a, handles[i])->path & ROUTED;
+        const hb_mbuf *m = hb_header(&dp->arena, handles[i]);
+        hops[m->type]++;
+        next[i] = dp->policy[m->route].next[row + m->type];
+        differ |= (uint32_t)next[i] ^ next[0];
     }
+    if (!differ) {
+        deliver(lc, from, next[0], handles, n, all_bytes);
+        return;
+    }
+    memcpy(left, handles, n * sizeof *handles);
     while (n) {
-        uint32_t first = path[0], others = 0, alike = 0;
+        uint32_t to = next[0], others = 0, alike = 0;
         uint64_t bytes = 0;
         for (uint32_t i = 0; i < n; i++) { /* without branches: which one comes is a coin toss */
-            uint32_t handle = left[i], word = path[i], mine = word == first;
-            bytes += hb_header(a, handle)->data_len & -mine;
+            uint32_t handle = left[i], goes = next[i], mine = goes == to;
+            bytes += hb_header(&dp->arena, handle)->data_len & -mine;
             group[alike] = handle;
             left[others] = handle;
-            path[others] = word;
+            next[others] = (uint16_t)goes;
             alike += mine;
             others += !mine;
         }
-        forward_alike(lc, from, group, alike, bytes);
+        deliver(lc, from, to, group, alike, bytes);
         n = others;
     }
 }
@@ -188,7 +200,7 @@ uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32
     else if (changes <= n / FEW)
         forward_runs(lc, from, handles, n);
     else
-        forward_sorted(lc, from, handles, n);
+        forward_apart(lc, from, handles, n, bytes);
     hb_account(lc, account);
     return bytes;
 }
