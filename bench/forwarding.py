@@ -58,11 +58,11 @@ def _chain(
 
 def _rules(settings: Settings) -> Reading:
     """188 packet types, of which the flows here match the last: it costs once per flow."""
-    types = {f"t{i}": {"dst": f"203.0.{i}.0/24", "proto": "tcp"} for i in range(RULES - 1)}
+    types = {f"t{i}": {"dst": f"203.0.{i}.0/24", "protocol": "tcp"} for i in range(RULES - 1)}
     return _chain(
         chains.forwarders(1),
         settings,
-        types={**types, "udp": {"proto": "udp", "dst_port": "1-65535"}},
+        types={**types, "udp": {"protocol": "udp", "dst_port": "1-65535"}},
     )
 
 

@@ -87,6 +87,7 @@ struct hb_lcore {
     uint64_t admitted[HB_MAX_NODES]; /* by its own input ports */
     uint32_t dead[HB_BURST];         /* ended packets, given back to the pool together */
     uint32_t deads;
+    uint32_t nested;         /* CNFs that run within each other now */
     uint64_t pass_tick;      /* when this pass began: hop_tick of what it delivers */
     _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
                                 pointers are forgotten */
@@ -145,11 +146,22 @@ static inline uint32_t hb_account_shared(hb_lcore *lc, uint32_t account)
 /* ---- forward.c: how a packet moves on, and how it ends
  * ------------------------------------------- */
 
-/* Route n packets, at most HB_BURST, that leave node `from`, and deliver each to where its type
- * goes next: to that node's input here, or to the ring to the lcore that serves it. Returns their
- * bytes.
- */
-uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n);
+/* What is known of a burst without looking at its packets again. */
+typedef struct {
+    uint64_t bytes;
+    bool alike; /* one type and route */
+} hb_burst_sum;
+
+/* CNFs that run within each other at most: the next one's burst goes to its input instead. */
+#define HB_MOST_NESTED 16
+
+/* Route n packets, at most HB_BURST, that leave node `from`, an NF's being counted as out there,
+ * and deliver each to where its type goes next: run it at once if that is a CNF of this lcore with
+ * nothing before them, else put them into that node's input here, or into the ring to the lcore
+ * that serves it. `handles` is used up. */
+void hb_forward(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n);
+/* The same for a burst, at least one packet, of which `sum` says that all are alike. */
+void hb_forward_alike(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes);
 /* End n packets, at least one, that a port has sent, and free them. Returns their bytes. */
 uint64_t hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n);
 /* End one packet, counted at `node` under `reason`. It is freed at the end of the pass. */
@@ -189,11 +201,15 @@ uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
 uint32_t hb_keep_with_room(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n);
 /* Fill the arguments of n packets that the NF is about to run on. */
 void hb_prepare(hb_lcore *lc, uint32_t node, uint64_t *arg, uint32_t n);
+/* Run a CNF on n packets, at most HB_BURST, that have come to it, and forward them; node_cnf.c. */
+void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n,
+                const hb_burst_sum *sum);
 /* Apply an NF's answers to n packets that were at `node`: counts, finish(), and on to where each
  * goes next. An answer is believed only if it is possible; else drop{bad_result}. `handles` and
- * `result`, which is NULL if the NF has no finish(), are used up. */
+ * `result`, which is NULL if the NF has no finish(), are used up; `sum` is of the packets as they
+ * came, or NULL. */
 void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t *result,
-               const hb_answers *answers);
+               const hb_answers *answers, const hb_burst_sum *sum);
 /* Count n packets into or out of a node. */
 static inline void hb_count_out(hb_lcore *lc, uint32_t node, uint64_t packets, uint64_t bytes)
 {

@@ -80,18 +80,41 @@ void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle)
 
 /* ---- how packets move on --------------------------------------------------------------------- */
 
-static void send_to(hb_lcore *lc, uint32_t to, uint32_t target, const uint32_t *handles, uint32_t n)
+/* To the input of a node, here or behind the ring to another lcore. */
+static void queue(hb_lcore *lc, uint32_t to, uint32_t target, const uint32_t *handles, uint32_t n)
 {
     bool here = target == lc->id;
+    for (uint32_t i = 0; i < n; i++)
+        hb_header(&lc->dp->arena, handles[i])->hop_tick = lc->pass_tick;
     uint32_t put = here ? hb_fifo_put(&lc->input[to], handles, n)
                         : hb_ring_put(lc->to[target], to, handles, n);
     for (uint32_t i = put; i < n; i++)
         hb_drop(lc, to, here ? HB_REASON_node_full : HB_REASON_ring_full, handles[i]);
 }
 
-/* n packets of `bytes` in all go to node `next`, which may be no node. */
-static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, const uint32_t *handles, uint32_t n,
-                    uint64_t bytes)
+/* May the packets be worked on at once, ahead of nobody? So a chain on one lcore is run to its end,
+ * and what a burst has in common need not be found out at each hop. */
+static bool can_run_now(const hb_lcore *lc, uint32_t node)
+{
+    return lc->dp->node[node].kind == HB_NODE_CNF && !hb_fifo_count(&lc->input[node]) &&
+           lc->nested < HB_MOST_NESTED;
+}
+
+static void send_to(hb_lcore *lc, uint32_t to, uint32_t target, uint32_t *handles, uint32_t n,
+                    const hb_burst_sum *sum)
+{
+    if (target != lc->id || !can_run_now(lc, to)) {
+        queue(lc, to, target, handles, n);
+        return;
+    }
+    lc->nested++;
+    hb_run_cnf(lc, to, handles, n, sum);
+    lc->nested--;
+}
+
+/* n packets go to node `next`, which may be no node. */
+static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, uint32_t *handles, uint32_t n,
+                    const hb_burst_sum *sum)
 {
     hb_dataplane *dp = lc->dp;
     if (next >= dp->nodes) {
@@ -102,30 +125,44 @@ static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, const uint32_t *
     }
     const hb_node *node = &dp->node[next];
     lc->node_stats[next].in_packets += n;
-    lc->node_stats[next].in_bytes += bytes;
+    lc->node_stats[next].in_bytes += sum->bytes;
     if (node->lcores == 1) {
-        send_to(lc, next, node->lcore[0], handles, n);
+        send_to(lc, next, node->lcore[0], handles, n, sum);
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t hash = hb_header(&dp->arena, handles[i])->hash;
-        send_to(lc, next, node->lcore[hb_spread(hash, node->lcores)], handles + i, 1);
+        queue(lc, next, node->lcore[hb_spread(hash, node->lcores)], handles + i, 1);
     }
 }
 
-/* n packets of one type and route. */
-static void forward_alike(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n,
-                          uint64_t bytes)
+static void forward_run(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes)
 {
     hb_dataplane *dp = lc->dp;
     const hb_mbuf *m = hb_header(&dp->arena, handles[0]);
     uint32_t cell = from * dp->config.types + m->type;
     lc->hops[cell] += n;
-    deliver(lc, from, dp->policy[m->route].next[cell], handles, n, bytes);
+    deliver(lc, from, dp->policy[m->route].next[cell], handles, n,
+            &(hb_burst_sum){.bytes = bytes, .alike = true});
+}
+
+/* Before they move on: whoever sees them gone has seen that they came by. */
+static void count_out(hb_lcore *lc, uint32_t from, uint32_t n, uint64_t bytes)
+{
+    if (lc->dp->node[from].kind != HB_NODE_INPUT)
+        hb_count_out(lc, from, n, bytes);
+}
+
+void hb_forward_alike(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes)
+{
+    uint32_t account = hb_account_shared(lc, HB_ACCOUNT_FORWARD);
+    count_out(lc, from, n, bytes);
+    forward_run(lc, from, handles, n, bytes);
+    hb_account(lc, account);
 }
 
 /* A burst with few changes from one packet to the next: piece by piece. */
-static void forward_runs(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+static void forward_runs(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n)
 {
     const hb_arena *a = &lc->dp->arena;
     for (uint32_t begin = 0, end; begin < n; begin = end) {
@@ -137,13 +174,13 @@ static void forward_runs(hb_lcore *lc, uint32_t from, const uint32_t *handles, u
                 break;
             bytes += m->data_len;
         }
-        forward_alike(lc, from, handles + begin, end - begin, bytes);
+        forward_run(lc, from, handles + begin, end - begin, bytes);
     }
 }
 
 /* A burst in which types alternate: each packet's next node is looked up, and each node gets its
  * packets together. Those for one node stay in order, whatever their types. */
-static void forward_apart(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n,
+static void forward_apart(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n,
                           uint64_t all_bytes)
 {
     hb_dataplane *dp = lc->dp;
@@ -157,7 +194,7 @@ static void forward_apart(hb_lcore *lc, uint32_t from, const uint32_t *handles, 
         differ |= (uint32_t)next[i] ^ next[0];
     }
     if (!differ) {
-        deliver(lc, from, next[0], handles, n, all_bytes);
+        deliver(lc, from, next[0], handles, n, &(hb_burst_sum){.bytes = all_bytes});
         return;
     }
     memcpy(left, handles, n * sizeof *handles);
@@ -173,34 +210,33 @@ static void forward_apart(hb_lcore *lc, uint32_t from, const uint32_t *handles, 
             alike += mine;
             others += !mine;
         }
-        deliver(lc, from, to, group, alike, bytes);
+        deliver(lc, from, to, group, alike, &(hb_burst_sum){.bytes = bytes});
         n = others;
     }
 }
 
 #define FEW 8 /* a burst with at most n / FEW changes is forwarded in runs */
 
-uint64_t hb_forward(hb_lcore *lc, uint32_t from, const uint32_t *handles, uint32_t n)
+void hb_forward(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n)
 {
     const hb_arena *a = &lc->dp->arena;
     if (!n)
-        return 0;
+        return;
     uint32_t account = hb_account_shared(lc, HB_ACCOUNT_FORWARD);
     uint32_t path = hb_header(a, handles[0])->path, changes = 0;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
-        hb_mbuf *m = hb_header(a, handles[i]);
+        const hb_mbuf *m = hb_header(a, handles[i]);
         changes += ((m->path ^ path) & ROUTED) != 0;
         path = m->path;
         bytes += m->data_len;
-        m->hop_tick = lc->pass_tick;
     }
+    count_out(lc, from, n, bytes);
     if (!changes)
-        forward_alike(lc, from, handles, n, bytes);
+        forward_run(lc, from, handles, n, bytes);
     else if (changes <= n / FEW)
         forward_runs(lc, from, handles, n);
     else
         forward_apart(lc, from, handles, n, bytes);
     hb_account(lc, account);
-    return bytes;
 }

@@ -116,15 +116,17 @@ static uint32_t apply_all(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32
 }
 
 void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t *result,
-               const hb_answers *answers)
+               const hb_answers *answers, const hb_burst_sum *sum)
 {
     const hb_nf_seat *seat = &lc->seat[node];
     uint32_t kept = n, results = n;
-    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->hop_tick);
     if (answers->n)
         kept = apply_all(lc, node, handles, n, result, &results, answers);
     if (seat->hooks->finish)
         seat->hooks->finish(seat->state, result, results, seat->hits, lc->dp->node[node].nf.rules);
     lc->node_stats[node].bursts++;
-    hb_count_out(lc, node, kept, hb_forward(lc, node, handles, kept));
+    if (sum && sum->alike && !answers->n)
+        hb_forward_alike(lc, node, handles, kept, sum->bytes);
+    else
+        hb_forward(lc, node, handles, kept);
 }

@@ -2,30 +2,44 @@
 /* node_cnf.c: an NF that a CPU runs, from the same source as on a device. */
 #include "dataplane.h"
 
-uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
+static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t since,
+                const hb_burst_sum *sum)
 {
-    hb_dataplane *dp = lc->dp;
-    const hb_nf *nf = &dp->node[node].nf;
+    const hb_nf *nf = &lc->dp->node[node].nf;
     const hb_nf_seat *seat = &lc->seat[node];
-    uint32_t handles[HB_BURST];
     uint64_t arg[HB_BURST], results[HB_BURST];
     uint64_t *result = seat->hooks->finish ? results : NULL;
     hb_answers answers;
-    uint32_t taken = hb_fifo_take(&lc->input[node], handles, HB_BURST);
-    uint32_t n = hb_keep_with_room(lc, node, handles, taken);
-    if (!n)
-        return taken;
-    hb_prepare(lc, node, arg, n);
-    answers.n = 0;
-    seat->engine(&(hb_nf_burst){.arena = &dp->arena,
-                                .table = &seat->table,
-                                .head = nf->head,
-                                .tail = nf->tail,
-                                .n = n,
-                                .handles = handles,
-                                .arg = seat->hooks->prepare ? arg : NULL,
-                                .result = result,
-                                .answers = &answers});
-    hb_finish(lc, node, handles, n, result, &answers);
-    return taken;
+    uint32_t came = n, account = hb_account(lc, node);
+    n = hb_keep_with_room(lc, node, handles, came);
+    if (n) {
+        hb_prepare(lc, node, arg, n);
+        answers.n = 0;
+        seat->engine(&(hb_nf_burst){.arena = &lc->dp->arena,
+                                    .table = &seat->table,
+                                    .head = nf->head,
+                                    .tail = nf->tail,
+                                    .n = n,
+                                    .handles = handles,
+                                    .arg = seat->hooks->prepare ? arg : NULL,
+                                    .result = result,
+                                    .answers = &answers});
+        hb_sample_latency(lc, node, hb_now() - since);
+        hb_finish(lc, node, handles, n, result, &answers, n == came ? sum : NULL);
+    }
+    hb_account(lc, account);
+}
+
+void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, const hb_burst_sum *sum)
+{
+    run(lc, node, handles, n, hb_now(), sum);
+}
+
+uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
+{
+    uint32_t handles[HB_BURST];
+    uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
+    if (n)
+        run(lc, node, handles, n, hb_header(&lc->dp->arena, handles[0])->hop_tick, NULL);
+    return n;
 }

@@ -23,7 +23,7 @@ static uint32_t allowance(hb_lcore *lc, uint32_t node, const hb_port *port)
 
 /* The policy that is current now admits the packets and routes them to their end. Called by the
  * lcore that routes them first, so that version counts are exact per lcore. */
-static void classify(hb_lcore *lc, uint32_t node, const uint32_t *handles, hb_mbuf *const *m,
+static void classify(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_mbuf *const *m,
                      const hb_key *keys, uint32_t n)
 {
     if (!n)

@@ -67,7 +67,8 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     for (uint32_t i = 0; i < n; i += HB_BURST) {
         uint32_t part = n - i < HB_BURST ? n - i : HB_BURST;
         sift(lc, handles + i, done + i, part, result, &burst);
-        hb_finish(lc, f->node, handles + i, part, result, &burst);
+        hb_sample_latency(lc, f->node, hb_now() - hb_header(&lc->dp->arena, handles[i])->hop_tick);
+        hb_finish(lc, f->node, handles + i, part, result, &burst, NULL);
     }
     clear_answers(d, g, g->reaped);
     g->reaped++;
