@@ -12,8 +12,8 @@ from harness import Reading
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, load
 from hummingbird.opencl import probe
-from hummingbird.opencl.bare import TOUCH, BareQueue, EnqueueLoop, Measured, Program
-from hummingbird.opencl.device import Device, choose, reserve_cores
+from hummingbird.opencl.bare import TOUCH, BareQueue, EnqueueLoop, Measured, Program, spare_cpus
+from hummingbird.opencl.device import Device, choose, on_cpus, reserve_cores
 from hummingbird.opencl.session import PERSISTENT
 
 LANES = 64
@@ -29,7 +29,8 @@ reserve_cores(max(1, len(os.sched_getaffinity(0)) - 1))
 @functools.cache
 def device() -> Device:
     """The device that `hummingbird run` would take; UserError without one."""
-    found = choose("auto")
+    with on_cpus(spare_cpus()):  # where a CPU runtime's threads stay
+        found = choose("auto")
     if found is None:
         raise UserError("there is no OpenCL device")
     return found

@@ -10,6 +10,7 @@ The device is the first GPU, else a CPU runtime; a CPU runtime shares all memory
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def test_a_cpu_runtime_is_tier_a(device: Device) -> None:
         pytest.skip(f"{device.label} is tier {tier.tier}: {tier.reason}")
     assert tier.tier == "A", tier
     assert tier.packets > 30_000_000 and tier.launched >= tier.resident >= 1
+
+
+def test_layouts_that_the_data_plane_was_not_built_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = shutil.copytree(program.kernels_folder(), tmp_path / "cl_kernels")
+    with (kernels / "hummingbird.h").open("a") as header:
+        header.write("/* newer */\n")
+    monkeypatch.setattr(program, "kernels_folder", lambda: kernels)
+    with pytest.raises(UserError, match=r"(?s)hummingbird\.h: .*run make"):
+        program.source(NAMES)
 
 
 @pytest.mark.parametrize("dialect", [program.C11, program.CL12])

@@ -124,6 +124,7 @@ typedef struct {
     void *context;       /* cl_context, for the staging buffers; NULL unless staged */
     void *control;       /* control region, hb_control_size() bytes, visible to the device */
     int staged;          /* launch only: frames and control are copied to and from the device */
+    int on_cpu;          /* a CPU runtime: it can run a launch on the thread that waits for it */
     uint32_t workgroups; /* logical; the sum over GNFs and their syncers */
     uint32_t lanes;
     uint32_t depth;

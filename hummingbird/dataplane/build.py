@@ -7,6 +7,7 @@ setup.py runs this file; nothing imports it at run time.
 import os
 import platform
 import re
+import zlib
 
 from cffi import FFI
 
@@ -53,9 +54,12 @@ def declarations(header: str) -> str:
 ffi = FFI()
 with open(os.path.join(HERE, "api.h"), encoding="utf-8") as api:
     ffi.cdef(declarations(api.read()))
+ffi.cdef("#define HB_LAYOUTS ...")
+with open(os.path.join(KERNELS, "hummingbird.h"), "rb") as layouts:
+    LAYOUTS = zlib.crc32(layouts.read())  # program.source() compares
 ffi.set_source(
     "hummingbird.dataplane._native",
-    '#include "api.h"',
+    f'#include "api.h"\n#define HB_LAYOUTS {LAYOUTS}u',
     sources=find(".c"),
     depends=[*find(".h", ".cl"), os.path.join(HERE, "build.py")],
     include_dirs=INCLUDE_DIRS,

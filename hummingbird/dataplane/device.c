@@ -7,12 +7,15 @@
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "clapi.h"
 #include "clock.h"
+
+#define GIVEN_UP UINT64_MAX /* in waits_since */
 
 void hb_device_ring(struct hb_device_ctl *d)
 {
@@ -71,6 +74,31 @@ void hb_device_watch(struct hb_device_ctl *d, void *event)
         atomic_fetch_sub_explicit(&d->callbacks, 1, memory_order_relaxed);
 }
 
+/* Of hb_device_wait() and hb_device_look() one alone ends the wait: the one whose exchange wins. */
+bool hb_device_wait(struct hb_device_ctl *d, void *event)
+{
+    uint64_t since = hb_monotonic_ns();
+    cl_event e = event;
+    /* release, to given_up(): who finds it given up may read what this thread has counted */
+    atomic_store_explicit(&d->waits_since, since, memory_order_release);
+    hb_cl(e)->clWaitForEvents(1, &e); /* whether it failed is asked again */
+    return atomic_compare_exchange_strong(&d->waits_since, &since, 0);
+}
+
+static bool given_up(struct hb_device_ctl *d)
+{
+    return atomic_load_explicit(&d->waits_since, memory_order_acquire) == GIVEN_UP;
+}
+
+void hb_device_look(struct hb_device_ctl *d)
+{
+    uint64_t since = atomic_load_explicit(&d->waits_since, memory_order_relaxed);
+    uint64_t now = hb_monotonic_ns();
+    if (since && since != GIVEN_UP && now > since && now - since > d->overdue_ns &&
+        atomic_compare_exchange_strong(&d->waits_since, &since, GIVEN_UP))
+        atomic_store_explicit(&d->condition, HB_DEVICE_HUNG, memory_order_release);
+}
+
 void hb_device_suspect(struct hb_device_ctl *d)
 {
     if (atomic_exchange_explicit(&d->suspect, 1, memory_order_relaxed) == 0)
@@ -124,14 +152,23 @@ void hb_device_abandon(struct hb_device_ctl *d)
         atomic_store_explicit(&d->condition, HB_DEVICE_GONE, memory_order_release);
 }
 
+/* The executor's thread and its maker: who leaves last frees it. */
+static void let_go(struct hb_device_ctl *d)
+{
+    if (atomic_fetch_sub(&d->others, 1) == 0)
+        free(d);
+}
+
 static void *executor_main(void *arg)
 {
     struct hb_device_ctl *d = arg;
     pthread_setname_np(pthread_self(), "hb-executor");
+    prctl(PR_SET_TIMERSLACK, 1000ul); /* ns; 50 us otherwise, more than most sleeps of ours */
     if (d->config.executor == HB_EXECUTOR_PERSISTENT)
         hb_run_persistent(d);
     else
         hb_run_launch(d);
+    let_go(d);
     return NULL;
 }
 
@@ -156,7 +193,10 @@ int hb_device_start(struct hb_device_ctl *d)
 {
     if (!d->overdue_ns)
         d->overdue_ns = HB_OVERDUE_NS;
+    atomic_store(&d->others, 1);
     d->started = !pthread_create(&d->thread, NULL, executor_main, d);
+    if (!d->started)
+        atomic_store(&d->others, 0);
     return d->started ? 0 : -1;
 }
 
@@ -173,10 +213,16 @@ void hb_device_stop(struct hb_device_ctl *d)
         return;
     atomic_store_explicit(&d->stop, 1, memory_order_release);
     hb_device_ring(d);
-    pthread_join(d->thread, NULL);
+    struct timespec t = {0, 100000};
+    if (d->config.on_cpu)
+        for (; !given_up(d) && pthread_tryjoin_np(d->thread, NULL); nanosleep(&t, NULL))
+            hb_device_look(d);
+    else
+        pthread_join(d->thread, NULL);
+    if (given_up(d))
+        pthread_detach(d->thread);
     d->started = false;
     /* a runtime may call back a while after it says that an event is over */
-    struct timespec t = {0, 100000};
     for (uint32_t i = 0; i < 10000 && pending_callbacks(d); i++)
         nanosleep(&t, NULL);
 }
@@ -185,5 +231,5 @@ void hb_device_free(struct hb_device_ctl *d)
 {
     /* a callback that is still to come writes here: then the memory is left to it */
     if (!atomic_load_explicit(&d->callbacks, memory_order_acquire))
-        free(d);
+        let_go(d);
 }

@@ -42,7 +42,7 @@ struct hb_device_ctl {
     alignas(128) _Atomic uint32_t asleep; /* executor: 1 while it waits for work */
     _Atomic uint32_t bell;                /* futex; changed by whoever wakes the executor */
     alignas(128) _Atomic uint32_t
-        condition;           /* enum; written by the executor, in the end by hb_stop() */
+        condition; /* enum; written by the executor, by hb_device_look(), in the end by hb_stop() */
     _Atomic uint32_t losses; /* counts losses; written by the executor */
     _Atomic uint32_t acks;   /* syncers that have cleaned up after the latest loss */
     _Atomic uint32_t stop;   /* written by hb_stop() */
@@ -50,6 +50,9 @@ struct hb_device_ctl {
     /* A syncer saw a GpuIndex that cannot be: written 1 by syncers, 0 by the executor. */
     _Atomic uint32_t suspect;
     _Atomic uint32_t callbacks; /* of events, that are still to come */
+    _Atomic int others;         /* 1 while the executor's thread runs; see let_go() */
+    /* Executor: monotonic ns when it began to wait in the driver, or 0. Whoever looks: given up. */
+    _Atomic uint64_t waits_since;
 };
 
 static inline uint32_t hb_device_bell(struct hb_device_ctl *d)
@@ -98,6 +101,11 @@ void hb_device_abandon(struct hb_device_ctl *d);
 void hb_device_ring(struct hb_device_ctl *d);
 /* Ring the bell when this cl_event is over. */
 void hb_device_watch(struct hb_device_ctl *d, void *event);
+/* Executor: wait in the driver until this cl_event is over, so that a CPU runtime may run the
+ * launch on this thread. False: hb_device_look() has given it up; touch nothing of it any more. */
+bool hb_device_wait(struct hb_device_ctl *d, void *event);
+/* First syncer, now and then: has the executor waited in the driver for too long? Then it hangs. */
+void hb_device_look(struct hb_device_ctl *d);
 /* Syncer: the device wrote what cannot be. The executor ends the launch and takes it for failed. */
 void hb_device_suspect(struct hb_device_ctl *d);
 

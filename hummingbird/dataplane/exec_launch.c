@@ -2,9 +2,10 @@
 /*
  * exec_launch.c: plays the device's side of the queue with short kernels, for devices that cannot
  * share memory with the host while a kernel runs: one launch runs every row published so far, up to
- * two launches are in flight. Where memory is not shared at all, staging copies of just the bytes
- * that the programs declare go with each launch, and are counted.
+ * two launches are in flight (on a CPU runtime one). Where memory is not shared at all, staging
+ * copies of just the bytes that the programs declare go with each launch, and are counted.
  */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,11 +19,12 @@
 
 /* One launch: the rows it runs, and its staging memory if there is any. */
 typedef struct {
-    struct hb_run *runs; /* in the control region, or in the stage */
+    struct hb_run *runs; /* [workgroups], in the control region */
     uint32_t *w;         /* [runs] workgroup of each */
     uint32_t *last;      /* [runs] GpuIndex of that workgroup once it is done */
     uint32_t nb_runs;
     cl_event event;
+    bool watched; /* its end rings the bell */
     uint64_t start_ns;
     hb_stage stage;
 } batch;
@@ -34,6 +36,13 @@ typedef struct {
     uint32_t *launched;    /* [workgroups] rows already in some batch */
     uint32_t turn;         /* workgroup that the next batch begins with */
 } state;
+
+/* A CPU runtime runs a launch best on the very thread that waits for it: a second one would only
+ * make that thread look for its end again and again. */
+static uint32_t most_in_flight(const state *s)
+{
+    return s->d->config.on_cpu ? 1 : IN_FLIGHT;
+}
 
 static uint32_t new_rows(state *s, uint32_t w)
 {
@@ -58,24 +67,23 @@ static bool collect(state *s, batch *b)
 {
     struct hb_device_ctl *d = s->d;
     struct hb_control *c = d->control;
-    uint32_t most = share(s);
+    uint32_t most = share(s), room = d->config.staged ? HB_STAGE_ROWS : UINT32_MAX;
     b->nb_runs = 0;
     s->turn++;
     for (uint32_t i = 0; i < c->workgroups; i++) {
         uint32_t w = (s->turn + i) % c->workgroups, rows = new_rows(s, w);
         rows = rows < most ? rows : most;
-        if (d->config.staged)
-            rows = hb_stage_limit(&b->stage, rows);
+        rows = rows < room ? rows : room;
         if (!rows)
             continue;
-        struct hb_run run = {w * c->depth, s->launched[w], rows, c->depth - 1};
-        if (d->config.staged)
-            run = hb_stage_in(&b->stage, d, run);
-        b->runs[b->nb_runs] = run;
+        b->runs[b->nb_runs] = (struct hb_run){w * c->depth, s->launched[w], rows, c->depth - 1};
+        room -= rows;
         s->launched[w] += rows;
         b->w[b->nb_runs] = w;
         b->last[b->nb_runs++] = s->launched[w];
     }
+    if (d->config.staged && b->nb_runs)
+        hb_stage_in(&b->stage, d, b->runs, b->nb_runs);
     return b->nb_runs > 0;
 }
 
@@ -131,10 +139,9 @@ static bool enqueue_all(struct hb_device_ctl *d, batch *b)
 static bool enqueue(struct hb_device_ctl *d, batch *b, uint32_t index)
 {
     b->event = NULL;
+    b->watched = false;
     b->start_ns = hb_monotonic_ns();
     bool ok = set_args(d, b, index) == CL_SUCCESS && enqueue_all(d, b);
-    if (b->event)
-        hb_device_watch(d, b->event);
     hb_cl(d->config.queue)->clFlush(d->config.queue);
     d->stats->launches += ok;
     return ok;
@@ -174,11 +181,10 @@ static bool fail(state *s)
 /* Start a launch if there are rows and room for one. */
 static bool start(state *s, bool *worked)
 {
-    if (s->count == IN_FLIGHT || hb_device_stops(s->d))
+    if (s->count == most_in_flight(s) || hb_device_stops(s->d))
         return true;
     uint32_t index = (s->first + s->count) % IN_FLIGHT;
     batch *b = &s->batch[index];
-    hb_stage_reset(&b->stage);
     if (!collect(s, b))
         return true;
     *worked = true;
@@ -215,8 +221,6 @@ static void release(state *s, bool hangs)
             hb_stage_free(&b->stage);
         free(b->w);
         free(b->last);
-        if (s->d->config.staged)
-            free(b->runs);
     }
     free(s->launched);
 }
@@ -231,28 +235,33 @@ static bool prepare(state *s)
         batch *b = &s->batch[i];
         b->w = calloc(c->workgroups, sizeof *b->w);
         b->last = calloc(c->workgroups, sizeof *b->last);
-        if (d->config.staged)
-            b->runs = calloc(c->workgroups, sizeof *b->runs);
-        else
-            b->runs = (struct hb_run *)hb_control_array(c, c->runs_off) + i * c->workgroups;
-        ok = ok && b->w && b->last && b->runs;
-        ok = ok && (!d->config.staged || hb_stage_init(&b->stage, d, b->runs));
+        b->runs = (struct hb_run *)hb_control_array(c, c->runs_off) + i * c->workgroups;
+        ok = ok && b->w && b->last;
+        ok = ok && (!d->config.staged || hb_stage_init(&b->stage, d));
     }
     return ok;
 }
 
-/* Wait for whichever comes first: a published row, or the end of a launch. */
-static void rest(state *s, uint32_t bell, uint64_t *quiet_since)
+/* Wait for whichever comes first: a published row, or the end of a launch. False: it hangs. */
+static bool rest(state *s, uint32_t bell, uint64_t *quiet_since)
 {
+    batch *oldest = &s->batch[s->first];
+    if (s->count && s->d->config.on_cpu)
+        return hb_device_wait(s->d, oldest->event);
     uint64_t now = hb_monotonic_ns();
     if (!*quiet_since)
         *quiet_since = now;
-    if (now - *quiet_since < SPIN_NS)
-        hb_pause();
-    else if (s->count)
+    if (now - *quiet_since < SPIN_NS) {
+        sched_yield(); /* a CPU runtime may need this very core */
+    } else if (s->count && !oldest->watched) {
+        oldest->watched = true;
+        hb_device_watch(s->d, oldest->event); /* look once more before the first sleep */
+    } else if (s->count) {
         hb_device_sleep(s->d, bell, 200); /* the callback rings; rows that come meanwhile wait */
-    else
+    } else {
         hb_device_sleep_for_work(s->d, 1000000);
+    }
+    return true;
 }
 
 void hb_run_launch(struct hb_device_ctl *d)
@@ -269,8 +278,8 @@ void hb_run_launch(struct hb_device_ctl *d)
             alive = start(&s, &worked) && finish(&s, &worked);
         if (worked)
             quiet_since = 0;
-        else
-            rest(&s, bell, &quiet_since);
+        else if (alive)
+            alive = rest(&s, bell, &quiet_since);
     }
     release(&s, !alive);
     if (!alive)

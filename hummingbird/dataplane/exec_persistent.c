@@ -67,7 +67,7 @@ static enum check_in check_in(struct hb_device_ctl *d, launch *l, uint32_t group
             return ENDED;
         if (now > overdue)
             return HANGS;
-        hb_device_sleep(d, hb_device_bell(d), 50);
+        hb_device_sleep(d, hb_device_bell(d), 10); /* a packet waits for this */
     }
     give_ranks(d, l, groups);
     return CHECKED_IN;

@@ -269,6 +269,7 @@ static void write_tick(hb_lcore *lc)
     s->tick = us;
     struct hb_control *c = s->device->control;
     hb_store_release(hb_control_word(c, c->tick_off, 0), us);
+    hb_device_look(s->device);
 }
 
 uint32_t hb_poll_syncer(hb_lcore *lc)

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AHEAD 8u /* packets between a look at one and the request for its line */
+
 /* Rows name programs; what a program reads and writes was declared by its NF. */
 static const hb_nf *nf_of(const struct hb_device_ctl *d, const struct hb_rowdesc *rd)
 {
@@ -17,24 +19,30 @@ static size_t place(size_t *at, size_t bytes)
     return off;
 }
 
-bool hb_stage_init(hb_stage *s, struct hb_device_ctl *d, const struct hb_run *runs)
+static void lay_out(hb_stage *s, const struct hb_device_ctl *d, uint32_t runs, uint32_t rows)
 {
-    size_t slots = (size_t)HB_STAGE_ROWS * d->config.lanes;
+    size_t slots = (size_t)rows * d->config.lanes, at = 0;
+    s->runs_off = place(&at, runs * sizeof(struct hb_run));
+    s->rowdesc_off = place(&at, rows * sizeof(struct hb_rowdesc));
+    s->work_off = place(&at, slots * sizeof(struct hb_work));
+    s->arg_off = place(&at, slots * sizeof(uint64_t));
+    s->done_off = place(&at, slots * sizeof(struct hb_done));
+    s->frames_off = s->used = at;
+}
+
+bool hb_stage_init(hb_stage *s, struct hb_device_ctl *d)
+{
     memset(s, 0, sizeof *s);
-    s->runs = runs;
-    s->runs_off = place(&s->size, d->config.workgroups * sizeof(struct hb_run));
-    s->rowdesc_off = place(&s->size, HB_STAGE_ROWS * sizeof(struct hb_rowdesc));
-    s->work_off = place(&s->size, slots * sizeof(struct hb_work));
-    s->arg_off = place(&s->size, slots * sizeof(uint64_t));
-    s->done_off = place(&s->size, slots * sizeof(struct hb_done));
-    s->frames_off = place(&s->size, slots * d->frame_size);
-    s->host = aligned_alloc(4096, (s->size + 4095) / 4096 * 4096);
+    lay_out(s, d, d->config.workgroups, HB_STAGE_ROWS);
+    size_t frames = (size_t)HB_STAGE_ROWS * d->config.lanes * d->frame_size;
+    size_t size = (s->frames_off + frames + 4095) / 4096 * 4096;
+    s->host = aligned_alloc(4096, size);
     if (!s->host)
         return false;
-    memset(s->host, 0, s->size);
+    memset(s->host, 0, size);
     cl_int err;
     s->device = hb_cl(d->config.context)
-                    ->clCreateBuffer(d->config.context, CL_MEM_READ_WRITE, s->size, NULL, &err);
+                    ->clCreateBuffer(d->config.context, CL_MEM_READ_WRITE, size, NULL, &err);
     return err == CL_SUCCESS;
 }
 
@@ -45,29 +53,25 @@ void hb_stage_free(hb_stage *s)
     free(s->host);
 }
 
-void hb_stage_reset(hb_stage *s)
+static uint8_t *packet_of(const struct hb_device_ctl *d, const struct hb_work *w)
 {
-    s->used = s->frames_off;
-    s->rows = 0;
-    s->nb_runs = 0;
-    s->writes = false;
+    return d->frames + (size_t)w->frame * d->frame_size + w->offset;
 }
 
-uint32_t hb_stage_limit(const hb_stage *s, uint32_t rows)
+/* Most packets are short: lines of a size that the compiler knows, and what is left over. */
+static inline void copy(uint8_t *to, const uint8_t *from, size_t bytes)
 {
-    return rows < HB_STAGE_ROWS - s->rows ? rows : HB_STAGE_ROWS - s->rows;
+    for (; bytes >= 64; to += 64, from += 64, bytes -= 64)
+        memcpy(to, from, 64);
+    if (bytes)
+        memcpy(to, from, bytes);
 }
 
 /* Copy one lane's packet in, with room around it; rewrite its work entry to point there. */
-static void lane_in(hb_stage *s, struct hb_device_ctl *d, const struct hb_rowdesc *rd,
+static void lane_in(hb_stage *s, struct hb_device_ctl *d, const struct hb_rowdesc *rd, size_t most,
                     struct hb_work *w)
 {
-    const hb_nf *nf = nf_of(d, rd);
-    const uint8_t *packet = d->frames + (size_t)w->frame * d->frame_size + w->offset;
-    size_t bytes = w->length;
-    if (nf->reads == HB_READS_HEADER && bytes > HB_HEADER_BYTES)
-        bytes = HB_HEADER_BYTES;
-    memcpy(s->host + s->used + rd->head, packet, bytes);
+    copy(s->host + s->used + rd->head, packet_of(d, w), w->length < most ? w->length : most);
     w->frame = (uint32_t)(s->used / HB_STAGE_STRIDE);
     w->offset = rd->head;
     size_t span = (size_t)rd->head + w->length + rd->tail;
@@ -89,20 +93,31 @@ static void row_in(hb_stage *s, struct hb_device_ctl *d, uint32_t row)
     /* no answer yet: the device's copy of an earlier one is overwritten, too */
     memset((struct hb_done *)(s->host + s->done_off) + (size_t)at * lanes, 0,
            rd->count * sizeof(struct hb_done));
-    for (uint32_t lane = 0; lane < rd->count; lane++)
-        lane_in(s, d, rd, &work[lane]);
-    if (nf_of(d, rd)->writes != HB_WRITES_NOTHING)
-        s->writes = true;
+    const hb_nf *nf = nf_of(d, rd);
+    size_t most = nf->reads == HB_READS_HEADER ? HB_HEADER_BYTES : SIZE_MAX;
+    for (uint32_t lane = 0; lane < rd->count; lane++) {
+        if (lane + AHEAD < rd->count)
+            __builtin_prefetch(packet_of(d, &work[lane + AHEAD]));
+        lane_in(s, d, rd, most, &work[lane]);
+    }
+    s->writes = s->writes || nf->writes != HB_WRITES_NOTHING;
     s->origin[s->rows++] = row;
 }
 
-struct hb_run hb_stage_in(hb_stage *s, struct hb_device_ctl *d, struct hb_run run)
+void hb_stage_in(hb_stage *s, struct hb_device_ctl *d, const struct hb_run *runs, uint32_t n)
 {
-    struct hb_run staged = {s->rows, 0, run.count, 0xffffffffu};
-    for (uint32_t i = 0; i < run.count; i++)
-        row_in(s, d, run.base + ((run.first + i) & run.mask));
-    s->nb_runs++;
-    return staged;
+    uint32_t rows = 0;
+    for (uint32_t r = 0; r < n; r++)
+        rows += runs[r].count;
+    lay_out(s, d, n, rows);
+    s->rows = 0;
+    s->writes = false;
+    struct hb_run *staged = (struct hb_run *)(s->host + s->runs_off);
+    for (uint32_t r = 0; r < n; r++) {
+        staged[r] = (struct hb_run){s->rows, 0, runs[r].count, 0xffffffffu};
+        for (uint32_t i = 0; i < runs[r].count; i++)
+            row_in(s, d, runs[r].base + ((runs[r].first + i) & runs[r].mask));
+    }
 }
 
 cl_int hb_stage_args(hb_stage *s, cl_kernel k, cl_ulong off[5])
@@ -121,7 +136,6 @@ cl_int hb_stage_args(hb_stage *s, cl_kernel k, cl_ulong off[5])
 
 cl_int hb_stage_write(hb_stage *s, struct hb_device_ctl *d, cl_event *event)
 {
-    memcpy(s->host + s->runs_off, s->runs, s->nb_runs * sizeof *s->runs);
     d->stats->copied_bytes += s->used;
     return hb_cl(d->config.queue)
         ->clEnqueueWriteBuffer(d->config.queue, s->device, CL_FALSE, 0, s->used, s->host, 0, NULL,
@@ -139,20 +153,16 @@ cl_int hb_stage_read(hb_stage *s, struct hb_device_ctl *d, cl_event after, cl_ev
 
 /* Answer and changed bytes of one lane. An answer outside the packet's room is passed on as it is,
  * without its bytes: the syncer refuses it. */
-static void lane_out(hb_stage *s, struct hb_device_ctl *d, const struct hb_rowdesc *rd,
+static void lane_out(hb_stage *s, struct hb_device_ctl *d, const struct hb_rowdesc *rd, size_t most,
                      const struct hb_work *staged, const struct hb_work *work, struct hb_done *done)
 {
-    const hb_nf *nf = nf_of(d, rd);
     size_t offset = done->offset, length = done->length;
     int shift = (int)work->offset - (int)staged->offset;
     done->offset = (uint16_t)(offset + (size_t)shift);
-    if (nf->writes == HB_WRITES_NOTHING ||
-        offset + length > (size_t)rd->head + work->length + rd->tail)
+    if (!most || offset + length > (size_t)rd->head + work->length + rd->tail)
         return;
-    if (nf->writes == HB_WRITES_HEADER && length > HB_HEADER_BYTES)
-        length = HB_HEADER_BYTES;
-    memcpy(d->frames + (size_t)work->frame * d->frame_size + done->offset,
-           s->host + (size_t)staged->frame * HB_STAGE_STRIDE + offset, length);
+    copy(d->frames + (size_t)work->frame * d->frame_size + done->offset,
+         s->host + (size_t)staged->frame * HB_STAGE_STRIDE + offset, length < most ? length : most);
 }
 
 void hb_stage_out(hb_stage *s, struct hb_device_ctl *d)
@@ -166,7 +176,14 @@ void hb_stage_out(hb_stage *s, struct hb_device_ctl *d)
         const struct hb_work *work = (struct hb_work *)hb_control_array(c, c->work_off) + to;
         struct hb_done *done = (struct hb_done *)hb_control_array(c, c->done_off) + to;
         memcpy(done, (struct hb_done *)(s->host + s->done_off) + from, rd->count * sizeof *done);
-        for (uint32_t lane = 0; lane < rd->count; lane++)
-            lane_out(s, d, rd, &staged[lane], &work[lane], &done[lane]);
+        const hb_nf *nf = nf_of(d, rd);
+        size_t most = nf->writes == HB_WRITES_NOTHING  ? 0
+                      : nf->writes == HB_WRITES_HEADER ? HB_HEADER_BYTES
+                                                       : SIZE_MAX;
+        for (uint32_t lane = 0; lane < rd->count; lane++) {
+            if (most && lane + AHEAD < rd->count)
+                __builtin_prefetch(packet_of(d, &work[lane + AHEAD]), 1);
+            lane_out(s, d, rd, most, &staged[lane], &work[lane], &done[lane]);
+        }
     }
 }

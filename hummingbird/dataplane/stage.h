@@ -9,7 +9,8 @@
 #define HB_STAGE_STRIDE 64u /* bytes: unit of hb_work.frame in a stage */
 
 /*
- * Host copy and device buffer have one layout: runs, row descriptors, work, args, done, frames.
+ * Host copy and device buffer have one layout: runs, row descriptors, work, args, done, frames;
+ * each array just as long as the launch needs, so that one copy in and one out move little else.
  * Frames are packed: head room, packet, tail room of each lane, HB_STAGE_STRIDE aligned.
  * Owned and written by the executor thread.
  */
@@ -17,22 +18,18 @@ typedef struct {
     uint8_t *host;
     cl_mem device;
     size_t runs_off, rowdesc_off, work_off, arg_off, done_off, frames_off;
-    size_t size;               /* of the whole stage */
-    size_t used;               /* bytes filled so far */
-    uint32_t rows;             /* staged so far */
-    bool writes;               /* some program of the launch writes packets */
-    const struct hb_run *runs; /* the launch's runs, copied in at write */
-    uint32_t nb_runs;
+    size_t used;                    /* bytes filled so far */
+    uint32_t rows;                  /* staged so far */
+    bool writes;                    /* some program of the launch writes packets */
     uint32_t origin[HB_STAGE_ROWS]; /* slot row in the control region of each staged row */
 } hb_stage;
 
-bool hb_stage_init(hb_stage *s, struct hb_device_ctl *d, const struct hb_run *runs);
+bool hb_stage_init(hb_stage *s, struct hb_device_ctl *d);
 void hb_stage_free(hb_stage *s);
-void hb_stage_reset(hb_stage *s);
-/* How many of `rows` more rows fit. */
-uint32_t hb_stage_limit(const hb_stage *s, uint32_t rows);
-/* Copy the run's rows in; the run that the kernel shall see. */
-struct hb_run hb_stage_in(hb_stage *s, struct hb_device_ctl *d, struct hb_run run);
+/* Copy the rows of runs[0 .. n-1] in: one run for each workgroup at most, HB_STAGE_ROWS rows in
+ * all.
+ */
+void hb_stage_in(hb_stage *s, struct hb_device_ctl *d, const struct hb_run *runs, uint32_t n);
 /* Kernel arguments 0 to 2, and the offsets for 5 to 9. */
 cl_int hb_stage_args(hb_stage *s, cl_kernel k, cl_ulong off[5]);
 cl_int hb_stage_write(hb_stage *s, struct hb_device_ctl *d, cl_event *event);

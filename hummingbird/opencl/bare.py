@@ -4,6 +4,11 @@
 Neither has ports, routes or NFs of a chain: a host thread, a device, and packets that go round. The
 device changes one 32-bit word of each packet, or one in every 64 bytes (NF ``touch``), and every
 such word is checked at the end.
+
+The host thread has the first CPU of this process. All else keeps off it: the executor, and the
+threads of a CPU runtime if the first OpenCL call was made under on_cpus(spare_cpus()). So with two
+CPUs the executor shares the second with the one worker of a CPU runtime; the thread of the enqueue
+loop, which is host and executor in one, has the first to itself, and its worker the second.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs.tables import layout
 from hummingbird.opencl import memory, program
-from hummingbird.opencl.device import Device
+from hummingbird.opencl.device import Device, on_cpus
 from hummingbird.opencl.session import QueueShape, open_session
 
 FRAME = 2048
@@ -103,7 +108,13 @@ def _check_group(device: Device, lanes: int) -> None:
 
 
 def _cpu() -> int:
+    """The host thread's."""
     return min(os.sched_getaffinity(0))
+
+
+def spare_cpus() -> set[int]:
+    """The CPUs of this process but the host thread's; none if that is the only one."""
+    return os.sched_getaffinity(0) - {_cpu()}
 
 
 class BareQueue:
@@ -144,9 +155,10 @@ class BareQueue:
         self._nf = nf
         self._shape = QueueShape(workgroups, lanes, depth, groups=workgroups)
         frames = workgroups * depth * lanes * FRAME
-        self._session = open_session(
-            device, executor, [nf.name], frames, FRAME, tables, self._shape, binding
-        )
+        with on_cpus(spare_cpus()):
+            self._session = open_session(
+                device, executor, [nf.name], frames, FRAME, tables, self._shape, binding
+            )
 
     @property
     def frames(self) -> Any:
@@ -194,7 +206,9 @@ class BareQueue:
         config.touch = touch if self._nf is TOUCH else 0
         config.together, config.cpu, config.seconds = together, _cpu(), seconds
         result = ffi.new("hb_bare_result *")
-        if lib.hb_bare_queue(config, result):
+        with on_cpus(spare_cpus()):  # the executor's; the host thread pins itself
+            failed = lib.hb_bare_queue(config, result)
+        if failed:
             raise UserError(f"{self._session.device.label} failed, or made no progress for 10 s")
         return _measured(result, host=True)
 
@@ -223,9 +237,10 @@ class EnqueueLoop:
             f"take a multiple of {group}",
         )
         self._device, self._batch, self._group, self._copies = device, batch, group, copies
-        self._context = cl.Context([device.handle])
-        self._queue = cl.CommandQueue(self._context)
-        built, _ = program.build(self._context, device, ["touch"], "bare.cl")
+        with on_cpus(spare_cpus()):
+            self._context = cl.Context([device.handle])
+            self._queue = cl.CommandQueue(self._context)
+            built, _ = program.build(self._context, device, ["touch"], "bare.cl")
         self._kernel = cl.Kernel(built, "hb_bare")
         way = "staged" if copies else memory.bindings(device)[0]
         _require(copies or way != "staged", f"{device.label} shares no memory", "copy")

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hummingbird.dataplane._native import lib
 from hummingbird.errors import UserError
 from hummingbird.opencl.device import Device
 
@@ -61,9 +63,18 @@ def check_nf_source(path: Path) -> str:
 
 
 def source(nf_names: Iterable[str], kernels: str = "gpusyncer.cl") -> str:
-    """The whole device program for these NFs; ``kernels`` is the file that calls them."""
+    """The whole device program for these NFs; ``kernels`` is the file that calls them.
+
+    Raises:
+        UserError: an NF breaks the rules, or the data plane was built with other layouts.
+    """
     folder = kernels_folder()
-    layouts = (folder / "hummingbird.h").read_text(encoding="utf-8")
+    header = folder / "hummingbird.h"
+    layouts = header.read_text(encoding="utf-8")
+    if zlib.crc32(header.read_bytes()) != lib.HB_LAYOUTS:
+        raise UserError(
+            "the data plane was built before this file changed", path=header, fix="run make"
+        )
     kinds = dict((name, number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts))
     names = sorted(set(nf_names))
     parts = [layouts]

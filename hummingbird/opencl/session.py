@@ -170,7 +170,7 @@ def _finish(
     config.kernel = ffi.cast("void *", kernel.int_ptr)
     config.context = ffi.cast("void *", context.int_ptr)
     config.control = ffi.cast("void *", control.address)
-    config.staged = staged
+    config.staged, config.on_cpu = staged, device.is_cpu
     config.workgroups, config.lanes = shape.workgroups, shape.lanes
     config.depth, config.groups = shape.depth, shape.groups
     config.lifetime_us, config.idle_us = shape.lifetime_us, shape.idle_us

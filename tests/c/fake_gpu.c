@@ -549,6 +549,19 @@ static cl_int CL_API_CALL event_info(cl_event handle, cl_event_info what, size_t
     return CL_SUCCESS;
 }
 
+static cl_int CL_API_CALL wait_for_events(cl_uint n, const cl_event *handles)
+{
+    cl_int worst = CL_COMPLETE;
+    for (cl_uint i = 0; i < n; i++) {
+        cl_int status;
+        while ((status = atomic_load(&((event *)handles[i])->status)) > CL_COMPLETE)
+            usleep(20);
+        if (status < 0)
+            worst = CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
+    }
+    return worst;
+}
+
 static cl_int CL_API_CALL release_event(cl_event handle)
 {
     event *e = (event *)handle;
@@ -609,6 +622,7 @@ static const cl_icd_dispatch calls = {.clEnqueueNDRangeKernel = enqueue_kernel,
                                       .clEnqueueReadBuffer = enqueue_read,
                                       .clSetEventCallback = set_callback,
                                       .clGetEventInfo = event_info,
+                                      .clWaitForEvents = wait_for_events,
                                       .clReleaseEvent = release_event,
                                       .clSetKernelArg = set_arg,
                                       .clCreateBuffer = create_buffer,

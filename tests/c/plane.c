@@ -379,6 +379,7 @@ static void set_up_device(plane *p)
     p->device = (hb_device){.executor = persistent ? HB_EXECUTOR_PERSISTENT : HB_EXECUTOR_LAUNCH,
                             .control = hb_region_new(bytes),
                             .staged = c->executor == PLANE_STAGED,
+                            .on_cpu = c->executor == PLANE_LAUNCH,
                             .workgroups = p->workgroups,
                             .lanes = c->lanes,
                             .depth = c->depth,
