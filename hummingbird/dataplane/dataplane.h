@@ -88,7 +88,7 @@ struct hb_lcore {
     uint32_t dead[HB_BURST];         /* ended packets, given back to the pool together */
     uint32_t deads;
     uint32_t nested;         /* CNFs that run within each other now */
-    uint64_t pass_tick;      /* when this pass began: hop_tick of what it delivers */
+    uint64_t pass_tick;      /* when this pass began */
     _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
                                 pointers are forgotten */
 };
@@ -162,8 +162,9 @@ typedef struct {
 void hb_forward(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n);
 /* The same for a burst, at least one packet, of which `sum` says that all are alike. */
 void hb_forward_alike(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes);
-/* End n packets, at least one, that a port has sent, and free them. Returns their bytes. */
-uint64_t hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n);
+/* Count n packets, at least one, as sent by the port `node`, end them and free them. Nothing else
+ * may be counted of them afterwards. */
+void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n);
 /* End one packet, counted at `node` under `reason`. It is freed at the end of the pass. */
 void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle);
 /* As hb_drop, but the frame is not given back: a hung device may still write to it. */

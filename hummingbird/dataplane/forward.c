@@ -27,7 +27,7 @@ static inline void count_end(hb_lcore *lc, const hb_mbuf *m, uint32_t n, bool se
     atomic_store_explicit(&lc->ended_from[m->in_port], ended + n, memory_order_relaxed);
 }
 
-uint64_t hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n)
+void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n)
 {
     const hb_arena *a = &lc->dp->arena;
     const hb_mbuf *first = hb_header(a, handles[0]);
@@ -43,10 +43,10 @@ uint64_t hb_end_sent(hb_lcore *lc, const uint32_t *handles, uint32_t n)
         begin = i;
     }
     count_end(lc, first, n - begin, true);
+    hb_count_out(lc, node, n, bytes);
     hb_release(&lc->cache, handles, n);
     /* release, after the packets' own counters: whoever sees them gone sees how they ended */
     __atomic_store_n(&lc->stats->gone, lc->stats->gone + n, __ATOMIC_RELEASE);
-    return bytes;
 }
 
 void hb_free_dead(hb_lcore *lc)
@@ -84,8 +84,9 @@ void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle)
 static void queue(hb_lcore *lc, uint32_t to, uint32_t target, const uint32_t *handles, uint32_t n)
 {
     bool here = target == lc->id;
+    uint64_t now = hb_now();
     for (uint32_t i = 0; i < n; i++)
-        hb_header(&lc->dp->arena, handles[i])->hop_tick = lc->pass_tick;
+        hb_header(&lc->dp->arena, handles[i])->hop_tick = now;
     uint32_t put = here ? hb_fifo_put(&lc->input[to], handles, n)
                         : hb_ring_put(lc->to[target], to, handles, n);
     for (uint32_t i = put; i < n; i++)
@@ -112,6 +113,26 @@ static void send_to(hb_lcore *lc, uint32_t to, uint32_t target, uint32_t *handle
     lc->nested--;
 }
 
+/* To a node that several lcores serve: each gets its flows. */
+static void share_out(hb_lcore *lc, uint32_t to, const uint32_t *handles, uint32_t n, bool alike)
+{
+    const hb_node *node = &lc->dp->node[to];
+    uint32_t group[HB_BURST];
+    for (uint32_t k = 0; k < node->lcores; k++) {
+        hb_burst_sum sum = {.alike = alike};
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+            uint32_t mine = hb_spread(m->hash, node->lcores) == k;
+            group[count] = handles[i];
+            sum.bytes += m->data_len & -mine;
+            count += mine;
+        }
+        if (count)
+            send_to(lc, to, node->lcore[k], group, count, &sum);
+    }
+}
+
 /* n packets go to node `next`, which may be no node. */
 static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, uint32_t *handles, uint32_t n,
                     const hb_burst_sum *sum)
@@ -130,10 +151,7 @@ static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, uint32_t *handle
         send_to(lc, next, node->lcore[0], handles, n, sum);
         return;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t hash = hb_header(&dp->arena, handles[i])->hash;
-        queue(lc, next, node->lcore[hb_spread(hash, node->lcores)], handles + i, 1);
-    }
+    share_out(lc, next, handles, n, sum->alike);
 }
 
 static void forward_run(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes)

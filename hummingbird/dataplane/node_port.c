@@ -198,6 +198,6 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     hb_sample_latency(lc, node, hb_now() - hb_header(a, handles[0])->rx_tick);
     lc->node_stats[node].bursts++;
     if (sent)
-        hb_count_out(lc, node, sent, hb_end_sent(lc, handles, sent));
+        hb_end_sent(lc, node, handles, sent);
     return n;
 }
