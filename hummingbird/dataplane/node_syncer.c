@@ -24,6 +24,14 @@ static struct hb_done *answers(const hb_device_ctl *d, const hb_workgroup *g, ui
            (size_t)slot_row(d, g, index) * d->config.lanes;
 }
 
+/* Lines that the device has last had, and that we are about to write: on their way, and ours alone
+ * when they come, while other work is done. */
+static void ask_for(const void *array, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch((const uint8_t *)array + at, 1);
+}
+
 /* The row is ours again. No verdict is 0: a lane that does not answer next time, or whose answer
  * does not get here, is found out and not taken for what stood here before. */
 static void clear_answers(const hb_device_ctl *d, const hb_workgroup *g, uint32_t index)
@@ -60,6 +68,7 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     hb_device_ctl *d = lc->syncer->device;
     uint32_t n = g->shadow_count[g->reaped & (d->config.depth - 1)];
     uint32_t *handles = shadow(d, g, g->reaped);
+    const hb_burst_sum *sum = &g->sum[g->reaped & (d->config.depth - 1)];
     const struct hb_done *done = answers(d, g, g->reaped);
     hb_answers burst;
     uint64_t results[HB_BURST];
@@ -68,7 +77,7 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
         uint32_t part = n - i < HB_BURST ? n - i : HB_BURST;
         sift(lc, handles + i, done + i, part, result, &burst);
         hb_sample_latency(lc, f->node, hb_now() - hb_header(&lc->dp->arena, handles[i])->hop_tick);
-        hb_finish(lc, f->node, handles + i, part, result, &burst, NULL);
+        hb_finish(lc, f->node, handles + i, part, result, &burst, part == n ? sum : NULL);
     }
     clear_answers(d, g, g->reaped);
     g->reaped++;
@@ -92,6 +101,9 @@ static uint32_t reap(hb_lcore *lc, hb_gnf *f)
             hb_device_suspect(lc->syncer->device);
         if (!finished || finished > g->published - g->reaped)
             break;
+        ask_for(answers(lc->syncer->device, g, g->reaped),
+                g->shadow_count[g->reaped & (lc->syncer->device->config.depth - 1)] *
+                    sizeof(struct hb_done));
         total += reap_row(lc, f, g);
     }
     return total;
@@ -152,12 +164,19 @@ static uint32_t fill_row(hb_lcore *lc, hb_gnf *f)
                            (size_t)slot_row(d, g, g->published) * d->config.lanes + f->open_count;
     uint32_t room = d->config.lanes - f->open_count;
     uint32_t taken = hb_fifo_take(&lc->input[f->node], handles, room);
-    uint32_t n = hb_keep_with_room(lc, f->node, handles, taken);
+    uint32_t n = hb_keep_with_room(lc, f->node, handles, taken), differ = 0;
+    uint32_t path = hb_header(&lc->dp->arena, shadow(d, g, g->published)[0])->path;
+    hb_burst_sum *sum = &g->sum[g->published & (d->config.depth - 1)];
+    if (!f->open_count)
+        *sum = (hb_burst_sum){.alike = true};
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+        sum->bytes += m->data_len;
+        differ |= m->path ^ path;
         work[i] =
             (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
     }
+    sum->alike = sum->alike && !differ;
     f->open_count += n;
     return taken;
 }
@@ -323,7 +342,8 @@ static int gnf_init(hb_gnf *f, hb_device_ctl *d, const hb_node *node, uint32_t n
         g->gpu_word = hb_control_word(d->control, d->control->gpu_off, g->w);
         g->shadow = calloc((size_t)depth * d->config.lanes, sizeof *g->shadow);
         g->shadow_count = calloc(depth, sizeof *g->shadow_count);
-        if (!g->shadow || !g->shadow_count)
+        g->sum = calloc(depth, sizeof *g->sum);
+        if (!g->shadow || !g->shadow_count || !g->sum)
             return -1;
     }
     return 0;
@@ -361,6 +381,7 @@ void hb_syncer_free(hb_syncer *s)
         for (uint32_t k = 0; s->gnf[i].group && k < s->gnf[i].groups; k++) {
             free(s->gnf[i].group[k].shadow);
             free(s->gnf[i].group[k].shadow_count);
+            free(s->gnf[i].group[k].sum);
         }
         free(s->gnf[i].group);
         free(s->gnf[i].order);

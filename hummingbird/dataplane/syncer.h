@@ -16,6 +16,7 @@ typedef struct {
     uint64_t idle_since; /* tick at which it ran dry */
     uint32_t *shadow;    /* [depth][lanes] handles: a row's packets, whatever the device writes */
     uint16_t *shadow_count; /* [depth] */
+    hb_burst_sum *sum;      /* [depth]: of the row's packets as they were published */
 } hb_workgroup;
 
 /* A GNF as this syncer sees it. */
