@@ -87,7 +87,8 @@ def choose_device(topology: Topology, spare: Sequence[int]) -> DeviceChoice:
             log.warning("device.use is %s, but no NF has engine: gpu", topology.device.use)
         return DeviceChoice()
     reserve_cores(max(1, len(spare)))
-    device = choose(topology.device.use)
+    with on_cpus(spare):
+        device = choose(topology.device.use)
     if device is None:
         log.warning(
             "no OpenCL device: NFs with engine: gpu run on the CPU "
@@ -177,9 +178,9 @@ class Engine:
         self.tables = topology.build_tables()
         allowed = os.sched_getaffinity(0)
         spare = topology.place(allowed).spare
+        self.choice = choose_device(topology, spare)  # may probe, which takes all CPUs
+        self.placement = topology.place(allowed, device=self.choice.device is not None)
         with on_cpus(spare):
-            self.choice = choose_device(topology, spare)
-            self.placement = topology.place(allowed, device=self.choice.device is not None)
             self._set_up(wanted)
             self.plane.start()
         self.started = time.monotonic()
