@@ -15,7 +15,7 @@ from typing import Any
 
 import chains
 import testpmd
-from harness import Bench, Case, Ratio, Reading, Result, Settings, main
+from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, main
 
 from hummingbird.errors import UserError
 from hummingbird.opencl.device import choose
@@ -23,6 +23,7 @@ from hummingbird.opencl.device import choose
 SIZE = 60  # and 4 of FCS: a 64-byte packet
 FLOWS = 65536
 HOPS = range(1, 6)
+CLASSIFY = "n1_huge, parsing and flow cache"
 RULES = 188  # as many as the firewall of peers' benchmarks
 PAGES = {"": False, "_huge": True}
 """Ending of a case's name: whether it has huge pages."""
@@ -35,14 +36,15 @@ def _cpus() -> tuple[int, ...]:
     return tuple(sorted({cpus[0], cpus[-1]}))
 
 
-def _chain(
+def _run(
     nfs: Mapping[str, Any],
     settings: Settings,
-    huge_pages: bool = True,
+    *options: str,
     use: str = "none",
-    env: Mapping[str, str] | None = None,
     types: Mapping[str, Any] | None = None,
-) -> Reading:
+    **how: Any,
+) -> chains.Run:
+    """Run a generator, NFs and a sink; `how` is passed on to chains.run()."""
     topology = {
         "types": types or {},
         "ports": {"in0": chains.generator(SIZE, FLOWS), "out0": {"driver": "sink"}},
@@ -51,7 +53,11 @@ def _chain(
         "device": {"use": use},
     }
     rows = chains.straight("in0", *nfs, "out0")
-    run = chains.run(topology, rows, settings.seconds, cpus=_cpus(), huge_pages=huge_pages, env=env)
+    return chains.run(topology, rows, settings.seconds, *options, cpus=_cpus(), **how)
+
+
+def _chain(nfs: Mapping[str, Any], settings: Settings, **how: Any) -> Reading:
+    run = _run(nfs, settings, **how)
     reading = chains.throughput(run)
     return Reading(reading.value, {**reading.more, "device": run.summary["device"]})
 
@@ -66,8 +72,15 @@ def _rules(settings: Settings) -> Reading:
     )
 
 
+def _classify(settings: Settings) -> Reading:
+    """What parsing and the flow cache take, by the run's own profile."""
+    profile = _run(chains.forwarders(1), settings, "--profile").summary["profile"]
+    ticks = profile["parts"]["classify"]["ticks_per_packet"]
+    return Reading(ticks / profile["ticks_per_second"] * 1e9)
+
+
 def _forward(hops: int, settings: Settings, huge_pages: bool) -> Callable[[], Reading]:
-    return lambda: _chain(chains.forwarders(hops), settings, huge_pages)
+    return lambda: _chain(chains.forwarders(hops), settings, huge_pages=huge_pages)
 
 
 def _testpmd(settings: Settings, huge_pages: bool) -> Callable[[], Reading]:
@@ -100,6 +113,7 @@ def cases(settings: Settings) -> list[Case]:
             found.append(Case(f"n{hops}{ending}", "Mpps", _forward(hops, settings, huge_pages)))
         found.append(Case(f"testpmd{ending}", "Mpps", _testpmd(settings, huge_pages)))
     found.append(Case(f"n1_huge, {RULES} rules", "Mpps", lambda: _rules(settings)))
+    found.append(Case(CLASSIFY, "ns/packet", lambda: _classify(settings)))
     for ending, use, env in _runtimes():
         found.append(Case(f"gnf_noop{ending}", "Mpps", _gnf(settings, use, env), two_cores=True))
     return found
@@ -186,6 +200,7 @@ BENCH = Bench(
     notes=notes,
     rounds=5,
     seconds=1.5,
+    limits=(Limit(CLASSIFY, at_most=10.0),),
 )
 
 if __name__ == "__main__":
