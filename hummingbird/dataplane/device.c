@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -157,6 +158,13 @@ static void let_go(struct hb_device_ctl *d)
 {
     if (atomic_fetch_sub(&d->others, 1) == 0)
         free(d);
+}
+
+void hb_device_roam(void)
+{
+    cpu_set_t all;
+    if (!sched_getaffinity(getpid(), sizeof all, &all)) /* the main thread's */
+        pthread_setaffinity_np(pthread_self(), sizeof all, &all);
 }
 
 static void *executor_main(void *arg)

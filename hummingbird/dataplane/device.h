@@ -99,6 +99,10 @@ void hb_device_lose(struct hb_device_ctl *d);
 /* The executor has ended, others go on: have the syncers drop what no device will run. */
 void hb_device_abandon(struct hb_device_ctl *d);
 void hb_device_ring(struct hb_device_ctl *d);
+/* Executor: from now on this thread may run on any CPU of the process. It was started on those that
+ * a CPU runtime shall use, because that starts its threads from here; but a kernel that spins there
+ * until this thread answers it would keep it waiting for milliseconds. */
+void hb_device_roam(void);
 /* Ring the bell when this cl_event is over. */
 void hb_device_watch(struct hb_device_ctl *d, void *event);
 /* Executor: wait in the driver until this cl_event is over, so that a CPU runtime may run the

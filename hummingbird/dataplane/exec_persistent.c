@@ -11,6 +11,7 @@ typedef struct {
     uint32_t id;       /* of the running launch */
     uint32_t resident; /* most groups that ever checked in; 0 before the first launch */
     cl_event event;
+    bool roams; /* hb_device_roam() has been called */
 } launch;
 
 static struct hb_launch *launch_words(struct hb_device_ctl *d)
@@ -69,6 +70,9 @@ static enum check_in check_in(struct hb_device_ctl *d, launch *l, uint32_t group
             return HANGS;
         hb_device_sleep(d, hb_device_bell(d), 10); /* a packet waits for this */
     }
+    if (!l->roams)
+        hb_device_roam();
+    l->roams = true;
     give_ranks(d, l, groups);
     return CHECKED_IN;
 }
