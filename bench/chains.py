@@ -29,10 +29,9 @@ POLICIES = Path(__file__).resolve().parent.parent / "policies"
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a run: its summary (`hummingbird run --json`) and what it cost."""
+    """What came of a run: its summary (`hummingbird run --json`)."""
 
     summary: dict[str, Any]
-    cpu_seconds: float
 
     @property
     def mpps(self) -> float:
@@ -96,17 +95,12 @@ def _run_directory(name: str) -> Iterator[None]:
 def _run(
     command: Sequence[str], out: Path, first: Callable[[], None], env: Mapping[str, str]
 ) -> Run:
-    before = os.times()
     child = subprocess.run(command, capture_output=True, text=True, env=env, preexec_fn=first)
-    after = os.times()
     if child.returncode or not out.exists():
         text = (child.stderr or child.stdout).strip()
         raise UserError(f"`hummingbird run` failed with status {child.returncode}: {text}")
     summary = json.loads(out.read_text(encoding="utf-8"))
-    used = (after.children_user - before.children_user) + (
-        after.children_system - before.children_system
-    )
-    return Run(summary, used)
+    return Run(summary)
 
 
 def generator(

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, main
-from watched import Shared, Stretch, folder, one_lcore, watched
+from paper import one_lcore
+from watched import Shared, Stretch, folder, watched
 
 from hummingbird.errors import UserError
 

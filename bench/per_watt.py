@@ -11,8 +11,6 @@ others are compared with.
 from __future__ import annotations
 
 import argparse
-import random
-import string
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +26,8 @@ from chains import POLICIES, generator, straight
 from harness import Bench, Case, Ratio, Reading, Result, Settings
 from meters import Meter
 from notreadable import NotReadable
-from watched import Shared, Stretch, folder, one_lcore, watched
+from paper import PATTERNS, one_lcore
+from watched import Shared, Stretch, folder, watched
 
 from hummingbird.errors import UserError
 from hummingbird.opencl.device import choose
@@ -36,8 +35,6 @@ from hummingbird.opencl.device import choose
 SIZES = {64: 60, 1472: 1472}
 """Packet sizes of the paper, and what the generator calls them: its sizes are without FCS; 4 bytes
 make no difference to the large ones."""
-PATTERNS = 147
-"""Rules of the paper's NIDS."""
 WARM_PACKETS = 5000
 NFS = ("ipsec0", "nids0", "router0")
 
@@ -70,7 +67,7 @@ def topology(placement: Placement, size: int, at: Path) -> dict[str, Any]:
     for name, nf in made["nfs"].items():
         nf["engine"] = "gpu" if name in placement.gpu else "cpu"
     _key_file(made["nfs"]["ipsec0"], at)
-    made["nfs"]["nids0"]["patterns"] = str(_patterns(at))
+    made["nfs"]["nids0"]["patterns"] = str(PATTERNS)
     made["nfs"]["router0"]["routes"] = str(POLICIES / made["nfs"]["router0"]["routes"])
     made["cores"] = one_lcore()
     return made
@@ -82,16 +79,6 @@ def _key_file(nf: dict[str, Any], at: Path) -> None:
     own.touch(0o600)
     own.write_bytes((POLICIES / nf["key_file"]).read_bytes())
     nf["key_file"] = str(own)
-
-
-def _patterns(at: Path) -> Path:
-    """Made-up words of 4 to 30 characters, the same ones each time."""
-    draw = random.Random(PATTERNS)
-    words = ("".join(draw.choices(string.ascii_letters, k=draw.randint(4, 30))) for _ in range(999))
-    unlike = list(dict.fromkeys(words))[:PATTERNS]
-    path = at / "patterns.txt"
-    path.write_text("".join(f'rule{i}: "{word}"\n' for i, word in enumerate(unlike)))
-    return path
 
 
 def measure(

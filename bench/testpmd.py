@@ -41,13 +41,12 @@ def missing() -> str | None:
     return f"{COMMAND} is not installed (fix: apt-get install dpdk dpdk-dev)"
 
 
-def measure(seconds: float, cpu: int, *, mode: str = "macswap", huge_pages: bool) -> Reading:
+def measure(seconds: float, cpu: int, *, huge_pages: bool) -> Reading:
     """Mpps that testpmd forwards, each packet counted once.
 
     Args:
         seconds: how long to look, in samples of about a second.
         cpu: CPU of the forwarding lcore. The other lcore sleeps.
-        mode: its --forward-mode: ``macswap`` touches every packet, ``io`` none.
         huge_pages: 2 MiB pages, which are reserved for the time; else 4 KiB pages.
 
     Raises:
@@ -57,15 +56,15 @@ def measure(seconds: float, cpu: int, *, mode: str = "macswap", huge_pages: bool
         raise UserError(why)
     samples = max(1, round(seconds / SAMPLE_S))
     with _reserved(MEMORY_MIB if huge_pages else 0):
-        rates = _rates(cpu, mode, huge_pages, samples, seconds / samples)
+        rates = _rates(cpu, huge_pages, samples, seconds / samples)
     return Reading(statistics.median(rates) / 1e6, {"samples_mpps": [r / 1e6 for r in rates]})
 
 
-def _rates(cpu: int, mode: str, huge_pages: bool, samples: int, pause: float) -> list[float]:
+def _rates(cpu: int, huge_pages: bool, samples: int, pause: float) -> list[float]:
     """Packets a second: what both ports together have received in each sample."""
     with tempfile.TemporaryDirectory(prefix="hummingbird-testpmd-") as directory:
         process = subprocess.Popen(
-            _command(cpu, mode, huge_pages),
+            _command(cpu, huge_pages),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,7 +95,7 @@ def _rates(cpu: int, mode: str, huge_pages: bool, samples: int, pause: float) ->
     return rates
 
 
-def _command(cpu: int, mode: str, huge_pages: bool) -> list[str]:
+def _command(cpu: int, huge_pages: bool) -> list[str]:
     others = sorted(os.sched_getaffinity(0) - {cpu})
     # stdbuf: a line is to be seen when it is written. --in-memory: no files in a hugetlbfs.
     return [
@@ -105,7 +104,7 @@ def _command(cpu: int, mode: str, huge_pages: bool) -> list[str]:
         *("--file-prefix", f"hummingbird-{os.getpid()}"),
         "--in-memory" if huge_pages else "--no-huge",
         *("--vdev=net_null0", "--vdev=net_null1", "--", "--interactive", "--auto-start"),
-        *(f"--forward-mode={mode}", f"--total-num-mbufs={MBUFS}", "--no-lsc-interrupt"),
+        *("--forward-mode=macswap", f"--total-num-mbufs={MBUFS}", "--no-lsc-interrupt"),
     ]
 
 

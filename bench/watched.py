@@ -205,17 +205,6 @@ def watched(
             (base_dir() / name).rmdir()
 
 
-def one_lcore() -> dict[str, list[int]]:
-    """`cores:` with which one lcore has everything but the device's own threads.
-
-    With two or three CPUs it is the first: Intel's runtime binds its thread to the second, and
-    beside it there an lcore gets the CPU by turns of 4 ms.
-    """
-    cpus = sorted(os.sched_getaffinity(0))
-    cpu = cpus[0] if len(cpus) < 4 else cpus[1]
-    return {"io": [cpu], "syncer": [cpu]}
-
-
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
     """A folder for one run."""

@@ -118,7 +118,7 @@ static void *produce(void *arg)
     for (uint64_t n = 0; n < p->packets; n += BURST) {
         for (uint32_t i = 0; i < BURST; i++) {
             handles[i] = (uint32_t)((n + i) % POOL);
-            if (p->headers) /* what hb_forward() writes */
+            if (p->headers) /* as where a burst is queued */
                 p->header[handles[i]].hop_tick = n;
         }
         for (uint32_t put = 0; put < BURST;) {

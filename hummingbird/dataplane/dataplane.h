@@ -160,7 +160,7 @@ typedef struct {
  * nothing before them, else put them into that node's input here, or into the ring to the lcore
  * that serves it. `handles` is used up. */
 void hb_forward(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n);
-/* The same for a burst, at least one packet, of which `sum` says that all are alike. */
+/* The same for a burst, at least one packet, whose packets are known to be alike. */
 void hb_forward_alike(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes);
 /* Count n packets, at least one, as sent by the port `node`, end them and free them. Nothing else
  * may be counted of them afterwards. */
@@ -191,7 +191,7 @@ static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t ticks
 
 uint32_t hb_poll_input(hb_lcore *lc, uint32_t node);  /* node_port.c */
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node); /* node_port.c */
-uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);    /* node_nf.c */
+uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);    /* node_cnf.c */
 uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
 
 /* ---- nf_common.c: what CNFs and CPUSyncers do alike

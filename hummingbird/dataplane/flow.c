@@ -87,11 +87,11 @@ static inline bool same_key(const hb_key *a, const hb_key *b)
 #endif
 }
 
-/* A free entry has no generation, and may look like the key of what is not IP, which is all zero.
- */
-static inline bool is_of(const hb_flow *e, const hb_key *key)
+/* What is not IP has a key that is all zero: its flows differ in the hash alone, and a free entry,
+ * which has no generation, may look like one. */
+static inline bool is_of(const hb_flow *e, const hb_key *key, uint32_t hash)
 {
-    return same_key(&e->key, key) &&
+    return e->hash == hash && same_key(&e->key, key) &&
            GENERATION(atomic_load_explicit(&e->word, memory_order_relaxed));
 }
 
@@ -151,7 +151,7 @@ static uint32_t search(hb_flows *f, const hb_key *key, uint32_t hash)
     uint32_t set[2] = {first, other_set(f, first, tag)};
     for (uint32_t k = 0; k < 2; k++)
         for (uint32_t ways = ways_with(f, set[k], tag); ways; ways &= ways - 1)
-            if (is_of(&f->flow[entry(set[k], ways)], key)) {
+            if (is_of(&f->flow[entry(set[k], ways)], key, hash)) {
                 f->stats->flow_hits++;
                 return entry(set[k], ways);
             }
@@ -182,7 +182,7 @@ void hb_flow_classify(hb_flows *f, hb_mbuf *const *m, const hb_key *keys, uint32
         __builtin_prefetch(f->flow + at[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (__builtin_expect(is_of(&f->flow[at[i]], &keys[i]), 1))
+        if (__builtin_expect(is_of(&f->flow[at[i]], &keys[i], m[i]->hash), 1))
             hits++;
         else
             at[i] = search(f, &keys[i], m[i]->hash);

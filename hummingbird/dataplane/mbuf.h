@@ -107,15 +107,6 @@ static inline hb_mbuf *hb_header(const hb_arena *a, uint32_t handle)
     return a->headers + (handle & HB_HANDLE_INDEX);
 }
 
-/* The lines of headers that a burst reads: asked for some packets ahead. */
-#define HB_AHEAD 8
-static inline void hb_prefetch_header(const hb_arena *a, const uint32_t *handles, uint32_t i,
-                                      uint32_t n)
-{
-    if (i + HB_AHEAD < n)
-        __builtin_prefetch(hb_header(a, handles[i + HB_AHEAD]), 1);
-}
-
 static inline uint8_t *hb_frame(const hb_arena *a, const hb_mbuf *m)
 {
     return a->frames + (uint64_t)m->frame * a->frame_size;

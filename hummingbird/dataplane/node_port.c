@@ -65,13 +65,12 @@ static inline enum hb_reason admit(const hb_arena *a, hb_mbuf *m, const hb_mbuf 
     return hb_parse(hb_data(a, m), m->data_len, m, key);
 }
 
-/* What arrived with an odd header, or is another lcore's: true if it stays here. */
+/* What arrived broken, or may be another lcore's: true if it stays here. */
 static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason bad)
 {
     hb_dataplane *dp = lc->dp;
     hb_mbuf *m = hb_header(&dp->arena, handle);
     if (bad != HB_REASON_none) {
-        m->flow = HB_NO_FLOW;
         hb_drop(lc, node, bad, handle);
         return false;
     }

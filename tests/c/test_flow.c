@@ -146,6 +146,25 @@ static void test_burst(void)
     tear_down();
 }
 
+/* What is not IP has no key: pairs of stations are told apart by the whole hash, also where the set
+ * and the tag are the same, and one's re-type is not the other's. */
+static void test_not_ip(void)
+{
+    set_up(64);
+    hb_key none = {.word = {0}};
+    hb_mbuf a = {.hash = 0x00020001}, b = {.hash = 0x00030001}, *burst[2] = {&a, &b};
+    hb_key keys[2] = {none, none};
+    hb_flow_classify(&flows, burst, keys, 2);
+    CHECK(a.flow != b.flow);
+    hb_flow_retype(&flows, &a, 200);
+    hb_flow_classify(&flows, burst, keys, 2);
+    CHECK_EQUAL(a.type, 200);
+    CHECK_EQUAL(b.type, 0);
+    CHECK_EQUAL(stats.flow_misses, 2);
+    CHECK_EQUAL(stats.flow_hits, 2);
+    tear_down();
+}
+
 static void test_sticky(void)
 {
     set_up(64);
@@ -293,6 +312,7 @@ int main(void)
     test_equal_hashes(1);
     test_equal_hashes(0xabcd0003u);
     test_burst();
+    test_not_ip();
     test_sticky();
     test_eviction();
     test_generations_wrap();

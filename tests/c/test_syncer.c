@@ -70,7 +70,8 @@ static void test_overload(uint32_t lcores)
         plane_start(p);
         CHECK(plane_wait_for(&p->sink[0].packets, 100));
         fake_hold(p->gpu, true);
-        CHECK(plane_wait_for_packets(p, 1000)); /* far more than all queues hold */
+        /* far more than all queues hold, and long enough that each lcore has had its turn */
+        CHECK(plane_wait_for_packets(p, 100000));
         fake_hold(p->gpu, false);
         CHECK(plane_wait_for(&p->sink[0].packets, atomic_load(&p->sink[0].packets) + 500));
         plane_totals t = plane_end(p);
