@@ -208,6 +208,16 @@ struct hb_nf_instance {
     X(bad_result, "the device answered something impossible")                                      \
     X(device_lost, "the device failed while it had the packet")                                    \
     X(port_error, "the port could not send it")                                                    \
+    X(seq_unsaved, "the disk did not take the next sequence numbers of the security association")  \
+    X(no_policy, "no security policy covers the packet")                                           \
+    X(clear_text, "it came in the clear, although a security policy wants it encrypted")           \
+    X(no_sa, "ESP with an SPI that no inbound security association has")                           \
+    X(bad_icv, "the integrity check value is wrong: forged, damaged, or another key")              \
+    X(replay, "it came before, or is older than the replay window")                                \
+    X(not_for_sa, "what was encrypted is not what the policies of its security association allow") \
+    X(fragment, "a fragment, where the whole packet is needed")                                    \
+    X(too_big, "longer than the MTU, and must not be cut")                                         \
+    X(keepalive, "a NAT keepalive, which ends here")                                               \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
