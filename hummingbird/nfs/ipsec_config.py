@@ -2,8 +2,8 @@
 """What a topology says about ``type: ipsec``: security associations and security policies.
 
     sas:
-      to-hub:   {direction: out, spi: 0x1001, src: 198.51.100.1, dst: 192.0.2.1, cipher: aes-128-gcm,
-                 key_file: to-hub.key}
+      to-hub: {direction: out, spi: 0x1001, src: 198.51.100.1, dst: 192.0.2.1,
+               cipher: aes-128-gcm, key_file: to-hub.key}
       from-hub: {direction: in, spi: 0x2001, ...}
     policies:
       - {dst: 10.2.0.0/16, action: to-hub}

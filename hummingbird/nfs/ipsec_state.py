@@ -97,7 +97,7 @@ class SequenceFile:
         data = os.pread(self._file, size, 0)
         lines = data[: len(data) // LINE * LINE]
         last = int(lines[-LINE:]) if lines and _LINE.fullmatch(lines[-LINE:]) else 0
-        if lines and not 1 <= last <= END or not _LINE.match(lines + b"0" * 24 + b"\n"):
+        if (lines and not 1 <= last <= END) or not _LINE.match(lines + b"0" * 24 + b"\n"):
             raise UserError(
                 f"the record of the sequence numbers that {self._label} has used is damaged",
                 path=self.path,
