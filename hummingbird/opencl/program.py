@@ -35,6 +35,8 @@ _FORBIDDEN = re.compile(
     r"\b(__global|global|HB_GLOBAL|__local|local|barrier|work_group_barrier|asm|__asm__)\b"
 )
 
+_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$', re.MULTILINE)
+
 
 def kernels_folder() -> Path:
     """Where the device code lies: beside the package in a checkout, inside it when installed."""
@@ -62,6 +64,12 @@ def check_nf_source(path: Path) -> str:
     return text
 
 
+def nf_source(folder: Path, name: Path) -> str:
+    """The source of an NF with what it includes of ``folder`` in place, each file checked."""
+    text = check_nf_source(folder / name)
+    return _INCLUDE.sub(lambda m: nf_source(folder, Path(m[1])), text)
+
+
 def source(nf_names: Iterable[str], kernels: str = "gpusyncer.cl") -> str:
     """The whole device program for these NFs; ``kernels`` is the file that calls them.
 
@@ -78,7 +86,7 @@ def source(nf_names: Iterable[str], kernels: str = "gpusyncer.cl") -> str:
     kinds = dict((name, number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts))
     names = sorted(set(nf_names))
     parts = [layouts]
-    parts += [check_nf_source(folder / "nf" / f"{name}.cl") for name in names]
+    parts += [nf_source(folder, Path("nf", f"{name}.cl")) for name in names]
     cases = " ".join(
         f"case {kinds[name]}: return hb_nf_{name}(p, &t, arg, result);" for name in names
     )
