@@ -214,14 +214,17 @@ struct hb_nf_instance {
     X(bad_result, "the device answered something impossible")                                      \
     X(device_lost, "the device failed while it had the packet")                                    \
     X(port_error, "the port could not send it")                                                    \
+    X(bad_icv, "the integrity check of an ESP packet failed")                                      \
+    X(esp_malformed, "an ESP packet is too short, or its padding or contents are wrong")           \
+    X(esp_fragment, "a fragment, where ESP needs whole packets")                                   \
+    X(esp_dummy, "a dummy ESP packet, sent only to hide how much traffic there is")                \
+    X(bad_ecn, "marked for congestion inside a tunnel, by a mark the sender did not allow")        \
     X(seq_unsaved, "the disk did not take the next sequence numbers of the security association")  \
     X(no_policy, "no security policy covers the packet")                                           \
     X(clear_text, "it came in the clear, although a security policy wants it encrypted")           \
     X(no_sa, "ESP with an SPI that no inbound security association has")                           \
-    X(bad_icv, "the integrity check value is wrong: forged, damaged, or another key")              \
     X(replay, "it came before, or is older than the replay window")                                \
     X(not_for_sa, "what was encrypted is not what the policies of its security association allow") \
-    X(fragment, "a fragment, where the whole packet is needed")                                    \
     X(too_big, "longer than the MTU, and must not be cut")                                         \
     X(keepalive, "a NAT keepalive, which ends here")                                               \
     X(shutdown, "still in flight when the drain timed out")
@@ -375,6 +378,108 @@ static inline void hb_trim_tail(hb_packet *p, hb_u32 length)
         p->length = length;
 }
 
+/* Cut n bytes off the front (offsets shift: old byte n is now byte 0). */
+static inline void hb_trim_head(hb_packet *p, hb_u32 n)
+{
+    if (n > p->length)
+        n = p->length;
+    p->offset += n;
+    p->length -= n;
+}
+
+/* Move n bytes inside the packet; the two places may overlap. Nothing if not both are inside. */
+static inline void hb_move(hb_packet *p, hb_u32 to, hb_u32 from, hb_u32 n)
+{
+    hb_u32 last = to > from ? to : from;
+    if (n > p->length || last > p->length - n)
+        return;
+    HB_GLOBAL hb_u8 *b = p->frame + p->offset;
+#ifdef __OPENCL_VERSION__
+    hb_u32 back = to > from; /* then from the end, so that nothing is overwritten before it moved */
+    for (hb_u32 i = 0; i < n; i++) {
+        hb_u32 at = back ? n - 1 - i : i;
+        b[to + at] = b[from + at];
+    }
+#else
+    __builtin_memmove(b + to, b + from, n);
+#endif
+}
+
+/*
+ * Sixteen bytes at once, as four words in memory order: the byte at the lowest address is the low
+ * byte of `a`. CPUs and devices are little-endian.
+ */
+typedef struct {
+    hb_u32 a, b, c, d;
+} hb_block;
+
+/* The other byte order. */
+static inline hb_u32 hb_swap32(hb_u32 x)
+{
+#ifdef __OPENCL_VERSION__
+    return (rotate(x, 8u) & 0x00ff00ffu) | (rotate(x, 24u) & 0xff00ff00u);
+#else
+    return __builtin_bswap32(x);
+#endif
+}
+
+#ifdef __OPENCL_VERSION__
+/* Devices may fault on a word that is not aligned: take the aligned words around the block and
+ * shift. None of them lies outside the words that hold the block's bytes. */
+static inline hb_block hb_load_block(__global const hb_u8 *frame, hb_u32 from)
+{
+    __global const hb_u32 *w = (__global const hb_u32 *)frame + (from >> 2);
+    hb_u32 odd = from & 3, right = 8 * odd, left = 31 - right;
+    hb_u32 w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3], w4 = w[odd ? 4 : 3];
+    hb_block b;
+    b.a = w0 >> right | w1 << 1 << left;
+    b.b = w1 >> right | w2 << 1 << left;
+    b.c = w2 >> right | w3 << 1 << left;
+    b.d = w3 >> right | w4 << 1 << left;
+    return b;
+}
+
+static inline void hb_store_block(__global hb_u8 *frame, hb_u32 to, hb_block b)
+{
+    __global hb_u32 *w = (__global hb_u32 *)frame + (to >> 2);
+    hb_u32 odd = to & 3, left = 8 * odd, right = 31 - left;
+    hb_u32 mask = 0xffffffffu << left; /* bytes of the first word that are the block's */
+    w[0] = (w[0] & ~mask) | b.a << left;
+    w[1] = b.a >> 1 >> right | b.b << left;
+    w[2] = b.b >> 1 >> right | b.c << left;
+    w[3] = b.c >> 1 >> right | b.d << left;
+    if (odd)
+        w[4] = (w[4] & mask) | b.d >> 1 >> right;
+}
+#else
+static inline hb_block hb_load_block(const hb_u8 *frame, hb_u32 from)
+{
+    hb_block b;
+    __builtin_memcpy(&b, frame + from, sizeof(b));
+    return b;
+}
+
+static inline void hb_store_block(hb_u8 *frame, hb_u32 to, hb_block b)
+{
+    __builtin_memcpy(frame + to, &b, sizeof(b));
+}
+#endif
+
+static inline hb_block hb_get_block(const hb_packet *p, hb_u32 at)
+{
+    hb_block none = {0, 0, 0, 0};
+    if (p->length < 16 || at > p->length - 16)
+        return none;
+    return hb_load_block(p->frame, p->offset + at);
+}
+
+static inline void hb_put_block(hb_packet *p, hb_u32 at, hb_block b)
+{
+    if (p->length < 16 || at > p->length - 16)
+        return;
+    hb_store_block(p->frame, p->offset + at, b);
+}
+
 /* Table element i of the table's bytes taken as an array of u16 or u32 (host order). */
 static inline hb_u32 hb_table16(const hb_table *t, hb_u64 i)
 {
@@ -395,6 +500,13 @@ static inline hb_u32 hb_local16(const hb_table *t, hb_u32 i)
 static inline hb_u32 hb_local32(const hb_table *t, hb_u32 i)
 {
     return i < t->local_length / 4 ? ((HB_LOCAL const hb_u32 *)t->local_part)[i] : 0;
+}
+
+/* Element i of the table's bytes taken as an array of 16-byte blocks. */
+static inline hb_block hb_table_block(const hb_table *t, hb_u64 i)
+{
+    hb_block none = {0, 0, 0, 0};
+    return i < t->length / 16 ? ((HB_GLOBAL const hb_block *)t->base)[i] : none;
 }
 
 /* IP version of the header at l3: 4 or 6; 0 if there is no IP packet. */

@@ -34,6 +34,8 @@ _FORBIDDEN = re.compile(
     r"\b(__global|global|HB_GLOBAL|__local|local|barrier|work_group_barrier|asm|__asm__)\b"
 )
 
+_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$', re.MULTILINE)
+
 
 class Code(NamedTuple):
     """The packet function hb_nf_<name> of an NF kind."""
@@ -70,6 +72,12 @@ def check_nf_source(path: Path) -> str:
     return text
 
 
+def nf_source(path: Path) -> str:
+    """The source of an NF with what it includes of cl_kernels in place, each file checked."""
+    text = check_nf_source(path)
+    return _INCLUDE.sub(lambda m: nf_source(KERNELS / m[1]), text)
+
+
 def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: int = 0) -> str:
     """The whole device program.
 
@@ -93,7 +101,7 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     return "\n".join(
         [
             _part(header, header.read_text(encoding="utf-8")),
-            *(_part(code.path, check_nf_source(code.path)) for code in chosen),
+            *(_part(code.path, nf_source(code.path)) for code in chosen),
             f"#define HB_NF_CASES {cases}",
             f"#define HB_LOCAL_BYTES {local_bytes}",
             _part(KERNELS / kernels, (KERNELS / kernels).read_text(encoding="utf-8")),

@@ -73,7 +73,7 @@ static uint64_t encapsulate(hb_ipsec *ipsec, uint32_t number, const hb_spd_packe
     }
     if (sa->transport && is_fragment(p)) { /* RFC 4303 section 3.3.4: whole packets only */
         hb_ipsec_bump(&ipsec->total.fragments, 1);
-        return drop(HB_REASON_fragment);
+        return drop(HB_REASON_esp_fragment);
     }
     uint64_t next = sa->next;
     /* relaxed: the limit is all there is to know, and the disk has known it since before */
@@ -101,7 +101,7 @@ static inline uint64_t by_policy(hb_ipsec *ipsec, const hb_mbuf *m, const uint8_
     if (action == HB_SPD_NONE)
         return refuse(&ipsec->total.no_policy, HB_REASON_no_policy);
     if (action == HB_SPD_FRAGMENT)
-        return refuse(&ipsec->total.fragments, HB_REASON_fragment);
+        return refuse(&ipsec->total.fragments, HB_REASON_esp_fragment);
     if (action >= 0 && !ipsec->sa[action].outbound)
         return refuse(&ipsec->total.clear, HB_REASON_clear_text);
     hb_ipsec_bump(ipsec->hits + policy, 1);
@@ -156,7 +156,7 @@ static uint64_t inbound(hb_ipsec *ipsec, const hb_mbuf *m, const uint8_t *bytes)
     if (!hb_sad_find(ipsec, dst, 0, port))
         return NOT_OURS;
     if (hb_get_be16(ip + 6) & 0x3fff) /* RFC 4303 section 3.4.1: it would have to be reassembled */
-        return refuse(&ipsec->total.fragments, HB_REASON_fragment);
+        return refuse(&ipsec->total.fragments, HB_REASON_esp_fragment);
     if (in_udp)
         at = esp_in_udp(m, bytes);
     if (!at)
@@ -256,17 +256,36 @@ static void tell(hb_nf_seat *seat, uint32_t handle)
                   most_of(sa, &p), type);
 }
 
+/* The inbound SA of a packet that prepare() found one for, and that is as it was then. */
+static hb_sa *sa_of(const hb_ipsec *ipsec, const hb_mbuf *m, const uint8_t *bytes)
+{
+    bool in_udp = m->protocol == IP_UDP;
+    uint32_t dst, at = m->l4 + (in_udp ? 8u : 0u);
+    if (m->l3 == HB_NO_LAYER || m->l3 + 20u > m->data_len || at + 4 > m->data_len)
+        return NULL;
+    memcpy(&dst, bytes + m->l3 + 16, sizeof dst);
+    uint16_t port = in_udp ? (uint16_t)hb_get_be16(bytes + m->l4 + 2) : 0;
+    const hb_sad_entry *e = hb_sad_find(ipsec, dst, hb_get_be32(bytes + at), port);
+    return e && e->spi ? ipsec->sa + e->sa : NULL;
+}
+
 /* The packet function dropped it, or was told to. */
 static void failed(hb_nf_seat *seat, uint32_t handle, uint64_t result, uint32_t verdict)
 {
     hb_ipsec *ipsec = seat->host;
+    const hb_mbuf *m = hb_header(seat->arena, handle);
     uint32_t number = (uint32_t)(result >> 32) & 0xffff;
     if (verdict == HB_DROP(HB_REASON_too_big)) {
         tell(seat, handle);
-    } else if (verdict == HB_DROP(HB_REASON_bad_icv) && number < ipsec->sas) {
-        hb_ipsec_bump(&ipsec->sa[number].count.not_authentic, 1);
-    } else if (result && number < ipsec->sas) {
-        hb_ipsec_bump(&ipsec->sa[number].count.malformed, 1);
+    } else if (verdict == HB_DROP(HB_REASON_bad_icv)) {
+        hb_sa *sa = sa_of(ipsec, m, hb_data(seat->arena, m));
+        if (sa)
+            hb_ipsec_bump(&sa->count.not_authentic, 1);
+    } else if (result && number < ipsec->sas) { /* authentic, but of no use */
+        hb_sa *sa = ipsec->sa + number;
+        hb_ipsec_bump(&sa->count.malformed, 1);
+        if (!sa->outbound && hb_replay_is_new(&sa->replay, (uint32_t)result))
+            hb_replay_accept(&sa->replay, (uint32_t)result);
     }
 }
 
@@ -282,6 +301,7 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
         }
         if (what == BYPASS)
             continue;
+        /* fail closed: what was to be encrypted does not pass because a device says nothing */
         if (number >= ipsec->sas || what == DROP || what > BYPASS ||
             ipsec->sa[number].outbound != (what == ENCAPSULATE))
             verdict[i] = HB_DROP(HB_REASON_bad_result);
