@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Security associations for tests: as a topology has them, and as scapy, tshark and the Linux kernel
-want them."""
+"""Security associations for tests: as a topology has them, and as scapy, tshark and Linux want
+them."""
 
 from __future__ import annotations
 
