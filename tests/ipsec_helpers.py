@@ -72,7 +72,7 @@ def arg(operation: int, sequence: int = 0, index: int = 0) -> int:
 
 def region(sas: Sequence[Sa] | Sa) -> nf.Array:
     """A tables region with these SAs."""
-    return nf.region(4, make_table([sas] if isinstance(sas, Sa) else sas).data)
+    return nf.region(4, make_table([sas] if isinstance(sas, Sa) else sas))
 
 
 def sealed(of: Sa, packets: Sequence[bytes], first: int = 1) -> list[nf.Answer]:
