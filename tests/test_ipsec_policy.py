@@ -16,7 +16,7 @@ import pytest
 from chain import IPV6, Result, run_chain, tcp, udp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ipsec_helpers import LEFT, RIGHT, TestSa, ipsec, key_files, through
+from ipsec_chains import LEFT, RIGHT, TestSa, ipsec, key_files, through
 from nf_helpers import ETHERNET
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, defragment
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6

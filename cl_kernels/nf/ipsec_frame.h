@@ -145,7 +145,10 @@ static void hb_esp_header(hb_packet *p, const hb_table *t, const hb_esp *e)
 /* Padding 1, 2, 3, ..., its length and the next header (RFC 4303 section 2.4 ff.). */
 static void hb_esp_trailer(hb_packet *p, hb_u32 at, hb_u32 pad, hb_u32 next_header)
 {
-    for (hb_u32 i = 0; i < pad; i++)
+    hb_u32 i = 0;
+    for (; i + 4 <= pad; i += 4)
+        hb_put32(p, at + i, 0x01020304u + 0x01010101u * i);
+    for (; i < pad; i++)
         hb_put8(p, at + i, i + 1);
     hb_put16(p, at + pad, pad << 8 | next_header);
 }

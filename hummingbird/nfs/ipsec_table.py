@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hummingbird.nfs import NfTable
 from hummingbird.nfs.ipsec_crypto import (
     Bytes,
     Words,
@@ -88,16 +89,7 @@ class Sa:
     """Drawn at each start; makes the key for initialisation vectors of CBC."""
 
 
-@dataclass(frozen=True)
-class SaTable:
-    """What make_table returns: an NfTable's data and its local part."""
-
-    data: Bytes
-    local_off: int = 0
-    local_bytes: int = LOCAL_BYTES
-
-
-def make_table(sas: Sequence[Sa]) -> SaTable:
+def make_table(sas: Sequence[Sa]) -> NfTable:
     """Lay out the table; SA i of the list is number i for the packet function.
 
     Initialisation vectors of CBC are sequence numbers under a key of their own (RFC 3602 section 2
@@ -119,7 +111,8 @@ def make_table(sas: Sequence[Sa]) -> SaTable:
     tables = aes_tables().view(np.uint8)
     head[: tables.size] = tables
     head[LOCAL_BYTES : LOCAL_BYTES + 4] = np.array([len(sas)], np.uint32).view(np.uint8)
-    return SaTable(np.concatenate([head, records.view(np.uint8)]))
+    data = np.concatenate([head, records.view(np.uint8)])
+    return NfTable(data, local_bytes=LOCAL_BYTES)
 
 
 def _fill_in(record: Any, sa: Sa) -> None:

@@ -34,7 +34,8 @@ _FORBIDDEN = re.compile(
     r"\b(__global|global|HB_GLOBAL|__local|local|barrier|work_group_barrier|asm|__asm__)\b"
 )
 
-_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$', re.MULTILINE)
+
+_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$')
 
 
 class Code(NamedTuple):
@@ -72,12 +73,6 @@ def check_nf_source(path: Path) -> str:
     return text
 
 
-def nf_source(path: Path) -> str:
-    """The source of an NF with what it includes of cl_kernels in place, each file checked."""
-    text = check_nf_source(path)
-    return _INCLUDE.sub(lambda m: nf_source(KERNELS / m[1]), text)
-
-
 def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: int = 0) -> str:
     """The whole device program.
 
@@ -101,7 +96,7 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     return "\n".join(
         [
             _part(header, header.read_text(encoding="utf-8")),
-            *(_part(code.path, nf_source(code.path)) for code in chosen),
+            *(_nf_part(code.path) for code in chosen),
             f"#define HB_NF_CASES {cases}",
             f"#define HB_LOCAL_BYTES {local_bytes}",
             _part(KERNELS / kernels, (KERNELS / kernels).read_text(encoding="utf-8")),
@@ -112,6 +107,15 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
 def _part(path: Path, text: str) -> str:
     """A file's text, so that compilers complain about its lines."""
     return f'#line 1 "{path}"\n{text}'
+
+
+def _nf_part(path: Path) -> str:
+    """Likewise of an NF, checked, with the files of cl_kernels/nf in place that it includes."""
+    lines = check_nf_source(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if included := _INCLUDE.match(line):
+            lines[number - 1] = f'{_nf_part(KERNELS / included[1])}\n#line {number + 1} "{path}"'
+    return _part(path, "\n".join(lines))
 
 
 def dialects() -> tuple[str, ...]:
