@@ -124,7 +124,9 @@ class Uml:
         """Frames that it sends: until none came for a short time."""
         found: list[bytes] = []
         while select.select([self.frames], [], [], quiet if found else wait)[0]:
-            found.append(self.frames.recv(65536))
+            frame = self.frames.recv(65536)
+            if frame[6:12] == bytes.fromhex(MAC.replace(":", "")):  # not the host's own
+                found.append(frame)
         return found
 
     def send(self, packets: Sequence[bytes]) -> None:

@@ -213,6 +213,7 @@ class IpsecHost(NfHost):
 
     def close(self) -> None:
         """Note down where to go on."""
+        self._look()
         self._give_free()
 
     def _give_free(self) -> None:

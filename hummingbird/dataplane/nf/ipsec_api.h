@@ -18,7 +18,7 @@ typedef struct {
     uint8_t dst[16]; /* inbound: with the SPI, what its packets are known by */
     uint16_t udp;    /* inbound: UDP port that its packets come to (RFC 3948); 0: plain ESP */
     uint32_t window; /* inbound: packets of the replay window, 64 to 4096 */
-    uint32_t most;   /* outbound: longest packet (IP header included) that the MTU leaves room for */
+    uint32_t most; /* outbound: longest packet (IP header included) that the MTU leaves room for */
     int transport;
     int32_t type;  /* packet type that its packets get; -1: the one they have */
     uint64_t next; /* outbound: its first sequence number */
@@ -72,12 +72,12 @@ uint32_t hb_ipsec_due(const hb_ipsec *ipsec, uint32_t *sas, uint32_t most);
 
 /* What came of the packets of an SA. Each is counted once. */
 typedef struct {
-    uint64_t packets; /* encapsulated, or decapsulated and let through */
-    uint64_t bytes;   /* of their IP packets: outbound with ESP around them, inbound without */
-    uint64_t last;    /* outbound: last sequence number used; inbound: highest one seen */
-    uint64_t no_number;   /* outbound: dropped for want of a sequence number */
-    uint64_t too_big;     /* outbound: not sent; the sender was told, if it may be */
-    uint64_t fragmented;  /* outbound: sent in fragments; counted in packets, too */
+    uint64_t packets;    /* encapsulated, or decapsulated and let through */
+    uint64_t bytes;      /* of their IP packets: outbound with ESP around them, inbound without */
+    uint64_t last;       /* outbound: last sequence number used; inbound: highest one seen */
+    uint64_t no_number;  /* outbound: dropped for want of a sequence number */
+    uint64_t too_big;    /* outbound: not sent; the sender was told, if it may be */
+    uint64_t fragmented; /* outbound: sent in fragments; counted in packets, too */
     uint64_t not_authentic; /* inbound: the ICV was wrong */
     uint64_t replayed;      /* inbound: seen before, or older than the window */
     uint64_t mismatched;    /* inbound: what was in it is not what the SA's policies allow */

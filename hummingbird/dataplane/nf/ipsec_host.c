@@ -191,8 +191,7 @@ uint64_t hb_ipsec_policy_hits(const hb_ipsec *ipsec, uint32_t policy)
 int hb_ipsec_replay(uint32_t window, const uint32_t *numbers, uint32_t n, uint8_t *accepted)
 {
     uint32_t words = hb_replay_words(window);
-    hb_replay r = {
-        .window = window, .mask = words - 1, .word = calloc(words, sizeof *r.word)};
+    hb_replay r = {.window = window, .mask = words - 1, .word = calloc(words, sizeof *r.word)};
     if (!r.word)
         return -1;
     for (uint32_t i = 0; i < n; i++) {

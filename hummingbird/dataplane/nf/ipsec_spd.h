@@ -64,7 +64,6 @@ hb_spd_packet hb_spd_look(const hb_mbuf *m, const uint8_t *bytes);
 /* The action of the first entry that matches, or HB_SPD_*; *policy is its policy.
  * `only`: entries of other security associations do not count, to check what came out of one; -1:
  * all count. */
-int32_t hb_spd_find(const hb_spd *spd, const hb_spd_packet *packet, int32_t only,
-                    uint32_t *policy);
+int32_t hb_spd_find(const hb_spd *spd, const hb_spd_packet *packet, int32_t only, uint32_t *policy);
 
 #endif
