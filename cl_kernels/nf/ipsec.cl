@@ -103,12 +103,16 @@ static hb_u32 hb_nf_ipsec(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *r
     if (op == HB_ESP_DROP)
         return HB_DROP((hb_u32)arg & 0xffff);
     /* Copies, which no store to the frame can alias: compilers keep them in registers and, with
-     * the length known, drop the checks of the table's accessors. */
+     * the local part's length known, drop the checks of its accessor. */
     hb_packet packet = *p;
-    const hb_table table = *t;
+    hb_table table = *t;
     hb_esp e;
+    if (table.local_length < HB_AES_BYTES)
+        return 0;
+    table.local_length = HB_AES_BYTES;
     e.sequence = (hb_u32)arg;
-    if (table.length < HB_SA_FIRST || !(e.sa = hb_sa_of(&table, index)))
+    e.sa = hb_sa_of(&table, index);
+    if (!e.sa)
         return HB_DROP(HB_REASON_policy);
     if (op == HB_ESP_ENCAPSULATE)
         verdict = hb_esp_seal(&packet, &table, &e);
