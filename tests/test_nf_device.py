@@ -14,6 +14,7 @@ from typing import Any
 import nf_helpers as nf
 import numpy as np
 import pytest
+from chain import tunnel
 
 from hummingbird.nfs import BuildContext, load
 from hummingbird.opencl.program import builtin, source
@@ -48,11 +49,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "next_hops": {name: MAC for name in ("isp", "core", "branch", "servers", "gateway")},
     },
     "nids": {"patterns": "patterns.txt", "on_match": "suspicious"},
-    "ipsec": {
-        "spi": 4096,
-        "tunnel": {"src": "192.0.2.9", "dst": "192.0.2.1"},
-        "key_file": "ipsec.key",
-    },
+    "ipsec": tunnel(4096, "192.0.2.9", "192.0.2.1", "ipsec.key"),
 }
 
 

@@ -21,7 +21,7 @@ from hummingbird.nfs import (
 )
 from hummingbird.nfs.ipsec_config import AUTHS, CIPHERS, IpsecParams, SaParams
 from hummingbird.nfs.ipsec_host import IpsecHost
-from hummingbird.nfs.ipsec_keys import Keys, read_keys
+from hummingbird.nfs.ipsec_keys import Keys, NoKeyFile, read_keys
 from hummingbird.nfs.ipsec_table import Sa, make_table
 
 log = logging.getLogger("hummingbird")
@@ -68,7 +68,11 @@ def _sa(name: str, sa: SaParams, context: BuildContext) -> Sa:
 
 def _keys(name: str, sa: SaParams, context: BuildContext) -> Keys:
     path = context.base / sa.key_file
-    return read_keys(path, CIPHERS[sa.cipher].key, AUTHS[sa.auth].key)
+    try:
+        return read_keys(path, CIPHERS[sa.cipher].key, AUTHS[sa.auth].key)
+    except NoKeyFile as error:
+        field = f"nfs.{context.name}.sas.{name}.key_file"
+        raise UserError(error.what, field=field, fix=error.fix) from None
 
 
 def _check_gcm_keys(sas: list[Sa], context: BuildContext) -> None:

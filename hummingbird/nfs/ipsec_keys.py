@@ -21,6 +21,10 @@ from hummingbird.errors import UserError
 MAX_BYTES = 1 << 16
 
 
+class NoKeyFile(UserError):
+    """There is no such file."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of a security association; never shown."""
@@ -78,7 +82,7 @@ def _read(path: Path, sizes: Mapping[str, int]) -> str:
         # not to wait for whoever might open the other end of a pipe
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UserError("there is no such key file", path=path, fix=_draw(path, sizes)) from None
+        raise NoKeyFile(f"no such file: {path}", fix=_draw(path, sizes)) from None
     except OSError as error:
         what = f"the key file cannot be read: {error.strerror}"
         raise UserError(what, path=path, fix="name a file that can be read") from None
