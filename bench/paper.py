@@ -34,7 +34,7 @@ def tunnel(key_file: str) -> dict[str, Any]:
     Path(key_file).chmod(0o600)  # which git does not keep
     sa = {"direction": "out", "spi": 0x1001, "src": "198.51.100.1", "dst": "192.0.2.1"}
     sa |= {"cipher": "aes-128-cbc", "auth": "hmac-sha1-96", "key_file": key_file}
-    return {"sas": {"gateway": sa}, "policies": [{"action": "gateway"}]}
+    return {"sas": {"gateway": sa}, "policies": [{"action": "gateway"}], "mtu": 1600}
 
 
 def nf(kind: str, engine: str) -> dict[str, Any]:

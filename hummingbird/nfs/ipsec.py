@@ -93,17 +93,11 @@ def _check_gcm_keys(sas: list[Sa], context: BuildContext) -> None:
 
 def _notes(params: IpsecParams) -> Iterator[str]:
     out = sum(sa.outbound for sa in params.sas.values())
-    yield (
-        f"{_count(out, 'outbound')} and {_count(len(params.sas) - out, 'inbound')} security "
-        f"associations, {_count(len(params.policies), 'policies')}"
-    )
+    counts = f"{out} outbound, {len(params.sas) - out} inbound; policies: {len(params.policies)}"
+    yield f"security associations: {counts}"
     for name, sa in params.sas.items():
         if sa.cipher == "null":
             yield f"WARNING: {name} does NOT ENCRYPT (cipher null)"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n or 'no'} {what}"
 
 
 def make_host(params: IpsecParams, table: NfTable, context: HostContext) -> NfHost:

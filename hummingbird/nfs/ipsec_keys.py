@@ -86,14 +86,16 @@ def _read(path: Path, sizes: Mapping[str, int]) -> str:
     except OSError as error:
         what = f"the key file cannot be read: {error.strerror}"
         raise UserError(what, path=path, fix="name a file that can be read") from None
-    with open(number, "rb") as file:
+    try:
         mode = os.fstat(number).st_mode
         if not stat.S_ISREG(mode):
-            raise UserError("this is no file with keys", path=path, fix=_draw(path, sizes))
+            raise UserError("this is no file with keys", path=path, fix="name a file")
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             what = "others than its owner may use this key file"
             raise UserError(what, path=path, fix=f"chmod 600 {shlex.quote(str(path))}")
-        data = file.read(MAX_BYTES + 1)
+        data = os.read(number, MAX_BYTES + 1)
+    finally:
+        os.close(number)
     try:
         if len(data) <= MAX_BYTES:
             return data.decode("utf-8")
