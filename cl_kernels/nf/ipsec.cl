@@ -96,8 +96,10 @@ static hb_u32 hb_esp_open(hb_packet *p, const hb_table *t, hb_esp *e)
 static hb_u32 hb_nf_ipsec(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
 {
     hb_u32 op = (hb_u32)(arg >> 48) & 255, index = (hb_u32)(arg >> 32) & 0xffff, verdict = 0;
-    if (op == HB_ESP_BYPASS)
+    if (op == HB_ESP_BYPASS) {
+        *result = HB_ESP_ARG(op, index, arg);
         return HB_PASS;
+    }
     if (op == HB_ESP_DROP)
         return HB_DROP((hb_u32)arg & 0xffff);
     /* Copies, which no store to the frame can alias: compilers keep them in registers and, with

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ipsec.c: sequence numbers of ESP (RFC 4303 section 3.3.3). */
 #include "nf.h"
+#include "nf/ipsec_mb.h"
 
 /* The last sequence number given out. It never wraps: the SA ends instead. */
 typedef struct {
@@ -15,7 +16,8 @@ static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, ui
         arg[i] = sa->last < 0xffffffffu ? ++sa->last : 0;
 }
 
-static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_ipsec}};
+static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_ipsec}, HB_IPSEC_MB_ENGINE};
 extern const hb_nf_kind hb_ipsec_kind;
 const hb_nf_kind hb_ipsec_kind = {
-    .state_bytes = sizeof(sa_state), .prepare = prepare, .engines = engines, .nb_engines = 1};
+    .state_bytes = sizeof(sa_state), .prepare = prepare, .engines = engines, 
+    .nb_engines = sizeof(engines) / sizeof(*engines)};
