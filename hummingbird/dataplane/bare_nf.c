@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* bare_nf.c: an engine of an NF, or a peer, by itself: the same packets in bursts, pass by pass.
+ * See api.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bare.h"
+#include "clock.h"
+#include "nf.h"
+#include "parse.h"
+
+#define FIRST (HB_FRAME_RESERVED + HB_FRAME_HEADROOM) /* first packet byte of a frame */
+#define MOST_PASSES 65536u
+#define WARM_UP 2 /* passes that are not measured */
+
+typedef struct {
+    const hb_bare_nf_config *config;
+    hb_arena arena;
+    hb_nf_seat seat;
+    hb_mbuf *headers;   /* [mbufs] as they are before each pass */
+    uint32_t *handles;  /* [mbufs] 0, 1, 2, ... */
+    uint8_t **packet;   /* [mbufs] first bytes, for the peer */
+    uint64_t *result;   /* [mbufs] */
+    uint32_t *verdict;  /* [mbufs] */
+    double *pass;       /* [MOST_PASSES] ns */
+    uint64_t passes;
+} loop;
+
+/* ---- a pass -----------------------------------------------------------------------------------
+ */
+
+static void put_back(loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    memcpy(l->arena.headers, l->headers, config->mbufs * sizeof *l->headers);
+    for (uint32_t i = 0; i < config->mbufs; i++)
+        memcpy(l->packet[i], (const uint8_t *)config->packets + (size_t)i * config->length,
+               config->length);
+}
+
+/* What hb_finish() does with answers, but for the next node. */
+static void apply(loop *l, const hb_nf_burst *b, uint32_t at)
+{
+    for (uint32_t i = 0; i < b->answers->n; i++) {
+        const struct hb_done *d = &b->answers->done[i];
+        hb_mbuf *m = hb_header(b->arena, b->handles[b->answers->at[i]]);
+        m->data_off = d->offset;
+        m->data_len = d->length;
+        l->verdict[at + b->answers->at[i]] = d->verdict | (uint32_t)d->value << 8;
+    }
+}
+
+static void run_engine(loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    hb_answers answers;
+    for (uint32_t at = 0; at < config->mbufs; at += config->burst) {
+        uint32_t left = config->mbufs - at;
+        hb_nf_burst b = {.arena = &l->arena,
+                         .table = &l->seat.table,
+                         .head = config->head,
+                         .tail = config->tail,
+                         .n = left < config->burst ? left : config->burst,
+                         .handles = l->handles + at,
+                         .arg = config->arg ? config->arg + at : NULL,
+                         .result = l->result + at,
+                         .answers = &answers};
+        answers.n = 0;
+        l->seat.engine->run(&l->seat, &b);
+        apply(l, &b, at);
+    }
+}
+
+static void run_peer(loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    for (uint32_t at = 0; at < config->mbufs; at += config->burst) {
+        uint32_t left = config->mbufs - at;
+        config->peer(config->context, l->packet + at, config->length, l->result + at,
+                     left < config->burst ? left : config->burst);
+    }
+}
+
+static void run_pass(loop *l)
+{
+    put_back(l);
+    for (uint32_t i = 0; i < l->config->mbufs; i++)
+        l->verdict[i] = HB_PASS;
+    uint64_t begin = hb_monotonic_ns();
+    if (l->config->peer)
+        run_peer(l);
+    else
+        run_engine(l);
+    l->pass[l->passes++] = (double)(hb_monotonic_ns() - begin);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void measure(loop *l, hb_bare_nf_result *result)
+{
+    const hb_bare_nf_config *config = l->config;
+    uint64_t end = hb_monotonic_ns() + (uint64_t)(config->seconds * 1e9);
+    for (uint32_t i = 0; config->seconds > 0 && i < WARM_UP; i++)
+        run_pass(l);
+    l->passes = 0;
+    do
+        run_pass(l);
+    while (l->passes < MOST_PASSES && hb_monotonic_ns() < end);
+    qsort(l->pass, l->passes, sizeof *l->pass, compare);
+    result->ns = l->pass[l->passes / 2] / config->mbufs;
+    result->passes = l->passes;
+}
+
+/* ---- set-up -----------------------------------------------------------------------------------
+ */
+
+/* Headers as an input port fills them. */
+static int parse(loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    for (uint32_t i = 0; i < config->mbufs; i++) {
+        hb_mbuf *m = hb_header(&l->arena, i);
+        hb_key key;
+        l->handles[i] = i;
+        m->data_off = FIRST;
+        m->data_len = (uint16_t)config->length;
+        m->flow = i;
+        l->packet[i] = hb_data(&l->arena, m);
+        if (hb_parse((const uint8_t *)config->packets + (size_t)i * config->length, config->length,
+                     m, &key))
+            return -1;
+    }
+    memcpy(l->headers, l->arena.headers, config->mbufs * sizeof *l->headers);
+    return 0;
+}
+
+static int open_engine(loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    const hb_nf_kind *kind = hb_nf_kind_of(config->kind);
+    if (config->peer)
+        return 0;
+    if (!kind || config->engine >= kind->nb_engines)
+        return -1;
+    const hb_nf_engine *engine = &kind->engines[config->engine];
+    l->seat = (hb_nf_seat){.kind = kind,
+                           .engine = engine,
+                           .arena = &l->arena,
+                           .table = hb_nf_table(config->tables, 0),
+                           .engine_state = calloc(1, engine->state_bytes + 1)};
+    if (!l->seat.engine_state || (engine->open && engine->open(&l->seat)))
+        return -1;
+    l->seat.opened = true;
+    return 0;
+}
+
+static void close_engine(loop *l)
+{
+    if (l->seat.opened && l->seat.engine->close)
+        l->seat.engine->close(&l->seat);
+    free(l->seat.engine_state);
+}
+
+static int prepare(loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    size_t n = config->mbufs;
+    if (!n || !config->burst || config->burst > HB_BURST ||
+        hb_arena_init(&l->arena, config->frames, config->frame_size, config->mbufs, 0))
+        return -1;
+    l->headers = aligned_alloc(64, n * sizeof *l->headers);
+    l->handles = calloc(n, sizeof *l->handles);
+    l->packet = calloc(n, sizeof *l->packet);
+    l->result = calloc(n, sizeof *l->result);
+    l->verdict = calloc(n, sizeof *l->verdict);
+    l->pass = calloc(MOST_PASSES, sizeof *l->pass);
+    if (!l->headers || !l->handles || !l->packet || !l->result || !l->verdict || !l->pass)
+        return -1;
+    return parse(l) ? -1 : open_engine(l);
+}
+
+static void hand_out(const loop *l)
+{
+    const hb_bare_nf_config *config = l->config;
+    memcpy(config->result, l->result, config->mbufs * sizeof *l->result);
+    memcpy(config->verdict, l->verdict, config->mbufs * sizeof *l->verdict);
+    for (uint32_t i = 0; i < config->mbufs; i++) {
+        const hb_mbuf *m = hb_header(&l->arena, i);
+        config->offset[i] = m->data_off;
+        config->end[i] = (uint16_t)(m->data_off + m->data_len);
+    }
+}
+
+static void release(loop *l)
+{
+    close_engine(l);
+    hb_arena_free(&l->arena);
+    free(l->headers);
+    free(l->handles);
+    free(l->packet);
+    free(l->result);
+    free(l->verdict);
+    free(l->pass);
+}
+
+int hb_bare_nf(const hb_bare_nf_config *config, hb_bare_nf_result *result)
+{
+    loop l = {.config = config};
+    cpu_set_t before;
+    int rc = prepare(&l);
+    if (!rc) {
+        rc = hb_pin(config->cpu, &before);
+        if (!rc) {
+            measure(&l, result);
+            hand_out(&l);
+        }
+        hb_unpin(&before);
+    }
+    release(&l);
+    return rc;
+}
