@@ -244,6 +244,7 @@ typedef struct {
     uint32_t mbufs;      /* packets there are */
     const void *packets; /* [mbufs][length] bytes: what they are before a pass */
     uint32_t length;     /* of each packet */
+    uint32_t first;      /* bytes from a frame's start to its packet, before a pass */
     const uint64_t *arg; /* [mbufs] for the NF; NULL: all 0 */
     uint32_t burst;      /* packets, at most 256 */
     int cpu;             /* that the calling thread is pinned to meanwhile, -1 for none */
@@ -260,6 +261,24 @@ typedef struct {
 } hb_bare_nf_result;
 /* 0, or -1: out of memory, the engine did not open, a packet is malformed, or no such CPU. */
 int hb_bare_nf(const hb_bare_nf_config *config, hb_bare_nf_result *result);
+
+/* Look-ups of addresses by themselves: the router's, or a peer's. */
+typedef void hb_bare_lookup16(const void *table, const uint32_t *address, uint16_t *hop,
+                              uint32_t n);
+typedef void hb_bare_lookup64(void *context, const uint32_t *address, uint64_t *hop, uint32_t n);
+typedef struct {
+    hb_bare_lookup16 *ours; /* hb_router_lookup_bulk ... */
+    hb_bare_lookup64 *peer; /* ... or, if this is not NULL, the peer */
+    void *context;          /* table or context */
+    const uint32_t *address;
+    uint32_t n;
+    uint32_t burst; /* addresses a call, at most 256 */
+    int cpu;        /* as above, like the next */
+    double seconds;
+    uint64_t *hop; /* [n] what was found */
+} hb_bare_lookup_config;
+/* 0, or -1: out of memory, or no such CPU. ns are those of one look-up. */
+int hb_bare_lookup(const hb_bare_lookup_config *config, hb_bare_nf_result *result);
 
 /* ---- packet types and routes ----------------------------------------------------------------- */
 

@@ -9,10 +9,6 @@
 #include "nf.h"
 #include "parse.h"
 
-#define FIRST (HB_FRAME_RESERVED + HB_FRAME_HEADROOM) /* first packet byte of a frame */
-#define MOST_PASSES 65536u
-#define WARM_UP 2 /* passes that are not measured */
-
 typedef struct {
     const hb_bare_nf_config *config;
     hb_arena arena;
@@ -22,8 +18,6 @@ typedef struct {
     uint8_t **packet;   /* [mbufs] first bytes, for the peer */
     uint64_t *result;   /* [mbufs] */
     uint32_t *verdict;  /* [mbufs] */
-    double *pass;       /* [MOST_PASSES] ns */
-    uint64_t passes;
 } loop;
 
 /* ---- a pass -----------------------------------------------------------------------------------
@@ -81,8 +75,9 @@ static void run_peer(loop *l)
     }
 }
 
-static void run_pass(loop *l)
+static double run_pass(void *loop_)
 {
+    loop *l = loop_;
     put_back(l);
     for (uint32_t i = 0; i < l->config->mbufs; i++)
         l->verdict[i] = HB_PASS;
@@ -91,28 +86,7 @@ static void run_pass(loop *l)
         run_peer(l);
     else
         run_engine(l);
-    l->pass[l->passes++] = (double)(hb_monotonic_ns() - begin);
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void measure(loop *l, hb_bare_nf_result *result)
-{
-    const hb_bare_nf_config *config = l->config;
-    uint64_t end = hb_monotonic_ns() + (uint64_t)(config->seconds * 1e9);
-    for (uint32_t i = 0; config->seconds > 0 && i < WARM_UP; i++)
-        run_pass(l);
-    l->passes = 0;
-    do
-        run_pass(l);
-    while (l->passes < MOST_PASSES && hb_monotonic_ns() < end);
-    qsort(l->pass, l->passes, sizeof *l->pass, compare);
-    result->ns = l->pass[l->passes / 2] / config->mbufs;
-    result->passes = l->passes;
+    return (double)(hb_monotonic_ns() - begin);
 }
 
 /* ---- set-up -----------------------------------------------------------------------------------
@@ -126,7 +100,7 @@ static int parse(loop *l)
         hb_mbuf *m = hb_header(&l->arena, i);
         hb_key key;
         l->handles[i] = i;
-        m->data_off = FIRST;
+        m->data_off = (uint16_t)config->first;
         m->data_len = (uint16_t)config->length;
         m->flow = i;
         l->packet[i] = hb_data(&l->arena, m);
@@ -177,8 +151,7 @@ static int prepare(loop *l)
     l->packet = calloc(n, sizeof *l->packet);
     l->result = calloc(n, sizeof *l->result);
     l->verdict = calloc(n, sizeof *l->verdict);
-    l->pass = calloc(MOST_PASSES, sizeof *l->pass);
-    if (!l->headers || !l->handles || !l->packet || !l->result || !l->verdict || !l->pass)
+    if (!l->headers || !l->handles || !l->packet || !l->result || !l->verdict)
         return -1;
     return parse(l) ? -1 : open_engine(l);
 }
@@ -204,7 +177,6 @@ static void release(loop *l)
     free(l->packet);
     free(l->result);
     free(l->verdict);
-    free(l->pass);
 }
 
 int hb_bare_nf(const hb_bare_nf_config *config, hb_bare_nf_result *result)
@@ -214,10 +186,10 @@ int hb_bare_nf(const hb_bare_nf_config *config, hb_bare_nf_result *result)
     int rc = prepare(&l);
     if (!rc) {
         rc = hb_pin(config->cpu, &before);
-        if (!rc) {
-            measure(&l, result);
+        if (!rc)
+            rc = hb_bare_passes(run_pass, &l, config->seconds, config->mbufs, result);
+        if (!rc)
             hand_out(&l);
-        }
         hb_unpin(&before);
     }
     release(&l);
