@@ -18,8 +18,8 @@ int hb_pin(int cpu, cpu_set_t *before);
 void hb_unpin(const cpu_set_t *before);
 
 /* Call pass(context), which says how many ns it took, for `seconds` after a few calls that do not
- * count; at least once, and just once if `seconds` is 0. The median, in result->ns by `n`. -1: out
- * of memory. */
+ * count; at least once, and just once if `seconds` is 0. result->ns is the lower quartile by `n`:
+ * whatever else runs on this CPU only makes a pass longer. -1: out of memory. */
 int hb_bare_passes(double (*pass)(void *context), void *context, double seconds, uint32_t n,
                    hb_bare_nf_result *result);
 

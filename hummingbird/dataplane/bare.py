@@ -54,7 +54,7 @@ class Ran:
     """What came of it. All but ``ns`` and ``passes`` is of the last pass."""
 
     ns: float
-    """Of a packet, median of the passes."""
+    """Of a packet, lower quartile of the passes: interruptions only add."""
     passes: int
     result: Words
     verdict: npt.NDArray[np.uint32]
