@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ import nf_lookups
 import nf_sides
 import paper
 import peer
+import workload
 from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, figure, main
 
 from hummingbird.dataplane.bare import BURST
@@ -130,11 +131,11 @@ def notes(result: Result) -> list[str]:
     lines = [line for case in known if (line := _cycles(result, case))]
     devices = sorted({s["device"] for s in result.samples if "device" in s})
     found = [
-        f"Bytes are those to encrypt (AES-128-CBC; HMAC-SHA1-96 covers 24 more) or to search "
-        f"({len(nf_sides.patterns())} patterns; HTTP, of which 2 % carry one). "
+        "Bytes are those to encrypt (AES-128-CBC; HMAC-SHA1-96 covers 24 more) or to search "
+        f"({len(workload.patterns())} patterns; HTTP, of which 2 % carry one). "
         f"{nf_sides.PACKETS} packets in bursts of {BURST}, each put back between passes, whose "
-        "lower quartile counts. Engines also find their payload, encrypt an IV and write the outer header; peers "
-        "are told where it is, and get IV and headers ready made.",
+        "lower quartile counts. Engines also find their payload, encrypt an IV and write the outer "
+        "header; peers are told where it is, and get IV and headers ready made.",
         nf_lookups.NOTE,
         "Kernels: all packets in one enqueue of one work-item a packet; on a CPU runtime one core.",
         f"Core clock {nf_sides.clock():.2f} GHz, by dependent additions. "

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The device code of ipsec and nids by itself: all packets in one enqueue of the `launch` executor's
-kernel, on one core of a CPU runtime or on a whole GPU.
+"""The device code of ipsec and nids by itself: all packets in one enqueue of the `launch`
+executor's kernel, on one core of a CPU runtime or on a whole GPU.
 
 bench/nf.py ── "nids 1472 0.5" ── child, one for each OpenCL runtime ── {"ns": ...}
 
@@ -26,9 +26,9 @@ import numpy.typing as npt
 import workload
 from child import prepare
 from harness import Reading
+from hummingbird.dataplane._native import ffi, lib
 
 from hummingbird.dataplane import bare
-from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.opencl import program
 from hummingbird.opencl.device import Device, choose, reserve_cores
@@ -90,12 +90,10 @@ class Queue:
             packets = nf_sides.ipsec_packets(made, size)
         else:
             self.table = nf_sides.nids_table()
-            packets = workload.udp(workload.http(made, size, nf_sides.patterns()))
+            packets = workload.udp(workload.http(made, size, workload.patterns()))
         self.length = packets.shape[1]
         self.frames = np.zeros((n, bare.FRAME), dtype=np.uint8)
-        self.frames[:, bare.FIRST : bare.FIRST + self.length] = np.resize(
-            packets, (n, self.length)
-        )
+        self.frames[:, bare.FIRST : bare.FIRST + self.length] = np.resize(packets, (n, self.length))
         self.arg = nf_sides.ipsec_arg(n) if kind == "ipsec" else np.zeros(n, dtype=np.uint64)
         self.arrays = [self._runs(), self._rows(), self._work(), self.arg, np.zeros(n, DONE)]
         ends = np.cumsum([array.nbytes for array in self.arrays])

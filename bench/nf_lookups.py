@@ -13,9 +13,9 @@ import numpy.typing as npt
 import peer
 import workload
 from harness import Reading
+from hummingbird.dataplane._native import ffi, lib
 
 from hummingbird.dataplane import bare
-from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.opencl.memory import host_region
 
@@ -30,9 +30,9 @@ GROUPS4, GROUPS6 = 16384, 256
 _MANY = 1 << 20
 
 NOTE = (
-    f"Look-ups: {ROUTES:,} routes with the prefix lengths of the internet, {HOPS} next hops, entries "
-    f"of 16 bits, 64 addresses a call. 64k flows: {FLOWS:,} addresses within routes, in any order; "
-    "uniform: any of 2^32. Both tables are in transparent huge pages."
+    f"Look-ups: {ROUTES:,} routes with the prefix lengths of the internet, {HOPS} next hops, "
+    f"entries of 16 bits, 64 addresses a call. 64k flows: {FLOWS:,} addresses within routes, in "
+    "any order; uniform: any of 2^32. Both tables are in transparent huge pages."
 )
 
 

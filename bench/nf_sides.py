@@ -9,11 +9,9 @@ around them (headers, IV, ICV) is the same on both sides and not counted.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,29 +183,11 @@ class Ipsec:
 
 # ---- nids ----------------------------------------------------------------------------------------
 
-PATTERNS = Path(__file__).resolve().parent / "nids147.txt"
-_CONTENT = re.compile(r'^[^#]*?(?:\bcontent|^[\w.-]+)\s*:\s*"((?:[^"\\]|\\.)*)"')
-
-
-@functools.cache
-def patterns() -> tuple[bytes, ...]:
-    """The first content of each line: text, hex between bars."""
-    lines = PATTERNS.read_text(encoding="utf-8").splitlines()
-    contents = [found[1] for line in lines if (found := _CONTENT.match(line))]
-    return tuple(_bytes(content) for content in contents)
-
-
-def _bytes(content: str) -> bytes:
-    parts = content.split("|")
-    plain = [re.sub(r"\\(.)", r"\1", part).encode("latin-1") for part in parts[::2]]
-    raw = [*(bytes.fromhex(part) for part in parts[1::2]), b""]
-    return b"".join(a + b for a, b in zip(plain, raw, strict=True))
-
 
 @functools.cache
 def nids_table() -> Table:
     """The automaton of all patterns."""
-    made = automaton.make_table([(pattern, False) for pattern in patterns()])
+    made = automaton.make_table([(pattern, False) for pattern in workload.patterns()])
     table = NfTable(made.data, local_off=made.local_off, local_bytes=made.local_bytes)
     return Table(load("nids"), table)
 
@@ -217,17 +197,17 @@ class Nids:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.packets = workload.udp(workload.http(PACKETS, size, patterns()))
+        self.packets = workload.udp(workload.http(PACKETS, size, workload.patterns()))
 
     @functools.cached_property
     def hyperscan(self) -> dict[str, peer.Function]:
         """The peer of the best engine."""
-        return self._checked(peer.hyperscan(workload.HEADERS, patterns()))
+        return self._checked(peer.hyperscan(workload.HEADERS, workload.patterns()))
 
     @functools.cached_property
     def dfa8(self) -> dict[str, peer.Function]:
         """The peer of the portable engine."""
-        return self._checked(peer.dfa8(workload.HEADERS, patterns()))
+        return self._checked(peer.dfa8(workload.HEADERS, workload.patterns()))
 
     @functools.cached_property
     def _places(self) -> Words:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ INJECTED = 0.02
 
 
 def udp(payload: Bytes, seed: int = 1) -> Bytes:
-    """Packets of one payload each, [n][HEADERS + size]: any addresses and ports, right checksums."""
+    """Packets of one payload each, [n][HEADERS + size]: any addresses, right checksums."""
     n, size = payload.shape
     draw = np.random.default_rng(seed)
     packets = np.zeros((n, HEADERS + size), dtype=np.uint8)
@@ -47,16 +49,39 @@ def _big_endian(value: int) -> tuple[int, int]:
     return value >> 8, value & 255
 
 
+# ---- patterns ------------------------------------------------------------------------------------
+
+PATTERNS = Path(__file__).resolve().parent / "nids147.txt"
+_CONTENT = re.compile(r'^[^#]*?(?:\bcontent|^[\w.-]+)\s*:\s*"((?:[^"\\]|\\.)*)"')
+
+
+@functools.cache
+def patterns() -> tuple[bytes, ...]:
+    """The first content of each line: text, hex between bars."""
+    lines = PATTERNS.read_text(encoding="utf-8").splitlines()
+    contents = [found[1] for line in lines if (found := _CONTENT.match(line))]
+    return tuple(_bytes(content) for content in contents)
+
+
+def _bytes(content: str) -> bytes:
+    parts = content.split("|")
+    plain = [re.sub(r"\\(.)", r"\1", part).encode("latin-1") for part in parts[::2]]
+    raw = [*(bytes.fromhex(part) for part in parts[1::2]), b""]
+    return b"".join(a + b for a, b in zip(plain, raw, strict=True))
+
+
 # ---- payloads ------------------------------------------------------------------------------------
 
-_WORDS = """about account api archive article assets backup basket blog cart catalog checkout client
- common contact content css data default detail docs download edit en error events export feed file
- forum gallery getting help history home icon image images include index info item jquery js lang
- latest list login logo mail main map media member menu message mobile model news next offer order
- page password photo player portal preview price product profile public query rating release report
- result review rss search secure select session setting shop site sort start static status store
- style support table tag team template theme thumb token top topic track update upload user video
- view vote week widget""".split()
+_WORDS = """
+about account api archive article assets backup basket blog cart catalog checkout client common
+contact content css data default detail docs download edit en error events export feed file
+forum gallery getting help history home icon image images include index info item jquery js lang
+latest list login logo mail main map media member menu message mobile model news next offer
+order page password photo player portal preview price product profile public query rating
+release report result review rss search secure select session setting shop site sort start
+static status store style support table tag team template theme thumb token top topic track
+update upload user video view vote week widget
+""".split()  # noqa: SIM905  a page of quotes
 _AGENTS = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/118.0.0.0 Safari/537.36",
@@ -161,4 +186,3 @@ def flows(table: Routes, distinct: int, n: int) -> npt.NDArray[np.uint32]:
 def uniform(n: int) -> npt.NDArray[np.uint32]:
     """Any addresses at all."""
     return np.random.default_rng(9).integers(0, 1 << 32, n, dtype=np.uint64).astype(np.uint32)
-

@@ -89,8 +89,7 @@ void peer_ipsec_mb_job(void *context_, uint8_t *const *packet, uint32_t length, 
     for (uint32_t i = 0; i < n; i++) {
         IMB_JOB *job = IMB_GET_NEXT_JOB(c->manager);
         fill(c, job, packet[i], length);
-        for (job = IMB_SUBMIT_JOB_NOCHECK(c->manager); job;
-             job = IMB_GET_COMPLETED_JOB(c->manager))
+        for (job = IMB_SUBMIT_JOB_NOCHECK(c->manager); job; job = IMB_GET_COMPLETED_JOB(c->manager))
             c->wrong += job->status != IMB_STATUS_COMPLETED;
     }
     for (IMB_JOB *job; (job = IMB_FLUSH_JOB(c->manager));)

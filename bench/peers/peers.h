@@ -16,12 +16,14 @@
 typedef void peer_run(void *context, uint8_t *const *packet, uint32_t length, uint64_t *result,
                       uint32_t n);
 
-/* ---- clock.c ---------------------------------------------------------------------------------- */
+/* ---- clock.c ----------------------------------------------------------------------------------
+ */
 
 /* Core clock in GHz: additions of which each needs the one before, one a cycle. */
 double peer_core_ghz(void);
 
-/* ---- ipsec_mb.c: AES-128-CBC and HMAC-SHA1-96 ------------------------------------------------- */
+/* ---- ipsec_mb.c: AES-128-CBC and HMAC-SHA1-96 -------------------------------------------------
+ */
 
 /* Packets are what ESP puts on the wire: SPI and sequence number, IV, then a multiple of 16 bytes
  * to encrypt in place, then room for the ICV. All but ciphertext and ICV are there already. */
@@ -31,7 +33,8 @@ void peer_ipsec_mb_free(void *context);
 peer_run peer_ipsec_mb_burst, peer_ipsec_mb_job;
 const char *peer_ipsec_mb_version(void);
 
-/* ---- hyperscan.c ------------------------------------------------------------------------------ */
+/* ---- hyperscan.c ------------------------------------------------------------------------------
+ */
 
 typedef struct {
     const uint8_t *const *bytes; /* [n] */
@@ -45,14 +48,16 @@ void peer_hyperscan_free(void *context);
 peer_run peer_hyperscan_scan;
 const char *peer_hyperscan_version(void);
 
-/* ---- dfa8.c: Aho-Corasick as a full table, eight packets at a time ----------------------------- */
+/* ---- dfa8.c: Aho-Corasick as a full table, eight packets at a time -----------------------------
+ */
 
 void *peer_dfa8_new(uint32_t skip, const peer_patterns *patterns, char *text);
 void peer_dfa8_free(void *context);
 /* result[i]: as above. Entries of 16 and of 32 bits. */
 peer_run peer_dfa8_scan16, peer_dfa8_scan32;
 
-/* ---- fib.c: DPDK's rte_fib, DIR-24-8 with entries of 16 bits ----------------------------------- */
+/* ---- fib.c: DPDK's rte_fib, DIR-24-8 with entries of 16 bits -----------------------------------
+ */
 
 typedef struct {
     const uint32_t *prefix; /* [n], host order */

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An NF by itself, for benchmarks: one of its engines, or a peer in its place, gets the same packets
-in bursts, pass by pass, on one core. There are neither ports nor routes."""
+"""An NF by itself, for benchmarks: one of its engines, or a peer in its place, gets the same
+packets in bursts, pass by pass, on one core. There are neither ports nor routes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ class Ran:
 
 def engines(kind: int) -> list[str]:
     """Names of the engines of an NF that are usable on this machine, the best one last."""
-    return [name for number, name in enumerate(_names(kind)) if lib.hb_nf_engine_usable(kind, number)]
+    return [
+        name for number, name in enumerate(_names(kind)) if lib.hb_nf_engine_usable(kind, number)
+    ]
 
 
 def _names(kind: int) -> list[str]:
@@ -158,9 +160,7 @@ def run(
     result = ffi.new("hb_bare_nf_result *")
     if lib.hb_bare_nf(config, result):
         raise UserError("these packets cannot be run: out of memory, or the engine does not open")
-    return Ran(
-        result.ns, result.passes, ran.result, ran.verdict, ran.offset, ran.end, ran.frames
-    )
+    return Ran(result.ns, result.passes, ran.result, ran.verdict, ran.offset, ran.end, ran.frames)
 
 
 @functools.cache
