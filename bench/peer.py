@@ -8,13 +8,15 @@ Both sides of a ratio so run in one process, on one core, on the same packets.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,11 +207,26 @@ def fib(
     routes.bits = ffi.cast("uint8_t *", bits.ctypes.data)
     routes.hop = ffi.cast("uint16_t *", hop.ctypes.data)
     routes.n = prefix.size
-    context = _made(lib.peer_fib_new(routes, text), text, "rte_fib")
+    with _runtime_directory():
+        context = _made(lib.peer_fib_new(routes, text), text, "rte_fib")
     found = {"scalar": Function.of(lib.peer_fib_scalar, context)}
     if lib.peer_fib_has_vector(context):
         found["AVX-512"] = Function.of(lib.peer_fib_vector, context)
     return found
+
+
+@contextlib.contextmanager
+def _runtime_directory() -> Iterator[None]:
+    """DPDK makes a directory for locks, instead of in /var/run in one that is gone afterwards."""
+    before = os.environ.get("RUNTIME_DIRECTORY")
+    with tempfile.TemporaryDirectory(prefix="hummingbird-fib-") as directory:
+        os.environ["RUNTIME_DIRECTORY"] = directory
+        try:
+            yield
+        finally:
+            del os.environ["RUNTIME_DIRECTORY"]
+            if before is not None:
+                os.environ["RUNTIME_DIRECTORY"] = before
 
 
 def versions() -> list[str]:
