@@ -233,16 +233,16 @@ typedef struct {
 int hb_bare_enqueue(const hb_enqueue_config *config, hb_bare_result *result);
 
 /* One NF on one core, with neither ports nor routes: an engine, or a peer in its place, gets the
- * same packets again and again. A pass takes all of them once, in bursts; before each pass, untimed,
- * every packet is put back as it was. */
+ * same packets again and again. A pass takes all of them once, in bursts; before each pass,
+ * untimed, every packet is put back as it was. */
 typedef void hb_bare_peer(void *context, uint8_t *const *packet, uint32_t length, uint64_t *result,
                           uint32_t n);
 typedef struct {
     const void *tables; /* tables region; the NF is its instance 0 ... */
     uint32_t kind;
-    uint32_t engine; /* number, as for hb_nf_engine_name() */
-    uint32_t head;   /* bytes it may add in front ... */
-    uint32_t tail;   /* ... and behind */
+    uint32_t engine;    /* number, as for hb_nf_engine_name() */
+    uint32_t head;      /* bytes it may add in front ... */
+    uint32_t tail;      /* ... and behind */
     hb_bare_peer *peer; /* ... or, if this is not NULL, the peer */
     void *context;
     void *frames;

@@ -13,11 +13,11 @@ typedef struct {
     const hb_bare_nf_config *config;
     hb_arena arena;
     hb_nf_seat seat;
-    hb_mbuf *headers;   /* [mbufs] as they are before each pass */
-    uint32_t *handles;  /* [mbufs] 0, 1, 2, ... */
-    uint8_t **packet;   /* [mbufs] first bytes, for the peer */
-    uint64_t *result;   /* [mbufs] */
-    uint32_t *verdict;  /* [mbufs] */
+    hb_mbuf *headers;  /* [mbufs] as they are before each pass */
+    uint32_t *handles; /* [mbufs] 0, 1, 2, ... */
+    uint8_t **packet;  /* [mbufs] first bytes, for the peer */
+    uint64_t *result;  /* [mbufs] */
+    uint32_t *verdict; /* [mbufs] */
 } loop;
 
 /* ---- a pass -----------------------------------------------------------------------------------
