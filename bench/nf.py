@@ -27,6 +27,7 @@ import workload
 from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, figure, main
 
 from hummingbird.dataplane.bare import BURST
+from hummingbird.opencl.device import choose
 
 SIZES = (64, 256, 1024, 1472)
 """Bytes to encrypt or to search: multiples of 16."""
@@ -62,6 +63,12 @@ def _kernel(runtime: str, nf: str, size: int, seconds: float) -> Reading:
     return nf_kernels.runtime(runtime).measure(nf, size, seconds)
 
 
+def _runtimes() -> list[str]:
+    """Those with floors, and the GPU if there is one."""
+    device = choose("auto")
+    return [*FLOORS, "GPU"] if device is not None and not device.is_cpu else list(FLOORS)
+
+
 def cases(settings: Settings) -> list[Case]:
     """What is measured in each round."""
     found = []
@@ -72,7 +79,7 @@ def cases(settings: Settings) -> list[Case]:
         for side, look in nf_lookups.SIDES.items():
             measure = partial(look, name, settings.seconds)
             found.append(Case(f"{side}, {name}", "M lookups/s", measure))
-    for runtime, nf, size in paper.pairs(nf_kernels.RUNTIMES, KERNELS, sizes(settings)):
+    for runtime, nf, size in paper.pairs(_runtimes(), KERNELS, sizes(settings)):
         kernel = partial(_kernel, runtime, nf, size, settings.seconds)
         found.append(Case(f"{KERNELS[nf]}, {runtime}, {size} B", "Gbit/s", kernel))
     return found
