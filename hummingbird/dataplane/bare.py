@@ -115,6 +115,7 @@ def run(
     *,
     seconds: float,
     arg: Words | None = None,
+    host: Any = None,
     first: int = FIRST,
     burst: int = BURST,
 ) -> Ran:
@@ -124,7 +125,9 @@ def run(
         side: what runs.
         packets: [packets][length], Ethernet; what they are before each pass.
         seconds: how long; 0: one pass.
-        arg: what prepare() would give to each packet of an NF.
+        arg: what an engine is told about each packet, as prepare() would.
+        host: what the NF has on the host, as ``void *``: not its engine alone is measured, but
+            what it does before and after, too. It may make no packets of its own.
         first: where in its frame a packet begins.
         burst: packets at a time.
 
@@ -152,6 +155,8 @@ def run(
     config.length, config.first, config.burst = length, first, burst
     if arg is not None:
         config.arg = ffi.cast("uint64_t *", arg.ctypes.data)
+    if host is not None:
+        config.whole, config.host = 1, host
     config.cpu, config.seconds = max(os.sched_getaffinity(0)), seconds
     config.result = ffi.cast("uint64_t *", ran.result.ctypes.data)
     config.verdict = ffi.cast("uint32_t *", ran.verdict.ctypes.data)

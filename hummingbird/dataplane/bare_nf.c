@@ -13,6 +13,7 @@ typedef struct {
     const hb_bare_nf_config *config;
     hb_arena arena;
     hb_nf_seat seat;
+    bool opened;       /* by its kind */
     hb_mbuf *headers;  /* [mbufs] as they are before each pass */
     uint32_t *handles; /* [mbufs] 0, 1, 2, ... */
     uint8_t **packet;  /* [mbufs] first bytes, for the peer */
@@ -33,35 +34,49 @@ static void put_back(loop *l)
 }
 
 /* What hb_finish() does with answers, but for the next node. */
-static void apply(loop *l, const hb_nf_burst *b, uint32_t at)
+static void apply(loop *l, const hb_nf_burst *b, uint32_t *verdict)
 {
     for (uint32_t i = 0; i < b->answers->n; i++) {
         const struct hb_done *d = &b->answers->done[i];
-        hb_mbuf *m = hb_header(b->arena, b->handles[b->answers->at[i]]);
+        hb_mbuf *m = hb_header(&l->arena, b->handles[b->answers->at[i]]);
         m->data_off = d->offset;
         m->data_len = d->length;
-        l->verdict[at + b->answers->at[i]] = d->verdict | (uint32_t)d->value << 8;
+        verdict[b->answers->at[i]] = d->verdict | (uint32_t)d->value << 8;
     }
+}
+
+static void run_burst(loop *l, uint32_t at, uint32_t n)
+{
+    const hb_bare_nf_config *config = l->config;
+    hb_nf_seat *seat = &l->seat;
+    bool prepared = config->whole && seat->kind->prepare;
+    uint64_t arg[HB_BURST];
+    hb_answers answers = {.n = 0};
+    hb_nf_burst b = {.arena = &l->arena,
+                     .table = &seat->table,
+                     .head = config->head,
+                     .tail = config->tail,
+                     .n = n,
+                     .handles = l->handles + at,
+                     .arg = prepared      ? arg
+                            : config->arg ? config->arg + at
+                                          : NULL,
+                     .result = l->result + at,
+                     .answers = &answers};
+    if (prepared)
+        seat->kind->prepare(seat, b.handles, arg, n);
+    seat->engine->run(seat, &b);
+    apply(l, &b, l->verdict + at);
+    if (config->whole && seat->kind->finish)
+        seat->kind->finish(seat, b.handles, b.result, l->verdict + at, n);
 }
 
 static void run_engine(loop *l)
 {
     const hb_bare_nf_config *config = l->config;
-    hb_answers answers;
     for (uint32_t at = 0; at < config->mbufs; at += config->burst) {
         uint32_t left = config->mbufs - at;
-        hb_nf_burst b = {.arena = &l->arena,
-                         .table = &l->seat.table,
-                         .head = config->head,
-                         .tail = config->tail,
-                         .n = left < config->burst ? left : config->burst,
-                         .handles = l->handles + at,
-                         .arg = config->arg ? config->arg + at : NULL,
-                         .result = l->result + at,
-                         .answers = &answers};
-        answers.n = 0;
-        l->seat.engine->run(&l->seat, &b);
-        apply(l, &b, at);
+        run_burst(l, at, left < config->burst ? left : config->burst);
     }
 }
 
@@ -112,12 +127,10 @@ static int parse(loop *l)
     return 0;
 }
 
-static int open_engine(loop *l)
+static int open_seat(loop *l)
 {
     const hb_bare_nf_config *config = l->config;
     const hb_nf_kind *kind = hb_nf_kind_of(config->kind);
-    if (config->peer)
-        return 0;
     if (!kind || config->engine >= kind->nb_engines)
         return -1;
     const hb_nf_engine *engine = &kind->engines[config->engine];
@@ -125,17 +138,27 @@ static int open_engine(loop *l)
                            .engine = engine,
                            .arena = &l->arena,
                            .table = hb_nf_table(config->tables, 0),
+                           .host = config->host,
+                           .state = calloc(1, kind->state_bytes + 1),
                            .engine_state = calloc(1, engine->state_bytes + 1)};
-    if (!l->seat.engine_state || (engine->open && engine->open(&l->seat)))
+    if (!l->seat.state || !l->seat.engine_state)
+        return -1;
+    if (config->whole && kind->open && kind->open(&l->seat))
+        return -1;
+    l->opened = config->whole;
+    if (engine->open && engine->open(&l->seat))
         return -1;
     l->seat.opened = true;
     return 0;
 }
 
-static void close_engine(loop *l)
+static void close_seat(loop *l)
 {
     if (l->seat.opened && l->seat.engine->close)
         l->seat.engine->close(&l->seat);
+    if (l->opened && l->seat.kind->close)
+        l->seat.kind->close(&l->seat);
+    free(l->seat.state);
     free(l->seat.engine_state);
 }
 
@@ -153,7 +176,9 @@ static int prepare(loop *l)
     l->verdict = calloc(n, sizeof *l->verdict);
     if (!l->headers || !l->handles || !l->packet || !l->result || !l->verdict)
         return -1;
-    return parse(l) ? -1 : open_engine(l);
+    if (parse(l))
+        return -1;
+    return config->peer ? 0 : open_seat(l);
 }
 
 static void hand_out(const loop *l)
@@ -170,7 +195,7 @@ static void hand_out(const loop *l)
 
 static void release(loop *l)
 {
-    close_engine(l);
+    close_seat(l);
     hb_arena_free(&l->arena);
     free(l->headers);
     free(l->handles);
