@@ -50,6 +50,7 @@ def _libraries(size: int, seconds: float) -> dict[str, Callable[[], Reading]]:
     """The cases of a packet size; each engine stands beside its peer."""
     return {
         f"ipsec, ipsec_mb, {size} B": lambda: ipsec(size).engine("ipsec_mb", seconds),
+        f"ipsec, ipsec_mb, all of it, {size} B": lambda: ipsec(size).whole("ipsec_mb", seconds),
         f"libipsec-mb, {size} B": lambda: ipsec(size).peer(seconds),
         f"ipsec, cpu, {size} B": lambda: ipsec(size).engine("cpu", seconds),
         f"nids, hyperscan, {size} B": lambda: nids(size).engine("hyperscan", seconds),

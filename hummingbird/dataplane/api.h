@@ -253,10 +253,10 @@ typedef struct {
     uint32_t first;      /* bytes from a frame's start to its packet, before a pass */
     const uint64_t *arg; /* [mbufs] for the engine; NULL: all 0 */
     int whole;           /* not the engine alone: what the NF does around it on the host, too ... */
-    void *host;     /* ... with this (hb_nf.host); packets that make the NF make others: none */
-    uint32_t burst; /* packets, at most 256 */
-    int cpu;        /* that the calling thread is pinned to meanwhile, -1 for none */
-    double seconds; /* to measure, in whole passes; 0: one pass */
+    void *host;          /* ... with this (hb_nf.host); the NF may not make packets */
+    uint32_t burst;      /* packets, at most 256 */
+    int cpu;             /* that the calling thread is pinned to meanwhile, -1 for none */
+    double seconds;      /* to measure, in whole passes; 0: one pass */
     /* Of the last pass, [mbufs] each. The packets lie in `frames` as it left them. */
     uint64_t *result;
     uint32_t *verdict; /* HB_PASS, HB_DROP(), HB_RETYPE(); for a peer HB_PASS */
