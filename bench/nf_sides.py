@@ -19,9 +19,9 @@ import numpy.typing as npt
 import peer
 import workload
 from harness import Reading
+from hummingbird.dataplane._native import ffi, lib
 
 from hummingbird.dataplane import bare
-from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import Nf, NfTable, automaton, ipsec_table, load
 from hummingbird.nfs.tables import layout
