@@ -237,26 +237,25 @@ class Nids:
         return self._checked(peer.dfa8(workload.HEADERS, workload.patterns()))
 
     @functools.cached_property
-    def _places(self) -> Words:
-        """Of each packet: positions at which a pattern ends, by the packet function."""
-        return self._places_of("cpu")
+    def _found(self) -> Words:
+        """Of each packet: the lowest and the highest pattern in it, by the packet function."""
+        return self._found_by("cpu")
 
-    def _places_of(self, engine: str) -> Words:
-        ran = bare.run(nids_table().engine(engine), self.packets, seconds=0)
-        return ran.result >> np.uint64(32)
+    def _found_by(self, engine: str) -> Words:
+        return bare.run(nids_table().engine(engine), self.packets, seconds=0).result
 
     def _checked(self, ways: dict[str, peer.Function]) -> dict[str, peer.Function]:
         for name, way in ways.items():
             ran = bare.run(bare.Peer(way.address, way.context), self.packets, seconds=0)
-            agree(f"matches of nids and of {name}, {self.size} B", self._places, ran.result)
+            agree(f"patterns that nids and {name} find, {self.size} B", self._found, ran.result)
         return ways
 
     def engine(self, name: str, seconds: float) -> Reading:
-        """Gbit/s of an engine, which finds what the packet function finds."""
-        agree(f"matches of nids's engines, {self.size} B", self._places_of(name), self._places)
+        """Gbit/s of an engine, which finds what the peers find."""
+        agree(f"patterns that nids finds, {self.size} B", self._found_by(name), self._found)
         side = nids_table().engine(name)
         ns = bare.run(side, self.packets, seconds=seconds).ns
-        return gbps(ns, self.size, places=int(self._places.sum()))
+        return gbps(ns, self.size, found=int((self._found != 0).sum()))
 
     def peer(self, name: str, seconds: float) -> Reading:
         """Gbit/s of ``hyperscan`` or ``dfa8``."""

@@ -2,7 +2,7 @@
 """The peers of `bench nf` do the work that they are measured for, by libraries that are neither
 theirs nor ours; and so is what they are given what it claims to be.
 
-packets ── [ libipsec-mb | Hyperscan | 8-way DFA | rte_fib ] ── cryptography, radix, bytes.find
+packets ── [ libipsec-mb | Hyperscan | 8-way DFA | rte_fib ] ── cryptography, radix, `in`
 """
 
 from __future__ import annotations
@@ -52,18 +52,13 @@ def results(ways: Mapping[str, peer.Function], packets: Bytes) -> dict[str, list
 # ---- searching -----------------------------------------------------------------------------------
 
 
-def places(payload: bytes, patterns: tuple[bytes, ...]) -> int:
-    """Positions at which a pattern ends, looked for one by one."""
-    ends = set()
-    for pattern in patterns:
-        at = payload.find(pattern)
-        while at >= 0:
-            ends.add(at + len(pattern))
-            at = payload.find(pattern, at + 1)
-    return len(ends)
+def lowest_and_highest(payload: bytes, patterns: tuple[bytes, ...]) -> int:
+    """Numbers + 1 of the patterns that occur, looked for one by one."""
+    numbers = [i + 1 for i, pattern in enumerate(patterns) if pattern in payload]
+    return numbers[-1] << 32 | numbers[0] if numbers else 0
 
 
-PATTERNS = (b"she", b"he", b"hers", b"his", b"\x00\xff", b"aaaa", b"s")
+PATTERNS = (b"she", b"he", b"hers", b"his", b"\x00\xff", b"aaaa", b"rsh")
 
 
 def texts(n: int, size: int) -> Bytes:
@@ -74,10 +69,10 @@ def texts(n: int, size: int) -> Bytes:
 
 @pytest.mark.parametrize("n", [1, 7, 8, 61])
 @pytest.mark.parametrize("name", ["dfa8", pytest.param("hyperscan", marks=needs("hyperscan"))])
-def test_searchers_find_every_place(name: str, n: int) -> None:
-    payloads = texts(n, 90)
-    expected = [places(row.tobytes(), PATTERNS) for row in payloads]
-    assert sum(expected) > 10
+def test_searchers_find_the_patterns(name: str, n: int) -> None:
+    payloads = texts(n, 12)
+    expected = [lowest_and_highest(row.tobytes(), PATTERNS) for row in payloads]
+    assert n == 1 or len(set(expected)) > 3
     ways = peer.dfa8(SKIP, PATTERNS) if name == "dfa8" else peer.hyperscan(SKIP, PATTERNS)
     for way, found in results(ways, workload.udp(payloads)).items():
         assert found == expected, way

@@ -15,7 +15,13 @@
 #define LANES 8
 #define MATCH 0x80000000u
 
+/* The patterns that end in a state, by number + 1: the lowest and the highest. */
 typedef struct {
+    uint32_t low, high;
+} ends;
+
+typedef struct {
+    ends *ends;       /* [states - first_match] */
     uint32_t *wide;   /* [states][256] */
     uint16_t *narrow; /* [states][256], NULL if there are too many states */
     uint32_t first_match;
@@ -25,12 +31,19 @@ typedef struct {
 /* A trie on its way to become an automaton. */
 typedef struct {
     uint32_t (*next)[256];
-    uint8_t *ends; /* a pattern ends here */
+    ends *ends; /* high 0: none */
     uint32_t *fail, *queue;
     uint32_t states;
 } trie;
 
-static void insert(trie *t, const uint8_t *bytes, uint32_t length)
+static void merge(ends *all, ends more)
+{
+    if (!all->high || (more.high && more.low < all->low))
+        all->low = more.low;
+    all->high = more.high > all->high ? more.high : all->high;
+}
+
+static void insert(trie *t, const uint8_t *bytes, uint32_t length, uint32_t number)
 {
     uint32_t state = 0;
     for (uint32_t i = 0; i < length; i++) {
@@ -38,7 +51,7 @@ static void insert(trie *t, const uint8_t *bytes, uint32_t length)
             t->next[state][bytes[i]] = t->states++;
         state = t->next[state][bytes[i]];
     }
-    t->ends[state] = 1;
+    merge(&t->ends[state], (ends){number + 1, number + 1});
 }
 
 /* Breadth first: where the trie leads nowhere, on from its longest suffix that is in it. */
@@ -50,7 +63,7 @@ static void complete(trie *t)
             t->queue[tail++] = t->next[0][byte];
     while (head < tail) {
         uint32_t state = t->queue[head++], fail = t->fail[state];
-        t->ends[state] |= t->ends[fail];
+        merge(&t->ends[state], t->ends[fail]);
         for (uint32_t byte = 0; byte < 256; byte++) {
             uint32_t child = t->next[state][byte];
             if (child) {
@@ -67,24 +80,28 @@ static void complete(trie *t)
 static int lay_out(context *c, const trie *t, uint32_t *number)
 {
     uint32_t place = 0;
-    for (uint32_t ends = 0; ends < 2; ends++) {
+    for (uint32_t matching = 0; matching < 2; matching++) {
         c->first_match = place;
         for (uint32_t s = 0; s < t->states; s++)
-            if (t->ends[s] == ends)
+            if ((t->ends[s].high != 0) == matching)
                 number[s] = place++;
     }
-    c->wide = aligned_alloc(4096, (size_t)t->states * 1024 + 4096 - t->states * 1024 % 4096);
+    c->wide = aligned_alloc(64, (size_t)t->states * 1024);
     if (t->states <= 1 << 16)
-        c->narrow = aligned_alloc(4096, (size_t)t->states * 512 + 4096 - t->states * 512 % 4096);
-    if (!c->wide)
+        c->narrow = aligned_alloc(64, (size_t)t->states * 512);
+    c->ends = calloc(t->states - c->first_match + 1, sizeof *c->ends);
+    if (!c->wide || !c->ends)
         return -1;
-    for (uint32_t s = 0; s < t->states; s++)
+    for (uint32_t s = 0; s < t->states; s++) {
+        if (t->ends[s].high)
+            c->ends[number[s] - c->first_match] = t->ends[s];
         for (uint32_t byte = 0; byte < 256; byte++) {
             uint32_t to = t->next[s][byte], at = number[s] << 8 | byte;
-            c->wide[at] = number[to] << 8 | (t->ends[to] ? MATCH : 0);
+            c->wide[at] = number[to] << 8 | (t->ends[to].high ? MATCH : 0);
             if (c->narrow)
                 c->narrow[at] = (uint16_t)number[to];
         }
+    }
     return 0;
 }
 
@@ -95,7 +112,7 @@ void *peer_dfa8_new(uint32_t skip, const peer_patterns *patterns, char *text)
         most += patterns->length[i];
     context *c = calloc(1, sizeof *c);
     trie t = {.next = calloc(most, sizeof *t.next),
-              .ends = calloc(most, 1),
+              .ends = calloc(most, sizeof(ends)),
               .fail = calloc(most, sizeof(uint32_t)),
               .queue = calloc(most, sizeof(uint32_t)),
               .states = 1};
@@ -103,7 +120,7 @@ void *peer_dfa8_new(uint32_t skip, const peer_patterns *patterns, char *text)
     int rc = -1;
     if (c && t.next && t.ends && t.fail && t.queue && number) {
         for (uint32_t i = 0; i < patterns->n; i++)
-            insert(&t, patterns->bytes[i], patterns->length[i]);
+            insert(&t, patterns->bytes[i], patterns->length[i], i);
         complete(&t);
         c->skip = skip;
         rc = lay_out(c, &t, number);
@@ -119,34 +136,44 @@ void *peer_dfa8_new(uint32_t skip, const peer_patterns *patterns, char *text)
 void peer_dfa8_free(void *context_)
 {
     context *c = context_;
+    free(c->ends);
     free(c->wide);
     free(c->narrow);
     free(c);
+}
+
+static uint64_t result_of(ends found)
+{
+    return found.high ? (uint64_t)found.high << 32 | found.low : 0;
+}
+
+/* What is left over when n is no multiple of eight. */
+static uint64_t scan_one(const context *c, const uint8_t *packet, uint32_t length)
+{
+    uint32_t s = 0;
+    ends found = {0, 0};
+    for (uint32_t i = c->skip; i < length; i++) {
+        s = c->wide[(s & ~MATCH) + packet[i]];
+        if (s & MATCH)
+            merge(&found, c->ends[((s & ~MATCH) >> 8) - c->first_match]);
+    }
+    return result_of(found);
 }
 
 /* Eight packets a byte at a time, in step: the state of each stays in a register. */
 #define EIGHT(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define DECLARE(l)                                                                                 \
     uint32_t s##l = 0;                                                                             \
-    uint64_t found##l = 0;                                                                         \
     const uint8_t *p##l = packet[at + l] + c->skip;
 #define STEP32(l) s##l = wide[(s##l & ~MATCH) + p##l[i]];
-#define COUNT32(l) found##l += s##l >> 31;
+#define FIND32(l)                                                                                  \
+    if (s##l & MATCH)                                                                              \
+        merge(&found[l], c->ends[((s##l & ~MATCH) >> 8) - c->first_match]);
 #define STEP16(l) s##l = narrow[(s##l << 8) + p##l[i]];
-#define COUNT16(l) found##l += s##l >= first;
-#define WRITE(l) result[at + l] = found##l;
-
-/* What is left over when n is no multiple of eight. */
-static uint64_t scan_one(const context *c, const uint8_t *packet, uint32_t length)
-{
-    uint32_t s = 0;
-    uint64_t found = 0;
-    for (uint32_t i = c->skip; i < length; i++) {
-        s = c->wide[(s & ~MATCH) + packet[i]];
-        found += s >> 31;
-    }
-    return found;
-}
+#define FIND16(l)                                                                                  \
+    if (s##l >= first)                                                                             \
+        merge(&found[l], c->ends[s##l - first]);
+#define WRITE(l) result[at + l] = result_of(found[l]);
 
 void peer_dfa8_scan32(void *context_, uint8_t *const *packet, uint32_t length, uint64_t *result,
                       uint32_t n)
@@ -155,11 +182,12 @@ void peer_dfa8_scan32(void *context_, uint8_t *const *packet, uint32_t length, u
     const uint32_t *wide = c->wide;
     uint32_t at = 0, bytes = length - c->skip;
     for (; at + LANES <= n; at += LANES) {
+        ends found[LANES] = {{0, 0}};
         EIGHT(DECLARE)
         for (uint32_t i = 0; i < bytes; i++) {
             EIGHT(STEP32)
             if (__builtin_expect((s0 | s1 | s2 | s3 | s4 | s5 | s6 | s7) & MATCH, 0)) {
-                EIGHT(COUNT32)
+                EIGHT(FIND32)
             }
         }
         EIGHT(WRITE)
@@ -175,13 +203,14 @@ void peer_dfa8_scan16(void *context_, uint8_t *const *packet, uint32_t length, u
     const uint16_t *narrow = c->narrow;
     uint32_t at = 0, bytes = length - c->skip, first = c->first_match;
     for (; at + LANES <= n; at += LANES) {
+        ends found[LANES] = {{0, 0}};
         EIGHT(DECLARE)
         for (uint32_t i = 0; i < bytes; i++) {
             EIGHT(STEP16)
             if (__builtin_expect(s0 >= first || s1 >= first || s2 >= first || s3 >= first ||
                                      s4 >= first || s5 >= first || s6 >= first || s7 >= first,
                                  0)) {
-                EIGHT(COUNT16)
+                EIGHT(FIND16)
             }
         }
         EIGHT(WRITE)

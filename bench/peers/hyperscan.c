@@ -12,10 +12,10 @@ typedef struct {
     uint32_t skip;
 } context;
 
-/* Where the last match ended, and how many such places there were. */
+/* The patterns found, by number + 1: the lowest and the highest. */
 typedef struct {
-    unsigned long long last;
-    uint64_t places;
+    uint32_t low;
+    uint32_t high;
 } found;
 
 static hs_error_t compile(context *c, const peer_patterns *patterns, char *text)
@@ -66,9 +66,9 @@ static int on_match(unsigned id, unsigned long long from, unsigned long long to,
                     void *found_)
 {
     found *f = found_;
-    (void)id, (void)from, (void)flags;
-    f->places += to != f->last;
-    f->last = to;
+    (void)from, (void)to, (void)flags;
+    f->low = id + 1 < f->low ? id + 1 : f->low;
+    f->high = id + 1 > f->high ? id + 1 : f->high;
     return 0;
 }
 
@@ -77,10 +77,10 @@ void peer_hyperscan_scan(void *context_, uint8_t *const *packet, uint32_t length
 {
     const context *c = context_;
     for (uint32_t i = 0; i < n; i++) {
-        found f = {0, 0};
+        found f = {UINT32_MAX, 0};
         hs_scan(c->database, (const char *)packet[i] + c->skip, length - c->skip, 0, c->scratch,
                 on_match, &f);
-        result[i] = f.places;
+        result[i] = f.high ? (uint64_t)f.high << 32 | f.low : 0;
     }
 }
 
