@@ -45,6 +45,9 @@ typedef struct {
     IMB_MGR *manager;
     gcm_key **gcm; /* [sas]; NULL where the SA had another cipher at the start */
     uint32_t sas;
+    uint32_t jobs; /* filled in, not yet submitted ... */
+    uint32_t room; /* ... of this many */
+    IMB_JOB *job[IMB_MAX_BURST_SIZE];
     packet packets[HB_BURST];
 } mb_state;
 
@@ -97,6 +100,7 @@ int hb_ipsec_mb_open(hb_nf_seat *seat)
     *(mb_state **)seat->engine_state = s;
     if (!s)
         return -1;
+    s->jobs = s->room = 0;
     s->sas = hb_table32(&seat->table, HB_SA_COUNT);
     s->gcm = calloc(s->sas + 1, sizeof(gcm_key *));
     s->manager = alloc_mb_mgr(0);
@@ -145,21 +149,39 @@ static void ended(const IMB_JOB *job)
 
 static void submit(mb_state *s)
 {
-    for (IMB_JOB *done = IMB_SUBMIT_JOB_NOCHECK(s->manager); done;
-         done = IMB_GET_COMPLETED_JOB(s->manager))
-        ended(done);
+    uint32_t done = IMB_SUBMIT_BURST_NOCHECK(s->manager, s->jobs, s->job);
+    for (uint32_t i = 0; i < done; i++)
+        ended(s->job[i]);
+    s->jobs = s->room = 0;
 }
 
 static void flush(mb_state *s)
 {
-    for (IMB_JOB *done; (done = IMB_FLUSH_JOB(s->manager));)
-        ended(done);
+    IMB_JOB *done[IMB_MAX_BURST_SIZE];
+    if (s->jobs)
+        submit(s);
+    for (uint32_t n; (n = IMB_FLUSH_BURST(s->manager, IMB_MAX_BURST_SIZE, done));)
+        for (uint32_t i = 0; i < n; i++)
+            ended(done[i]);
+}
+
+/* Room for a job. The library hands out whole bursts, in order, so that what is left of one is
+ * simply taken again. */
+static IMB_JOB *next_job(mb_state *s)
+{
+    if (s->jobs == s->room) {
+        if (s->jobs)
+            submit(s);
+        while (!(s->room = IMB_GET_NEXT_BURST(s->manager, IMB_MAX_BURST_SIZE, s->job)))
+            flush(s);
+    }
+    return s->job[s->jobs++];
 }
 
 /* A job that does nothing yet. */
 static IMB_JOB *job_of(mb_state *s, packet *k)
 {
-    IMB_JOB *job = IMB_GET_NEXT_JOB(s->manager);
+    IMB_JOB *job = next_job(s);
     job->user_data = k;
     job->src = at(k, k->e.esp);
     job->dst = at(k, k->e.data);
@@ -233,7 +255,6 @@ static void job_out(mb_state *s, const hb_table *t, packet *k)
             cbc(job, t, k);
         hmac(job, t, k);
     }
-    submit(s);
 }
 
 /* GCM decrypts on the way. */
@@ -249,7 +270,6 @@ static void job_check(mb_state *s, const hb_table *t, packet *k, IMB_CIPHER_DIRE
         gcm(job, t, k, gcm_key_of(s, t, k->e.sa));
     else
         hmac(job, t, k);
-    submit(s);
 }
 
 static void job_decrypt(mb_state *s, const hb_table *t, packet *k)
@@ -258,68 +278,132 @@ static void job_decrypt(mb_state *s, const hb_table *t, packet *k)
     job->cipher_direction = IMB_DIR_DECRYPT;
     job->chain_order = IMB_ORDER_CIPHER_HASH;
     cbc(job, t, k);
-    submit(s);
 }
 
 /* ---- the burst ---------------------------------------------------------------------------------
  */
 
-/* hb_cbc_iv() by AES instructions; those of a burst overlap. */
-__attribute__((target("aes,sse4.1"))) static void write_iv(const hb_table *t, packet *k)
+/* Is the packet under way, in this direction? */
+static bool under_way(const packet *k, uint32_t op)
 {
-    const __m128i *keys = (const __m128i *)record(t, k->e.sa, HB_SA_IV_KEY);
-    const uint8_t *salt = record(t, k->e.sa, HB_SA_IV_SALT);
-    uint64_t high = (uint64_t)__builtin_bswap32(k->e.sequence) << 32;
-    __m128i s = _mm_set_epi64x((int64_t)high, *(const int64_t *)salt);
-    s = _mm_xor_si128(s, keys[0]);
-    for (uint32_t round = 1; round < 10; round++)
-        s = _mm_aesenc_si128(s, keys[round]);
-    _mm_storeu_si128((__m128i *)at(k, k->e.data - 16), _mm_aesenclast_si128(s, keys[10]));
+    return k->op == op && !k->verdict;
 }
 
-static void wrap(const hb_table *t, packet *k)
+#define AT_ONCE 4 /* AES instructions take that long to give a result */
+
+/* hb_cbc_iv() of some packets by AES instructions. */
+__attribute__((target("aes,sse4.1"))) static void write_some_ivs(const hb_table *t,
+                                                                 packet *const *k)
 {
-    k->verdict = hb_esp_wrap(&k->p, t, &k->e);
-    if (k->verdict != HB_PASS)
-        return;
-    k->verdict = 0;
-    if (HB_SA_CIPHER(k->e.kind) == HB_CIPHER_CBC) {
-        write_iv(t, k);
-    } else if (HB_SA_CIPHER(k->e.kind) == HB_CIPHER_GCM) {
-        hb_put32(&k->p, k->e.data - 8, 0);
-        hb_put32(&k->p, k->e.data - 4, k->e.sequence);
+    const __m128i *keys[AT_ONCE];
+    __m128i s[AT_ONCE];
+    for (uint32_t i = 0; i < AT_ONCE; i++) {
+        uint64_t salt, high = (uint64_t)__builtin_bswap32(k[i]->e.sequence) << 32;
+        memcpy(&salt, record(t, k[i]->e.sa, HB_SA_IV_SALT), sizeof(salt));
+        keys[i] = (const __m128i *)record(t, k[i]->e.sa, HB_SA_IV_KEY);
+        s[i] = _mm_xor_si128(_mm_set_epi64x((int64_t)high, (int64_t)salt), keys[i][0]);
     }
+    for (uint32_t round = 1; round < 10; round++)
+        for (uint32_t i = 0; i < AT_ONCE; i++)
+            s[i] = _mm_aesenc_si128(s[i], keys[i][round]);
+    for (uint32_t i = 0; i < AT_ONCE; i++)
+        _mm_storeu_si128((__m128i *)at(k[i], k[i]->e.data - 16),
+                         _mm_aesenclast_si128(s[i], keys[i][10]));
+}
+
+/* IVs of all packets on the way out. */
+static void write_ivs(mb_state *s, const hb_table *t, uint32_t n)
+{
+    packet *cbc[HB_BURST + AT_ONCE];
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        packet *k = s->packets + i;
+        if (!under_way(k, HB_ESP_ENCAPSULATE))
+            continue;
+        if (HB_SA_CIPHER(k->e.kind) == HB_CIPHER_CBC) {
+            cbc[found++] = k;
+        } else if (HB_SA_CIPHER(k->e.kind) == HB_CIPHER_GCM) {
+            hb_put32(&k->p, k->e.data - 8, 0);
+            hb_put32(&k->p, k->e.data - 4, k->e.sequence);
+        }
+    }
+    for (uint32_t i = found; i % AT_ONCE; i++)
+        cbc[i] = cbc[found - 1]; /* once more, for nothing */
+    for (uint32_t i = 0; i < found; i += AT_ONCE)
+        write_some_ivs(t, cbc + i);
+}
+
+/* Frames a packet for the way out. `flatten`: packet and layout stay in registers until the end; a
+ * struct that is copied right after it was written word by word stalls for its stores. */
+__attribute__((flatten)) static void wrap(const hb_nf_burst *b, uint32_t i, packet *k)
+{
+    hb_packet p = hb_packet_of(b, i);
+    hb_esp e = {.sequence = (uint32_t)b->arg[i],
+                .sa = hb_sa_of(b->table, (uint32_t)(b->arg[i] >> 32) & 0xffff)};
+    uint32_t verdict = hb_esp_wrap(&p, b->table, &e);
+    k->p = p;
+    k->e = e;
+    k->verdict = verdict == HB_PASS ? 0 : verdict;
+}
+
+__attribute__((flatten)) static void find(const hb_nf_burst *b, uint32_t i, packet *k)
+{
+    hb_packet p = hb_packet_of(b, i);
+    hb_esp e = {.sa = hb_sa_of(b->table, (uint32_t)(b->arg[i] >> 32) & 0xffff)};
+    uint32_t verdict = hb_esp_find(&p, b->table, &e);
+    k->p = p;
+    k->e = e;
+    k->verdict = verdict == HB_PASS ? 0 : verdict;
+}
+
+static void other(mb_state *s, const hb_nf_burst *b, uint32_t i)
+{
+    packet *k = s->packets + i;
+    k->p = hb_packet_of(b, i);
+    k->result = 0;
+    k->verdict = hb_nf_ipsec(&k->p, b->table, b->arg ? b->arg[i] : 0, &k->result);
+    k->op = HB_ESP_BYPASS; /* nothing left to do */
+}
+
+/* What framing will touch: first and last lines of a packet some places ahead, and the header of
+ * one further on. */
+static void prefetch(const hb_nf_burst *b, uint32_t i)
+{
+    if (i + 16 < b->n)
+        __builtin_prefetch(hb_header(b->arena, b->handles[i + 16]));
+    if (i + 8 >= b->n)
+        return;
+    const hb_mbuf *m = hb_header(b->arena, b->handles[i + 8]);
+    const uint8_t *bytes = hb_data(b->arena, m);
+    __builtin_prefetch(bytes - 48, 1);
+    __builtin_prefetch(bytes + 16, 1);
+    __builtin_prefetch(bytes + m->data_len, 1);
+}
+
+/* Can jobs do it? */
+static bool for_jobs(mb_state *s, const hb_table *t, uint32_t op, uint32_t sa)
+{
+    if ((op != HB_ESP_ENCAPSULATE && op != HB_ESP_DECAPSULATE) || !sa)
+        return false;
+    return HB_SA_CIPHER(hb_sa_kind(t, sa)) != HB_CIPHER_GCM || gcm_key_of(s, t, sa);
 }
 
 /* Takes packet i of the burst: all of the work on it that is not cryptography. */
 static void begin(mb_state *s, const hb_nf_burst *b, uint32_t i)
 {
-    const hb_table *t = b->table;
     packet *k = s->packets + i;
     uint64_t arg = b->arg ? b->arg[i] : 0;
-    k->p = hb_packet_of(b, i);
+    prefetch(b, i);
     k->op = (uint32_t)(arg >> 48) & 255;
-    k->result = 0;
-    k->verdict = 0;
-    k->e.sequence = (uint32_t)arg;
-    k->e.sa = hb_sa_of(t, (uint32_t)(arg >> 32) & 0xffff);
-    bool esp = k->op == HB_ESP_ENCAPSULATE || k->op == HB_ESP_DECAPSULATE;
-    if (!esp || !k->e.sa ||
-        (HB_SA_CIPHER(hb_sa_kind(t, k->e.sa)) == HB_CIPHER_GCM && !gcm_key_of(s, t, k->e.sa))) {
-        k->verdict = hb_nf_ipsec(&k->p, t, arg, &k->result);
-        k->op = HB_ESP_BYPASS;
-    } else if (k->op == HB_ESP_ENCAPSULATE) {
-        wrap(t, k);
+    if (!for_jobs(s, b->table, k->op, hb_sa_of(b->table, (uint32_t)(arg >> 32) & 0xffff))) {
+        other(s, b, i);
+    } else if (k->op == HB_ESP_DECAPSULATE) {
+        k->result = 0;
+        find(b, i, k);
     } else {
-        uint32_t verdict = hb_esp_find(&k->p, t, &k->e);
-        k->verdict = verdict == HB_PASS ? 0 : verdict;
+        k->result = 0;
+        wrap(b, i, k);
     }
-}
-
-/* Is the packet under way, in this direction? */
-static bool under_way(const packet *k, uint32_t op)
-{
-    return k->op == op && !k->verdict;
 }
 
 /* The same time wherever the first difference is. */
@@ -361,10 +445,10 @@ static void decapsulate(mb_state *s, const hb_table *t, uint32_t n)
     flush(s);
 }
 
-static void end(const mb_state *s, const hb_nf_burst *b, uint32_t i)
+static void end(mb_state *s, const hb_nf_burst *b, uint32_t i)
 {
-    packet *k = (packet *)s->packets + i;
-    const hb_packet before = hb_packet_of(b, i);
+    packet *k = s->packets + i;
+    const hb_mbuf *m = hb_header(b->arena, b->handles[i]);
     if (!k->verdict) {
         uint32_t index = (uint32_t)(b->arg[i] >> 32) & 0xffff;
         k->result = HB_ESP_ARG(k->op, index, k->e.sequence);
@@ -372,10 +456,13 @@ static void end(const mb_state *s, const hb_nf_burst *b, uint32_t i)
     }
     if (b->result)
         b->result[i] = k->result;
-    if (k->verdict != HB_PASS)
-        k->p = before;
-    if (k->verdict != HB_PASS || k->p.offset != before.offset || k->p.length != before.length)
-        hb_answer(b->answers, i, &k->p, k->verdict, k->result);
+    if (k->verdict != HB_PASS) {
+        k->p.offset = m->data_off;
+        k->p.length = m->data_len;
+    } else if (k->p.offset == m->data_off && k->p.length == m->data_len) {
+        return;
+    }
+    hb_answer(b->answers, i, &k->p, k->verdict, k->result);
 }
 
 void hb_ipsec_mb_run(hb_nf_seat *seat, const hb_nf_burst *b)
@@ -388,6 +475,7 @@ void hb_ipsec_mb_run(hb_nf_seat *seat, const hb_nf_burst *b)
         in += s->packets[i].op == HB_ESP_DECAPSULATE;
     }
     if (out) {
+        write_ivs(s, b->table, b->n);
         for (uint32_t i = 0; i < b->n; i++)
             if (under_way(s->packets + i, HB_ESP_ENCAPSULATE))
                 job_out(s, b->table, s->packets + i);
