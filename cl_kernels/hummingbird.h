@@ -493,7 +493,15 @@ static inline void hb_move(hb_packet *p, hb_u32 to, hb_u32 from, hb_u32 n)
                           hb_load_word(p->frame, p->offset + from + i - 4));
     }
 #else
-    __builtin_memmove(b + to, b + from, n);
+    if (n < 8 || n > 16) {
+        __builtin_memmove(b + to, b + from, n);
+    } else { /* L2 headers are this short: a call would take longer */
+        hb_u64 first, last;
+        __builtin_memcpy(&first, b + from, 8);
+        __builtin_memcpy(&last, b + from + n - 8, 8);
+        __builtin_memcpy(b + to, &first, 8);
+        __builtin_memcpy(b + to + n - 8, &last, 8);
+    }
 #endif
 }
 

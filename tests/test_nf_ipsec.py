@@ -581,7 +581,7 @@ def test_bypass_drop_and_nonsense_arguments() -> None:
     bypassed, dropped, no_sa, nothing = nf.run(
         region(sa()), [packet] * 4, [arg(BYPASS), arg(0, 3), arg(ENCAPSULATE, 1, 1), arg(77)]
     )
-    assert (bypassed.verdict, bypassed.data, bypassed.result) == (nf.PASS, packet, 0)
+    assert (bypassed.verdict, bypassed.data, bypassed.result) == (nf.PASS, packet, arg(BYPASS))
     assert dropped.reason == nf.REASONS[3]
     assert no_sa.reason == "policy"
     assert nothing.verdict == 0  # counted as bad_result

@@ -97,7 +97,7 @@ static hb_u32 hb_nf_ipsec(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *r
 {
     hb_u32 op = (hb_u32)(arg >> 48) & 255, index = (hb_u32)(arg >> 32) & 0xffff, verdict = 0;
     if (op == HB_ESP_BYPASS) {
-        *result = arg;
+        *result = HB_ESP_ARG(op, index, arg);
         return HB_PASS;
     }
     if (op == HB_ESP_DROP)

@@ -17,4 +17,10 @@ uint64_t hb_bare_wrong(const hb_arena *a, uint64_t sent, uint32_t touch);
 int hb_pin(int cpu, cpu_set_t *before);
 void hb_unpin(const cpu_set_t *before);
 
+/* Call pass(context), which says how many ns it took, for `seconds` after a few calls that do not
+ * count; at least once, and just once if `seconds` is 0. result->ns is the lower quartile by `n`:
+ * whatever else runs on this CPU only makes a pass longer. -1: out of memory. */
+int hb_bare_passes(double (*pass)(void *context), void *context, double seconds, uint32_t n,
+                   hb_bare_nf_result *result);
+
 #endif

@@ -120,4 +120,5 @@ NF = Nf(
     tail=15 + 2 + 16,  # most padding, trailer, ICV
     affinity=Affinity.KEY,  # sequence numbers go out in order
     host=make_host,
+    engines={"ipsec_mb": "apt-get install libipsec-mb-dev, then make"},
 )

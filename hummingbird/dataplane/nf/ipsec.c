@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "inet.h"
+#include "nf/ipsec_mb.h"
 #include "parse.h"
 
 enum { IP_UDP = 17, IP_ESP = 50 };
@@ -312,7 +313,10 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
     }
 }
 
-static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_ipsec}};
+static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_ipsec}, HB_IPSEC_MB_ENGINE};
 extern const hb_nf_kind hb_ipsec_kind;
 const hb_nf_kind hb_ipsec_kind = {
-    .prepare = prepare, .finish = finish, .engines = engines, .nb_engines = 1};
+    .prepare = prepare,
+    .finish = finish,
+    .engines = engines,
+    .nb_engines = sizeof engines / sizeof *engines};
