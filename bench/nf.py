@@ -142,8 +142,8 @@ def notes(result: Result) -> list[str]:
         "Bytes are those to encrypt (AES-128-CBC; HMAC-SHA1-96 covers 24 more) or to search "
         f"({len(workload.patterns())} patterns; HTTP, of which 2 % carry one). "
         f"{nf_sides.PACKETS} packets in bursts of {BURST}, each put back between passes, whose "
-        "lower quartile of CPU time counts. Engines also find their payload, encrypt an IV and write the outer "
-        "header; peers are told where it is, and get IV and headers ready made.",
+        "lower quartile of CPU time counts. Engines also find their payload, encrypt an IV and "
+        "write the outer header; peers are told where it is, and get IV and headers ready made.",
         nf_lookups.NOTE,
         "Kernels: all packets in one enqueue of one work-item a packet; on a CPU runtime one core.",
         f"Core clock {nf_sides.clock():.2f} GHz, by dependent additions. "
