@@ -23,6 +23,7 @@ from typing import Any
 import nf_sides
 import numpy as np
 import numpy.typing as npt
+import peer
 import workload
 from child import prepare
 from harness import Reading
@@ -30,6 +31,7 @@ from hummingbird.dataplane._native import ffi, lib
 
 from hummingbird.dataplane import bare
 from hummingbird.errors import UserError
+from hummingbird.nfs import automaton
 from hummingbird.opencl import program
 from hummingbird.opencl.device import Device, choose, reserve_cores
 
@@ -194,6 +196,44 @@ class Kernel:
         return float(np.percentile(took, 25)) / self.q.n * 1e9
 
 
+class Plain(Kernel):
+    """The search as anyone would write it first, over the same packets and patterns."""
+
+    def __init__(self, device: Device, size: int) -> None:
+        import pyopencl as cl
+
+        super().__init__(device, "nids", size)
+        dfa = automaton.make_automaton([(pattern, False) for pattern in workload.patterns()])
+        ends = np.isin(np.arange(len(dfa.next)), list(dfa.ends))
+        order = np.argsort(ends, kind="stable")  # states that end a pattern come last
+        number = np.empty_like(order)
+        number[order] = np.arange(order.size)
+        context = self.kernel.context
+        built = cl.Program(context, (peer.FOLDER / "plain.cl").read_text(encoding="utf-8")).build()
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+        following = number.astype(np.uint16)[dfa.next[order]]
+        self.next = cl.Buffer(context, flags, hostbuf=following)
+        self.places = cl.Buffer(context, flags, hostbuf=np.zeros(self.q.n, dtype=np.uint32))
+        self.kernel = cl.Kernel(built, "plain_search")
+        words = (bare.FRAME, bare.FIRST + workload.HEADERS, size)
+        first_match = np.uint32(order.size - ends.sum())
+        arguments = (self.frames, *map(np.uint32, words), self.next, first_match, self.places)
+        for index, argument in enumerate(arguments):
+            self.kernel.set_arg(index, argument)
+
+    def check(self) -> None:
+        """UserError unless it finds something in the same packets as nids."""
+        import pyopencl as cl
+
+        self.once()
+        places = np.zeros(self.q.n, dtype=np.uint32)
+        cl.enqueue_copy(self.commands, places, self.places)
+        found = self.q.on_host()[1]["result"] != 0
+        nf_sides.agree(
+            "packets with a pattern, by nids and by the plain kernel", places != 0, found
+        )
+
+
 @functools.cache
 def _device(name: str) -> Device:
     """The device of a runtime; UserError if it is not there."""
@@ -205,7 +245,8 @@ def _device(name: str) -> Device:
 
 @functools.cache
 def _kernel(name: str, kind: str, size: int) -> Kernel:
-    made = Kernel(_device(name), kind, size)
+    device = _device(name)
+    made = Plain(device, size) if kind == "plain" else Kernel(device, kind, size)
     made.check()
     return made
 
