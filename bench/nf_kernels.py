@@ -144,7 +144,7 @@ class Kernel:
         self.clock = time.process_time if device.is_cpu else time.perf_counter
         self.q = Queue(kind, size, nf_sides.PACKETS if device.is_cpu else ON_GPU)
         table = self.q.table
-        context = cl.Context([device.handle])
+        self.context = context = cl.Context([device.handle])
         self.commands = cl.CommandQueue(context)
         codes = [program.builtin(kind)]
         built, _ = program.build(context, device, codes, local_bytes=table.table.local_bytes)
@@ -208,7 +208,7 @@ class Plain(Kernel):
         order = np.argsort(ends, kind="stable")  # states that end a pattern come last
         number = np.empty_like(order)
         number[order] = np.arange(order.size)
-        context = self.kernel.context
+        context = self.context
         built = cl.Program(context, (peer.FOLDER / "plain.cl").read_text(encoding="utf-8")).build()
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
         following = number.astype(np.uint16)[dfa.next[order]]
@@ -291,6 +291,7 @@ class Runtime:
         except BrokenPipeError:
             line = ""
         if not line:
+            runtime.cache_clear()  # others may be measured yet
             raise UserError("the OpenCL runtime ended its process")
         answer = json.loads(line)
         if "error" in answer:
