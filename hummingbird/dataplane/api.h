@@ -264,7 +264,7 @@ typedef struct {
     uint16_t *end;     /* bytes from there to behind the last one */
 } hb_bare_nf_config;
 typedef struct {
-    double ns; /* a packet: lower quartile of the passes, because interruptions only add */
+    double ns; /* CPU time of a packet: lower quartile of the passes, as disturbances only add */
     uint64_t passes;
 } hb_bare_nf_result;
 /* 0, or -1: out of memory, the engine did not open, a packet is malformed, or no such CPU. */
