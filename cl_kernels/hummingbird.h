@@ -208,6 +208,12 @@ struct hb_nf_instance {
     X(bad_result, "the device answered something impossible")                                      \
     X(device_lost, "the device failed while it had the packet")                                    \
     X(port_error, "the port could not send it")                                                    \
+    X(link_local, "an IPv6 address that never leads off its link")                                 \
+    X(no_neighbour, "the Ethernet address of the next hop is not known")                           \
+    X(unreachable, "the route says unreachable or prohibited")                                     \
+    X(blackhole, "the route says drop")                                                            \
+    X(local, "addressed to the router itself")                                                     \
+    X(too_big, "larger than the next link takes, and not to be cut")                               \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
