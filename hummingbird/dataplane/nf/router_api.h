@@ -9,7 +9,7 @@
 
 typedef struct hb_router hb_router;
 
-#define HB_ROUTER_HOPS_MOST 32767  /* next hops; more do not fit an entry of 16 bits */
+#define HB_ROUTER_HOPS_MOST 32767   /* next hops; more do not fit an entry of 16 bits */
 #define HB_ROUTER_GROUPS_MOST 32768 /* groups of IPv4 entries */
 
 /* Bytes of a table with room for so many groups of entries of both families. */
@@ -53,8 +53,43 @@ typedef struct {
 } hb_router_use;
 hb_router_use hb_router_used(const hb_router *r, uint32_t family);
 
-/* The route that an address takes, by the routes themselves: its length in bits, or -1. */
-int hb_router_route(const hb_router *r, uint32_t family, uint64_t hi, uint64_t lo, uint32_t *hop);
+/* The longest route shorter than `below` bits to an address: its length in bits, or -1. */
+int hb_router_route(const hb_router *r, uint32_t family, uint64_t hi, uint64_t lo, uint32_t below,
+                    uint32_t *hop);
+
+/* ---- the instance while packets flow ------------------------------------------------------------
+ */
+
+/* What the lcores share of an instance: hb_nf.host. */
+typedef struct hb_router_host hb_router_host;
+
+/* ICMP errors come from these addresses (all 0: there is none), at most `rate` a second and lcore,
+ * as packets of `type` (-1: of the type of the packet they are about). `learn`: report the
+ * neighbours that ARP and ND packets name. NULL without memory. */
+hb_router_host *hb_router_host_new(const uint8_t *ipv4, const uint8_t *ipv6, uint32_t rate,
+                                   int32_t type, int learn);
+void hb_router_host_free(hb_router_host *h);
+
+typedef struct {
+    uint8_t address[16]; /* IPv4: the first 4 bytes */
+    uint8_t mac[6];
+    uint8_t family;  /* 4 or 6 */
+    uint8_t in_port; /* node that it came in at */
+} hb_router_heard;
+/* Neighbours heard of since the last call, at most `most`. By the control thread. */
+uint32_t hb_router_hear(hb_router_host *h, hb_router_heard *heard, uint32_t most);
+
+typedef struct {
+    uint64_t icmp_errors;     /* made */
+    uint64_t icmp_suppressed; /* not made: over the rate, or no mbuf */
+    uint64_t fragmented;      /* packets that were cut */
+    uint64_t unheard;         /* ARP and ND packets that came faster than they were taken */
+} hb_router_counts;
+/* Sums over the lcores; from any thread. */
+hb_router_counts hb_router_count(const hb_router_host *h);
+
+/* ---- lookups alone ------------------------------------------------------------------------------
+ */
 
 /* Next hops + 1 of addresses (host byte order), 0 where there is no route. From any thread. */
 void hb_router_lookup_bulk(const void *table, const uint32_t *address, uint16_t *entry, uint32_t n);

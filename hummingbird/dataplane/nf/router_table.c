@@ -104,10 +104,11 @@ int hb_router_change(hb_router *r, uint32_t family, const uint64_t *hi, const ui
     return HB_ROUTER_DONE;
 }
 
-int hb_router_route(const hb_router *r, uint32_t family, uint64_t hi, uint64_t lo, uint32_t *hop)
+int hb_router_route(const hb_router *r, uint32_t family, uint64_t hi, uint64_t lo, uint32_t below,
+                    uint32_t *hop)
 {
     const hb_rib *rib = family == 4 ? &r->v4.rib : &r->v6.rib;
-    const hb_rib_slot *s = hb_rib_cover(rib, (hb_address){hi, lo}, family == 4 ? 33 : 129);
+    const hb_rib_slot *s = hb_rib_cover(rib, (hb_address){hi, lo}, below);
     if (!s)
         return -1;
     *hop = s->hop;
