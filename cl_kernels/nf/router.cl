@@ -98,7 +98,8 @@ static inline hb_u32 hb_router_has_ports(hb_u32 protocol)
 }
 
 /* The same for all packets of a flow and direction. All pieces of a fragmented packet go one way,
- * so no piece's ports count; nor do those behind IPv6 extension headers, one of which may say so. */
+ * so no piece's ports count; nor do those behind IPv6 extension headers, one of which may say so.
+ */
 static inline hb_u32 hb_router_hash(const hb_packet *p, hb_u32 seed)
 {
     hb_u32 ip = p->l3, v4 = hb_ip_version(p) == 4;

@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field, IPvAnyAddress, StringConstraints
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Writes
 from hummingbird.nfs.router_fib import MAX_GROUPS4, MAX_GROUPS6, Fib, Room
-from hummingbird.nfs.router_host import RouterHost
 from hummingbird.nfs.router_hops import Hops
+from hummingbird.nfs.router_host import RouterHost
 from hummingbird.nfs.router_plan import Loaded, Plan, glean, plan
 from hummingbird.nfs.routes_file import Format
 

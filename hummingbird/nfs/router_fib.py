@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The router's table, changed while packets are looked up: what hummingbird/dataplane/nf/router_api.h
+"""The router's table, changed while packets are looked up: what dataplane/nf/router_api.h
 offers, for whole arrays of routes."""
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ class Fib:
     def set_group(self, hop: int, members: Sequence[int]) -> None:
         """Make a next hop several others."""
         array = ffi.new("uint16_t[]", list(members))
-        while (
-            lib.hb_router_set_group(self._router, hop, array, len(members)) == lib.HB_ROUTER_WAIT
-        ):
+        while lib.hb_router_set_group(self._router, hop, array, len(members)) == lib.HB_ROUTER_WAIT:
             self.readers_passed()
         self.flush()
 

@@ -219,6 +219,8 @@ class RouterHost(NfHost):
             "ipv6": loaded.fib.used(6),
             "next_hops": len(loaded.hops.numbers),
             "unresolved": sum(loaded.hops.hop(via).kind != FORWARD for via in vias),
-            "learned": {str(a): m.hex(":") for a, m in sorted(loaded.hops.learned.items(), key=str)},
+            "learned": {
+                str(a): m.hex(":") for a, m in sorted(loaded.hops.learned.items(), key=str)
+            },
             **({name: int(getattr(counts, name)) for name in names} if counts else {}),
         }

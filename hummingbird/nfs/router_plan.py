@@ -238,9 +238,7 @@ def difference(old: Family, new: Family) -> Changes:
     hop = hop.copy()
     hop[gone] = -1
     rows = np.concatenate([changed, added[np.argsort(length[added], kind="stable")], gone])
-    return Changes(
-        hi[rows], lo[rows], length[rows], hop[rows], added.size, gone.size, changed.size
-    )
+    return Changes(hi[rows], lo[rows], length[rows], hop[rows], added.size, gone.size, changed.size)
 
 
 def glean(loaded: Loaded, addresses: Iterable[Address]) -> None:
@@ -273,8 +271,9 @@ def _glean_one(loaded: Loaded, address: Address) -> None:
 
 
 def _has_host_route(routes: Family, hi: int, lo: int, bits: int) -> bool:
-    first, last = np.searchsorted(routes.hi, np.array([hi], dtype=np.uint64)), np.searchsorted(
-        routes.hi, np.array([hi], dtype=np.uint64), side="right"
+    first, last = (
+        np.searchsorted(routes.hi, np.array([hi], dtype=np.uint64)),
+        np.searchsorted(routes.hi, np.array([hi], dtype=np.uint64), side="right"),
     )
     span = slice(int(first[0]), int(last[0]))
     same = (routes.lo[span] == np.uint64(lo)) & (routes.length[span] == bits)

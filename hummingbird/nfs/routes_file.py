@@ -374,9 +374,7 @@ class _Reader:
         number, first = _first_line(self.text)
         if not self.syntax.begins.match(first):
             what = HEADER if self.format == "csv" else "Prefix  Next Hop  Interface"
-            raise UserError(
-                "no header row", path=self.path, line=number, fix=f"begin with {what}"
-            )
+            raise UserError("no header row", path=self.path, line=number, fix=f"begin with {what}")
         at = self.text.index(first)
         self.text = self.text[:at] + self.text[at + len(first) :]
 
@@ -478,9 +476,7 @@ class _Reader:
         both = np.frombuffer(data, dtype=">u8").astype(np.uint64).reshape(-1, width // 8)
         return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
 
-    def _lengths(
-        self, bits: int, texts: Sequence[str], chosen: Sequence[str], rows: Ints
-    ) -> Ints:
+    def _lengths(self, bits: int, texts: Sequence[str], chosen: Sequence[str], rows: Ints) -> Ints:
         """The lengths of prefixes; an address alone is a whole one, except in CSV, and except the
         default route."""
         if self.format == "csv" and "" in texts:
@@ -512,8 +508,8 @@ class _Reader:
         same = np.zeros(rows.size, dtype=np.bool_)
         a, b = order[:-1], order[1:]
         for field in (routes.hi, routes.lo, routes.length):
-            same[1:] = field[a] == field[b] if field is routes.hi else same[1:] & (
-                field[a] == field[b]
+            same[1:] = (
+                field[a] == field[b] if field is routes.hi else same[1:] & (field[a] == field[b])
             )
         if not same.any():
             return routes

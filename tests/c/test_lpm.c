@@ -26,7 +26,8 @@ static uint64_t draw(void)
     return seed * 0x2545f4914f6cdd1du;
 }
 
-/* ---- the routes, in a list --------------------------------------------------------------------- */
+/* ---- the routes, in a list ---------------------------------------------------------------------
+ */
 
 typedef struct {
     hb_address prefix;
@@ -52,7 +53,8 @@ static uint32_t best(const route *r, uint32_t n, hb_address a)
     return (uint32_t)(hop + 1);
 }
 
-/* ---- against the list -------------------------------------------------------------------------- */
+/* ---- against the list --------------------------------------------------------------------------
+ */
 
 /* Bits that are mostly equal, so that prefixes nest. */
 static hb_address near_address(bool v6)
@@ -195,7 +197,8 @@ static void test_a_rib_grows_and_shrinks(void)
     hb_rib_free(&rib);
 }
 
-/* ---- while others look up ------------------------------------------------------------------------
+/* ---- while others look up
+ * ------------------------------------------------------------------------
  *
  *   region i = 10.i.0.0/16: always a route to next hop 2 i; inside it more specific ones to 2 i + 1
  *   come and go. So an address of region i leads to one of these two, or somebody has seen a group
@@ -305,7 +308,8 @@ static void test_lookups_while_routes_change(void)
     free(shared.table);
 }
 
-/* ---- next hops ------------------------------------------------------------------------------------
+/* ---- next hops
+ * ------------------------------------------------------------------------------------
  */
 
 static void test_a_next_hop_changes_in_its_other_record(void)

@@ -151,7 +151,8 @@ typedef struct {
     uint32_t value;
 } paint;
 
-/* The entries [e, e + n), and those of the groups in them. Recursion ends: a group is a level down. */
+/* The entries [e, e + n), and those of the groups in them. Recursion ends: a group is a level down.
+ */
 static void paint_entries(hb_lpm *l, uint32_t e, uint32_t n, const paint *p)
 {
     for (uint32_t end = e + n; e < end; e++) {

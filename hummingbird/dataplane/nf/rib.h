@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * rib.h: all routes of one address family, by prefix: which there are, and which one covers another.
- * Host only, one thread. What packets are looked up in is made from it (lpm.h).
+ * rib.h: all routes of one address family, by prefix: which there are, and which one covers
+ * another. Host only, one thread. What packets are looked up in is made from it (lpm.h).
  *
  * A hash table with open addressing; a million IPv4 routes take 48 MiB.
  */

@@ -164,10 +164,8 @@ static void learn_nd(lane *l, const hb_mbuf *m, const uint8_t *packet)
 /* Type and code of the ICMP (RFC 792, RFC 1812 section 5.2.7) and ICMPv6 (RFC 4443) error for each
  * HB_ROUTER_DO_*. */
 static const uint8_t errors[][2][2] = {
-    [HB_ROUTER_DO_TIME] = {{11, 0}, {3, 0}},
-    [HB_ROUTER_DO_NO_ROUTE] = {{3, 0}, {1, 0}},
-    [HB_ROUTER_DO_HOST] = {{3, 1}, {1, 3}},
-    [HB_ROUTER_DO_PROHIBITED] = {{3, 13}, {1, 1}},
+    [HB_ROUTER_DO_TIME] = {{11, 0}, {3, 0}},   [HB_ROUTER_DO_NO_ROUTE] = {{3, 0}, {1, 0}},
+    [HB_ROUTER_DO_HOST] = {{3, 1}, {1, 3}},    [HB_ROUTER_DO_PROHIBITED] = {{3, 13}, {1, 1}},
     [HB_ROUTER_DO_TOO_BIG] = {{3, 4}, {2, 0}},
 };
 
@@ -208,8 +206,8 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
     hb_router_host *h = seat->host;
     for (uint32_t i = 0; h && i < n; i++) {
         if (result[i] >> 32)
-            act(seat, h, handles[i], (uint32_t)(result[i] >> 32), (uint32_t)(result[i] >> 16) & 0xffff,
-                &verdict[i]);
+            act(seat, h, handles[i], (uint32_t)(result[i] >> 32),
+                (uint32_t)(result[i] >> 16) & 0xffff, &verdict[i]);
     }
 }
 

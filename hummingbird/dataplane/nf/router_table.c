@@ -13,9 +13,9 @@ struct hb_router {
     hb_lpm v4;
     hb_lpm v6;
     bool read;
-    uint32_t epoch;                   /* counts hb_router_readers_passed(), from 1 */
+    uint32_t epoch;                           /* counts hb_router_readers_passed(), from 1 */
     uint32_t set_in[HB_ROUTER_MOST_HOPS + 1]; /* epoch of a hop's last change; 0: never read yet */
-    hb_lpm_dirt hops;                 /* changed next hops */
+    hb_lpm_dirt hops;                         /* changed next hops */
 };
 
 static uint64_t end_of_v4(uint32_t groups4)
@@ -79,7 +79,8 @@ void hb_router_readers_passed(hb_router *r)
     r->epoch++;
 }
 
-/* ---- routes ----------------------------------------------------------------------------------- */
+/* ---- routes -----------------------------------------------------------------------------------
+ */
 
 static hb_lpm *family_of(hb_router *r, uint32_t family)
 {
@@ -118,11 +119,11 @@ int hb_router_route(const hb_router *r, uint32_t family, uint64_t hi, uint64_t l
 hb_router_use hb_router_used(const hb_router *r, uint32_t family)
 {
     const hb_lpm *l = family == 4 ? &r->v4 : &r->v6;
-    return (hb_router_use){
-        .routes = l->rib.routes, .groups = l->used, .groups_room = l->groups};
+    return (hb_router_use){.routes = l->rib.routes, .groups = l->used, .groups_room = l->groups};
 }
 
-/* ---- next hops -------------------------------------------------------------------------------- */
+/* ---- next hops --------------------------------------------------------------------------------
+ */
 
 /* The record to fill; NULL if somebody may still read it. */
 static uint32_t *open_record(hb_router *r, uint32_t hop)
@@ -166,7 +167,8 @@ int hb_router_set_group(hb_router *r, uint32_t hop, const uint16_t *members, uin
     return HB_ROUTER_DONE;
 }
 
-/* ---- what has changed ------------------------------------------------------------------------- */
+/* ---- what has changed -------------------------------------------------------------------------
+ */
 
 typedef struct {
     uint64_t *offset;
