@@ -218,7 +218,7 @@ struct hb_nf_instance {
     X(no_neighbour, "the Ethernet address of the next hop is not known")                           \
     X(unreachable, "the route says unreachable or prohibited")                                     \
     X(blackhole, "the route says drop")                                                            \
-    X(local, "addressed to the router itself")                                                     \
+    X(to_router, "addressed to the router itself")                                                 \
     X(too_big, "larger than the next link takes, and not to be cut")                               \
     X(shutdown, "still in flight when the drain timed out")
 

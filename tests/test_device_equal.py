@@ -34,11 +34,13 @@ DEMO = (Path(__file__).parent.parent / "policies" / "demo").resolve()
 KEYS = Keys(bytes(range(16)), bytes(range(20)))
 KEY_FILE = f"encryption: {KEYS.encryption.hex()}\nauthentication: {KEYS.authentication.hex()}\n"
 MACS = {"mac": "02:00:00:00:01:01", "src_mac": "02:00:00:00:02:01"}
+SMALLEST, LARGEST = 14, 1664  # an Ethernet header; what a frame has room for
 NFS: dict[str, dict[str, Any]] = {
     "forward": {},
     "router": {
         "routes": str(DEMO / "routes.csv"),
         "next_hops": {name: MACS for name in ("isp", "core", "branch", "servers", "gateway")},
+        "mtu": LARGEST,  # pieces of several packets of a flow come in another order by burst
     },
     "nids": {"patterns": str(DEMO / "patterns.txt"), "on_match": "bad"},
     "ipsec": {
@@ -47,7 +49,6 @@ NFS: dict[str, dict[str, Any]] = {
         "key_file": "sa.key",
     },
 }
-SMALLEST, LARGEST = 14, 1664  # an Ethernet header; what a frame has room for
 
 
 # ---- packets -------------------------------------------------------------------------------------

@@ -236,9 +236,9 @@ static inline hb_u32 hb_router_send(hb_packet *p, const hb_table *t, hb_u32 entr
         hop = hb_router_member(p, t, hop, word);
         word = hb_table32(t, HB_ROUTER_HOPS + hop);
     }
-    hb_u32 kind = word & 255, local = hb_table32(t, 2);
+    hb_u32 kind = word & 255, own = hb_table32(t, 2);
     if (kind == HB_ROUTER_LOCAL)
-        return local ? HB_RETYPE(local - 1) : HB_DROP(HB_REASON_local);
+        return own ? HB_RETYPE(own - 1) : HB_DROP(HB_REASON_to_router);
     if (kind == HB_ROUTER_BLACKHOLE)
         return HB_DROP(HB_REASON_blackhole);
     /* RFC 1812 section 5.3.1: never forwards with a TTL of 0. */
