@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The router's table against py-radix: 900,000 routes, a million updates, IPv6, edges of prefixes.
 
-    prefixes ──┬── Fib (trie, changed in place) ──┬── the same next hops
-               └── py-radix ──────────────────────┘
+prefixes ──┬── Fib (trie, changed in place) ──┬── the same next hops
+           └── py-radix ──────────────────────┘
 """
 
 from __future__ import annotations

@@ -308,7 +308,7 @@ def _plain(line: str) -> bool:
 
 def _first_line(text: str) -> tuple[int, str]:
     number = 1
-    for number, line in enumerate(text.splitlines() or [""], 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not _BLANK.fullmatch(line):
             return number, line.strip()
     return number, ""
@@ -328,7 +328,7 @@ def read(path: Path, form: Format | None = None) -> RouteFile:
 
 def parse(text: str, path: Path, form: Format | None = None) -> RouteFile:
     """The routes of a file's text; otherwise as read()."""
-    text = text.replace("\r\n", "\n")
+    text = text.replace("\r\n", "\n").replace(JOINED, " ")
     form = form or _detect(text, path)
     return _Reader(text, path, form).read()
 
