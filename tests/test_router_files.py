@@ -205,36 +205,14 @@ def test_a_format_can_be_given() -> None:
     assert parse("default via 1.2.3.4\n", HERE, "ip-route").v4.length.tolist() == [0]
 
 
+WORDS = """prefix next_hop , 10.0.0.0/8 default via dev eth0 ::/0 nexthop weight 1 # | @ drop
+attached receive fe80::1 2001:db8::/32 metric 5 Prefix Interface"""
+
+
 def test_random_text_is_no_crash() -> None:
     """Whatever stands in a file: routes or one error in a line of it."""
     rng = np.random.default_rng(77)
-    words = [
-        "prefix",
-        "next_hop",
-        ",",
-        "10.0.0.0/8",
-        "default",
-        "via",
-        "dev",
-        "eth0",
-        "::/0",
-        "nexthop",
-        "weight",
-        "1",
-        "#",
-        "|",
-        "@",
-        "drop",
-        "attached",
-        "receive",
-        "fe80::1",
-        "2001:db8::/32",
-        "metric",
-        "5",
-        "Prefix",
-        "Interface",
-    ]
-    words += ["\n", "\n", "\n\t", "\r\n", "\v", "\f", "\0"]
+    words = [*WORDS.split(), "\n", "\n", "\n\t", "\r\n", "\v", "\f", "\0"]
     heads = ["prefix,next_hop\n", "Prefix Next Hop Interface\n", "default via 1.2.3.4\n", ""]
     fine = 0
     for number in range(4000):
@@ -249,9 +227,7 @@ def test_random_text_is_no_crash() -> None:
 
 # ---- whole routers -------------------------------------------------------------------------------
 
-BACKBONE = [
-    f"{name}_rtr" for name in ("bbra", "bbrb", "goza", "gozb", "roza", "rozb", "yoza", "yozb")
-]
+BACKBONE = ("bbra", "bbrb", "goza", "gozb", "roza", "rozb", "yoza", "yozb")
 
 
 def built(folder: Path, text: str, **fields: Any) -> NfTable:
