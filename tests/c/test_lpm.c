@@ -205,11 +205,11 @@ static void test_a_rib_grows_and_shrinks(void)
  *   half made, or one that is another region's already.
  */
 
-enum { REGIONS = 16, ROOM = 4 };
+enum { REGIONS = 16, LIVE = 4, ROOM = 16 };
 #ifdef __SANITIZE_THREAD__
-enum { CHANGES = 1000 }; /* ThreadSanitizer sees a missing order at once, and is slow */
+enum { CHANGES = 1000, ONE_THREAD = 0 }; /* it sees a missing order at once, and is slow */
 #else
-enum { CHANGES = 5000 };
+enum { CHANGES = 5000, ONE_THREAD = 1 };
 #endif
 
 static struct {
@@ -283,9 +283,9 @@ static void test_lookups_while_routes_change(void)
     struct {
         uint32_t address;
         uint8_t length;
-    } live[ROOM] = {{0, 0}}; /* long prefixes, in different /24: each takes groups */
+    } live[LIVE] = {{0, 0}}; /* long prefixes, in different /24: each takes groups */
     for (uint32_t i = 0; i < CHANGES; i++) {
-        uint32_t slot = (uint32_t)(draw() % ROOM), region = (uint32_t)(draw() % REGIONS);
+        uint32_t slot = (uint32_t)(draw() % LIVE), region = (uint32_t)(draw() % REGIONS);
         for (uint32_t family = 4; family <= 6; family += 2) {
             if (live[slot].length)
                 change_one(r, family, live[slot].address, live[slot].length, -1);
@@ -303,7 +303,7 @@ static void test_lookups_while_routes_change(void)
     pthread_join(reader, NULL);
     CHECK_EQUAL(shared.wrong, 0);
     CHECK(shared.lookups > 0);
-    CHECK(hb_router_used(r, 4).groups <= ROOM);
+    CHECK(hb_router_used(r, 4).groups <= LIVE);
     hb_router_free(r);
     free(shared.table);
 }
@@ -345,8 +345,10 @@ static void test_a_next_hop_changes_in_its_other_record(void)
 
 int main(void)
 {
-    random_changes(false);
-    random_changes(true);
+    if (ONE_THREAD) {
+        random_changes(false);
+        random_changes(true);
+    }
     test_groups_run_out_and_come_back();
     test_a_rib_grows_and_shrinks();
     test_a_next_hop_changes_in_its_other_record();
