@@ -214,6 +214,7 @@ struct hb_nf_instance {
     X(bad_result, "the device answered something impossible")                                      \
     X(device_lost, "the device failed while it had the packet")                                    \
     X(port_error, "the port could not send it")                                                    \
+    X(python_error, "the NF's Python function failed on its burst")                                \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
