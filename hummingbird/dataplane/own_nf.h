@@ -54,7 +54,8 @@ static inline void hb_own_count(hb_nf_seat *seat, const uint32_t *handles, const
 #endif
 #endif
 
-static const hb_nf_engine hb_own_engines[] = {{.name = "cpu", .run = HB_OWN_NAME(hb_loop_, HB_OWN)}};
+static const hb_nf_engine hb_own_engines[] = {
+    {.name = "cpu", .run = HB_OWN_NAME(hb_loop_, HB_OWN)}};
 extern const hb_nf_kind hb_own_kind;
 __attribute__((visibility("default"))) const hb_nf_kind hb_own_kind = {.state_bytes = HB_OWN_STATE,
                                                                        .prepare = HB_NF_PREPARE,

@@ -35,11 +35,13 @@ typedef struct {
 /* One peer. All but what is marked is written before its lcores start. */
 struct hb_peer {
     const hb_arena *arena;
-    bool may_give[HB_MAX_TYPES];                      /* packet types that it may give to packets */
-    alignas(128) _Atomic(hb_peer_ring *) ring[HB_MAX_LCORES]; /* NULL: the lcore does not serve it */
-    hb_peer_ring *in_hand;                            /* peer: the burst it works on came from here */
-    uint32_t next;                                    /* peer: lcore to look at next */
-    alignas(128) _Atomic uint32_t asleep; /* 1: the peer waits for a wake-up; whoever wakes it sets 0 */
+    bool may_give[HB_MAX_TYPES]; /* packet types that it may give to packets */
+    alignas(
+        128) _Atomic(hb_peer_ring *) ring[HB_MAX_LCORES]; /* NULL: the lcore does not serve it */
+    hb_peer_ring *in_hand; /* peer: the burst it works on came from here */
+    uint32_t next;         /* peer: lcore to look at next */
+    alignas(
+        128) _Atomic uint32_t asleep; /* 1: the peer waits for a wake-up; whoever wakes it sets 0 */
     alignas(128) _Atomic uint32_t closed; /* nobody reads answers any more; never 0 again */
 };
 

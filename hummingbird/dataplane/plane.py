@@ -219,8 +219,8 @@ class CpuEngine:
 
 
 def cpu_engines(kind: int) -> list[CpuEngine]:
-    """The engines of an NF kind by number: ``cpu`` first, the best last. Kinds that are not compiled
-    in have that one alone."""
+    """The engines of an NF kind by number: ``cpu`` first, the best last. Kinds that are not
+    compiled in have that one alone."""
     found: list[CpuEngine] = []
     while (name := lib.hb_nf_engine_name(kind, len(found))) != ffi.NULL:
         usable = bool(lib.hb_nf_engine_usable(kind, len(found)))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the function of a Python NF (``type: python``) works on, and what it returns.
 
-    import numpy as np
-    from hummingbird.nfs.burst import DROP, PASS, Burst
+import numpy as np
+from hummingbird.nfs.burst import DROP, PASS, Burst
 
-    def process(burst: Burst):
-        return np.where(burst.column("l3") == 255, DROP, PASS)  # what is not IP ends here
+def process(burst: Burst):
+    return np.where(burst.column("l3") == 255, DROP, PASS)  # what is not IP ends here
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Burst:
     headers: Array
     """[slots of the arena] HEADER, read-only: that of packet i is ``headers[slots[i]]``."""
     frames: npt.NDArray[np.uint8]
-    """[frames of the arena, frame size]: packet i is ``frames[rows[i], offsets[i]:][:lengths[i]]``."""
+    """[frames of the arena, frame size]: packet i begins at ``frames[rows[i], offsets[i]]``."""
     slots: npt.NDArray[np.uint32]
     """[packets], like the following three."""
     rows: npt.NDArray[np.uint32]

@@ -89,7 +89,9 @@ def _headers() -> list[Path]:
     now = zlib.crc32(b"".join(file.read_bytes() for file in HEADERS))
     if now != _native.lib.HB_INTERFACE:
         raise UserError(
-            "the data plane was built before its interface changed", path=HEADERS[-1], fix="run make"
+            "the data plane was built before its interface changed",
+            path=HEADERS[-1],
+            fix="run make",
         )
     return HEADERS
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,7 +77,7 @@ class PythonHost(NfHost):
             raise UserError("out of memory", fix="free some memory")
         self._failed = np.full(lib.HB_PEER_BURST, drop("python_error"), dtype=np.uint32)
         self._thread = threading.Thread(target=self._work, name=f"hb-{context.name}", daemon=True)
-        self._memory: list[Array] = []  # of which all views are
+        self._memory: tuple[Array, ...] = ()  # of which all views are
         self._views: dict[str, Array] = {}
         self._bursts = self._failures = self._impossible = 0  # written by the thread
         self._trouble: UserError | None = None  # the latest; written by the thread
@@ -133,7 +133,7 @@ class PythonHost(NfHost):
                 continue
             if not self._views:
                 self._memory = _arena(self.pointer)
-                self._views = _views(*self._memory, lib.hb_peer_frame_size(self.pointer))
+                self._views = _views(*self._memory)
                 arrays |= self._views
             self._bursts += 1
             verdicts = self._verdicts(Burst(arrays, n, self._types), n)
@@ -158,7 +158,7 @@ class PythonHost(NfHost):
 
 
 KEPT = 3
-"""References that are ours: the list's, the loop's, and getrefcount()'s. Each view has one, too."""
+"""References that are ours: the tuple's, the loop's, and getrefcount()'s. Each view has one, too."""
 
 
 def _arrays(raw: Any) -> dict[str, Array]:
@@ -171,19 +171,19 @@ def _arrays(raw: Any) -> dict[str, Array]:
     return fields
 
 
-def _arena(peer: Any) -> list[Array]:
+def _arena(peer: Any) -> tuple[Array, Array]:
     """The memory of all headers, and of all frames."""
     slots, size = lib.hb_peer_slots(peer), lib.hb_peer_frame_size(peer)
     headers = ffi.buffer(lib.hb_peer_headers(peer), slots * HEADER.itemsize)
     frames = ffi.buffer(lib.hb_peer_frames(peer), slots * size)
-    return [np.frombuffer(headers, dtype=HEADER), np.frombuffer(frames, dtype=np.uint8)]
+    return np.frombuffer(headers, dtype=HEADER), np.frombuffer(frames, dtype=np.uint8)
 
 
-def _views(headers: Array, frames: Array, frame_size: int) -> dict[str, Array]:
+def _views(headers: Array, frames: Array) -> dict[str, Array]:
     """What a function may see of it."""
     readable = headers[:]
     readable.flags.writeable = False
-    return {"headers": readable, "frames": frames.reshape(-1, frame_size)}
+    return {"headers": readable, "frames": frames.reshape(headers.size, -1)}
 
 
 def _checked(verdicts: Any, n: int) -> npt.NDArray[np.uint32]:

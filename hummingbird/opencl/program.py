@@ -32,6 +32,7 @@ _OPTIONS = {
     CL12: ("-cl-std=CL1.2",),
 }
 
+
 class Code(NamedTuple):
     """The packet function hb_nf_<name> of an NF kind."""
 

@@ -93,8 +93,7 @@ static hb_peer_ring *look(hb_peer *peer)
         /* acquire: the ring's fields before its pointer, the arena's with them */
         hb_peer_ring *ring = atomic_load_explicit(&peer->ring[l], memory_order_acquire);
         /* acquire: the entries, and what they name, before the index */
-        if (ring &&
-            atomic_load_explicit(&ring->published, memory_order_acquire) != ring->taken) {
+        if (ring && atomic_load_explicit(&ring->published, memory_order_acquire) != ring->taken) {
             peer->next = l + 1;
             return ring;
         }
@@ -182,7 +181,8 @@ int hb_peer_answer(hb_peer *peer, const uint32_t *verdict, uint32_t n)
     return impossible;
 }
 
-/* ---- what it sees ----------------------------------------------------------------------------- */
+/* ---- what it sees -----------------------------------------------------------------------------
+ */
 
 const hb_peer_header *hb_peer_headers(const hb_peer *peer)
 {
