@@ -158,7 +158,7 @@ class PythonHost(NfHost):
 
 
 KEPT = 3
-"""References that are ours: the tuple's, the loop's, and getrefcount()'s. Each view has one, too."""
+"""References that are ours: the tuple's, the loop's, getrefcount()'s. Each view has one more."""
 
 
 def _arrays(raw: Any) -> dict[str, Array]:
