@@ -134,7 +134,7 @@ _UNDEFINED = re.compile(r"undefined reference to `(\w+)'")
 
 def _complaint(log: str, path: Path) -> UserError:
     """The first error in the user's file, else the first one."""
-    errors = _ERROR.findall(log)
+    errors = _ERROR.findall(re.sub(r" \[-W[\w=+-]+\]$", "", log, flags=re.MULTILINE))
     if undefined := _UNDEFINED.search(log):
         what = f"there is no function {undefined[1]}"
         return UserError(what, path=path, fix="call only what hummingbird.h and nf.h declare")
