@@ -6,10 +6,12 @@ in0 ── [ ... ] ── nf0: process(burst), in a thread of its own ── out
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ import numpy as np
 import pytest
 import yaml
 from chain import Result, by_flow, check_balance, line, run_chain, started, tcp, udp
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.utils import rdpcap
 
 from hummingbird import engine as engines
 from hummingbird import topology
@@ -27,6 +32,7 @@ from hummingbird.nfs import python
 from hummingbird.nfs.burst import HEADER
 from hummingbird.telemetry.summary import summarise
 
+ROOT = Path(__file__).parent.parent
 HEAD = """\
 import os, sys, time
 import numpy as np
@@ -354,3 +360,37 @@ def test_a_mistake_is_one_error_with_its_place(
 def test_python_error_is_a_reason() -> None:
     assert "python_error" in dict(reasons())
     assert np.iinfo(np.uint32).max == 0xFFFFFFFF
+
+
+# ---- the worked example --------------------------------------------------------------------------
+
+
+def looks_random(payload: bytes) -> bool:
+    """The logistic regression of policies/demo/classifier.py, in plain Python."""
+    data = payload[:64]
+    if len(data) < 16:
+        return False
+    shares = [count / len(data) for count in Counter(data).values()]
+    entropy = -sum(share * math.log2(share) for share in shares) / math.log2(len(data))
+    printable = sum(0x20 <= byte < 0x7F for byte in data) / len(data)
+    high = sum(byte >= 0x80 for byte in data) / len(data)
+    return 6.3 * entropy - 4.8 * printable + 15.4 * high - 5.9 > 0
+
+
+def test_the_classifier_of_the_docs_tells_text_from_random_bytes() -> None:
+    """policies/classifier.yaml on the demo: what is opaque by a model in plain Python, which are
+    TLS, voice and video by their ports, and neither HTTP nor DNS."""
+    demo = ROOT / "policies" / "demo" / "branch.pcap"
+    top = ROOT / "policies" / "classifier.yaml"
+    expected, ports = [], Counter[int]()
+    for packet in map(Ether, map(bytes, rdpcap(str(demo)))):
+        layer = packet.getlayer(TCP) or packet.getlayer(UDP)
+        payload = bytes(layer)[layer.dataofs * 4 if TCP in packet else 8 :] if layer else b""
+        if looks_random(payload):
+            ports[min(layer.sport, layer.dport)] += 1
+        else:
+            expected.append(bytes(packet))
+    assert set(ports) == {443, 16384, 16386, 16400}
+    result = run_chain(top, demo)
+    assert result.packets == expected
+    assert result.summary["ports"]["opaque0"]["sent"] == sum(ports.values())

@@ -77,12 +77,10 @@ void hb_peer_free(hb_peer *peer)
 
 void hb_peer_wake(hb_peer *peer)
 {
-    /* Full fence: either we see that it is asleep, or it sees what we have published. */
-    atomic_thread_fence(memory_order_seq_cst);
-    if (!atomic_load_explicit(&peer->asleep, memory_order_relaxed))
-        return;
-    atomic_store_explicit(&peer->asleep, 0, memory_order_relaxed);
-    syscall(SYS_futex, &peer->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    /* acq_rel, both here and in doze(): of the two exchanges the later one sees the other, so
+     * either we see that it is asleep, or it sees what we have published */
+    if (atomic_exchange_explicit(&peer->asleep, 0, memory_order_acq_rel))
+        syscall(SYS_futex, &peer->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 /* The next ring with packets, in turn, or NULL. */
@@ -109,8 +107,7 @@ static bool is_closed(const hb_peer *peer)
 static void doze(hb_peer *peer, uint64_t ns)
 {
     struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    atomic_store_explicit(&peer->asleep, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* see hb_peer_wake() */
+    atomic_exchange_explicit(&peer->asleep, 1, memory_order_acq_rel); /* see hb_peer_wake() */
     if (!look(peer) && !is_closed(peer))
         syscall(SYS_futex, &peer->asleep, FUTEX_WAIT_PRIVATE, 1, &t, NULL, 0);
     atomic_store_explicit(&peer->asleep, 0, memory_order_relaxed);
