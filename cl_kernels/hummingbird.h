@@ -232,6 +232,7 @@ struct hb_nf_instance {
     X(unreachable, "the route says unreachable or prohibited")                                     \
     X(blackhole, "the route says drop")                                                            \
     X(to_router, "addressed to the router itself")                                                 \
+    X(python_error, "the NF's Python function failed on its burst")                                \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
