@@ -315,8 +315,7 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
 
 static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_ipsec}, HB_IPSEC_MB_ENGINE};
 extern const hb_nf_kind hb_ipsec_kind;
-const hb_nf_kind hb_ipsec_kind = {
-    .prepare = prepare,
-    .finish = finish,
-    .engines = engines,
-    .nb_engines = sizeof engines / sizeof *engines};
+const hb_nf_kind hb_ipsec_kind = {.prepare = prepare,
+                                  .finish = finish,
+                                  .engines = engines,
+                                  .nb_engines = sizeof engines / sizeof *engines};
