@@ -58,9 +58,7 @@ def tables() -> Any:
 
 def both(tables: Any, packets: nf.Array, args: nf.Array, burst: int = 256) -> bare.Ran:
     """What the portable engine makes of them, and ipsec_mb too."""
-    by_cpu = bare.run(
-        bare.engine(IPSEC, "cpu", tables), packets, seconds=0, arg=args, burst=burst
-    )
+    by_cpu = bare.run(bare.engine(IPSEC, "cpu", tables), packets, seconds=0, arg=args, burst=burst)
     frames = by_cpu.frames.copy()  # the next run writes to them
     by_mb = bare.run(
         bare.engine(IPSEC, "ipsec_mb", tables), packets, seconds=0, arg=args, burst=burst

@@ -241,8 +241,8 @@ static hb_u32 hb_esp_find(hb_packet *p, const hb_table *t, hb_esp *e)
     return HB_PASS;
 }
 
-/* RFC 6040 section 4.2: how congestion on the way through the tunnel shows to the inner packet. 0 if
- * the packet must be dropped: it was marked, but its sender had not agreed to marks. */
+/* RFC 6040 section 4.2: how congestion on the way through the tunnel shows to the inner packet. 0
+ * if the packet must be dropped: it was marked, but its sender had not agreed to marks. */
 static hb_u32 hb_ecn_out_of_tunnel(hb_packet *p, hb_u32 outer)
 {
     hb_u32 inner = hb_traffic_class(p) & 3;

@@ -18,6 +18,7 @@ static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, ui
 
 static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_ipsec}, HB_IPSEC_MB_ENGINE};
 extern const hb_nf_kind hb_ipsec_kind;
-const hb_nf_kind hb_ipsec_kind = {
-    .state_bytes = sizeof(sa_state), .prepare = prepare, .engines = engines, 
-    .nb_engines = sizeof(engines) / sizeof(*engines)};
+const hb_nf_kind hb_ipsec_kind = {.state_bytes = sizeof(sa_state),
+                                  .prepare = prepare,
+                                  .engines = engines,
+                                  .nb_engines = sizeof(engines) / sizeof(*engines)};

@@ -264,8 +264,7 @@ static void job_check(mb_state *s, const hb_table *t, packet *k, IMB_CIPHER_DIRE
 {
     IMB_JOB *job = job_of(s, k);
     job->cipher_direction = direction;
-    job->chain_order =
-        direction == IMB_DIR_DECRYPT ? IMB_ORDER_HASH_CIPHER : IMB_ORDER_CIPHER_HASH;
+    job->chain_order = direction == IMB_DIR_DECRYPT ? IMB_ORDER_HASH_CIPHER : IMB_ORDER_CIPHER_HASH;
     job->auth_tag_output = k->icv;
     job->auth_tag_output_len_in_bytes = hb_sa_icv_bytes(k->e.kind);
     if (HB_SA_CIPHER(k->e.kind) == HB_CIPHER_GCM)
