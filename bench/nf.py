@@ -35,7 +35,11 @@ LARGE = 1472
 """The size that has bounds."""
 FLOORS = {"PoCL": {"ipsec": 0.5, "nids": 3.2}, "Intel": {"ipsec": 1.7, "nids": 6.8}}
 """Gbit/s a core at 1472 B of straightforward kernels."""
-KERNELS = {"ipsec": "ESP kernel", "nids": "Aho-Corasick kernel"}
+KERNELS = {
+    "ipsec": "ESP kernel",
+    "nids": "Aho-Corasick kernel",
+    "plain": "plain Aho-Corasick kernel",
+}
 
 
 def sizes(settings: Settings) -> tuple[int, ...]:
@@ -105,6 +109,9 @@ def ratios(settings: Settings) -> list[Ratio]:
     ):
         case, base = (f"{side}, {addresses}" for side in nf_lookups.SIDES)
         found.append(Ratio(name, case, base, missing=peer.missing("fib"), at_least=bound))
+    for runtime, size in paper.pairs(_runtimes(), sizes(settings)):
+        case, base = (f"{KERNELS[kind]}, {runtime}, {size} B" for kind in ("nids", "plain"))
+        found.append(Ratio(f"nids_kernel_vs_plain_{runtime}_{size}B", case, base))
     return found
 
 
@@ -142,10 +149,11 @@ def notes(result: Result) -> list[str]:
         "Bytes are those to encrypt (AES-128-CBC; HMAC-SHA1-96 covers 24 more) or to search "
         f"({len(workload.patterns())} patterns; HTTP, of which 2 % carry one). "
         f"{nf_sides.PACKETS} packets in bursts of {BURST}, each put back between passes, whose "
-        "lower quartile counts. Engines also find their payload, encrypt an IV and write the outer "
-        "header; peers are told where it is, and get IV and headers ready made.",
+        "lower quartile of CPU time counts. Engines also find their payload, encrypt an IV and "
+        "write the outer header; peers are told where it is, and get IV and headers ready made.",
         nf_lookups.NOTE,
-        "Kernels: all packets in one enqueue of one work-item a packet; on a CPU runtime one core.",
+        "Kernels: all packets in one enqueue of one work-item a packet; on a CPU runtime one core. "
+        "The plain one walks a full table in global memory and only counts.",
         f"Core clock {nf_sides.clock():.2f} GHz, by dependent additions. "
         f"Peers: {', '.join(peer.versions()) or 'none'}.",
     ]

@@ -47,6 +47,7 @@ def nf(kind: str, engine: str) -> dict[str, Any]:
     parameters: dict[str, dict[str, Any]] = {
         "forward": {},
         "router": {
+            "mtu": 1600,  # with what ipsec adds to a full packet
             "routes": str(DEMO / "routes.csv"),
             "next_hops": {
                 name: {"mac": f"02:00:00:00:01:0{i}", "src_mac": "02:00:00:00:00:01"}

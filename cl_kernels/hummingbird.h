@@ -225,8 +225,14 @@ struct hb_nf_instance {
     X(no_sa, "ESP with an SPI that no inbound security association has")                           \
     X(replay, "it came before, or is older than the replay window")                                \
     X(not_for_sa, "what was encrypted is not what the policies of its security association allow") \
-    X(too_big, "longer than the MTU, and must not be cut")                                         \
+    X(too_big, "longer than the next link takes, and must not be cut")                             \
     X(keepalive, "a NAT keepalive, which ends here")                                               \
+    X(link_local, "an IPv6 address that never leads off its link")                                 \
+    X(no_neighbour, "the Ethernet address of the next hop is not known")                           \
+    X(unreachable, "the route says unreachable or prohibited")                                     \
+    X(blackhole, "the route says drop")                                                            \
+    X(to_router, "addressed to the router itself")                                                 \
+    X(python_error, "the NF's Python function failed on its burst")                                \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,

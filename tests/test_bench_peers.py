@@ -70,9 +70,9 @@ def texts(n: int, size: int) -> Bytes:
 @pytest.mark.parametrize("n", [1, 7, 8, 61])
 @pytest.mark.parametrize("name", ["dfa8", pytest.param("hyperscan", marks=needs("hyperscan"))])
 def test_searchers_find_the_patterns(name: str, n: int) -> None:
-    payloads = texts(n, 12)
+    payloads = texts(n, 60)
     expected = [lowest_and_highest(row.tobytes(), PATTERNS) for row in payloads]
-    assert n == 1 or len(set(expected)) > 3
+    assert n == 1 or len(set(expected)) > 2
     ways = peer.dfa8(SKIP, PATTERNS) if name == "dfa8" else peer.hyperscan(SKIP, PATTERNS)
     for way, found in results(ways, workload.udp(payloads)).items():
         assert found == expected, way

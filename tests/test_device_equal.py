@@ -46,16 +46,17 @@ DEMO = (Path(__file__).parent.parent / "policies" / "demo").resolve()
 KEYS = Keys(bytes(range(16)), bytes(range(20)))
 KEY_FILE = f"encryption: {KEYS.encryption.hex()}\nauthentication: {KEYS.authentication.hex()}\n"
 MACS = {"mac": "02:00:00:00:01:01", "src_mac": "02:00:00:00:02:01"}
+SMALLEST, LARGEST = 14, 1664  # an Ethernet header; what a frame has room for
 NFS: dict[str, dict[str, Any]] = {
     "forward": {},
     "router": {
         "routes": str(DEMO / "routes.csv"),
         "next_hops": {name: MACS for name in ("isp", "core", "branch", "servers", "gateway")},
+        "mtu": LARGEST,  # pieces of several packets of a flow come in another order by burst
     },
     "nids": {"patterns": str(DEMO / "patterns.txt"), "on_match": "bad"},
     "ipsec": tunnel(4096, "192.0.2.9", "192.0.2.1") | {"mtu": 3712},  # which nothing reaches
 }
-SMALLEST, LARGEST = 14, 1664  # an Ethernet header; what a frame has room for
 
 
 # ---- packets -------------------------------------------------------------------------------------

@@ -114,6 +114,9 @@ typedef struct {
 int hb_add_cnf(hb_dataplane *dp, const hb_nf *nf);
 /* workgroups: how many logical workgroups each of its syncers gives it. */
 int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups);
+/* An NF that a thread of its own runs: host is its hb_peer, code is hb_peer_kind(); see
+ * nf/peer_api.h. */
+int hb_add_peer(hb_dataplane *dp, const hb_nf *nf);
 
 /* ---- the device ------------------------------------------------------------------------------ */
 
@@ -264,7 +267,7 @@ typedef struct {
     uint16_t *end;     /* bytes from there to behind the last one */
 } hb_bare_nf_config;
 typedef struct {
-    double ns; /* a packet: lower quartile of the passes, because interruptions only add */
+    double ns; /* CPU time of a packet: lower quartile of the passes, as disturbances only add */
     uint64_t passes;
 } hb_bare_nf_result;
 /* 0, or -1: out of memory, the engine did not open, a packet is malformed, or no such CPU. */

@@ -54,7 +54,7 @@ class Ran:
     """What came of it. All but ``ns`` and ``passes`` is of the last pass."""
 
     ns: float
-    """Of a packet, lower quartile of the passes: interruptions only add."""
+    """CPU time of a packet, lower quartile of the passes: disturbances only add."""
     passes: int
     result: Words
     verdict: npt.NDArray[np.uint32]

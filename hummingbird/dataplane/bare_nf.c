@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "bare.h"
-#include "clock.h"
 #include "nf.h"
 #include "parse.h"
 
@@ -96,12 +95,12 @@ static double run_pass(void *loop_)
     put_back(l);
     for (uint32_t i = 0; i < l->config->mbufs; i++)
         l->verdict[i] = HB_PASS;
-    uint64_t begin = hb_monotonic_ns();
+    uint64_t begin = hb_thread_ns();
     if (l->config->peer)
         run_peer(l);
     else
         run_engine(l);
-    return (double)(hb_monotonic_ns() - begin);
+    return (double)(hb_thread_ns() - begin);
 }
 
 /* ---- set-up -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from hummingbird.dataplane._native import lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import KERNELS
+from hummingbird.nfs.source import check_nf_source
 from hummingbird.opencl.device import Device
 
 C11 = "c11"
@@ -30,9 +31,6 @@ _OPTIONS = {
     ),
     CL12: ("-cl-std=CL1.2",),
 }
-_FORBIDDEN = re.compile(
-    r"\b(__global|global|HB_GLOBAL|__local|local|barrier|work_group_barrier|asm|__asm__)\b"
-)
 
 
 _INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$')
@@ -51,26 +49,6 @@ def builtin(name: str) -> Code:
     layouts = (KERNELS / "hummingbird.h").read_text(encoding="utf-8")
     kinds = {name: int(number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts)}
     return Code(name, kinds[name], KERNELS / "nf" / f"{name}.cl")
-
-
-def check_nf_source(path: Path) -> str:
-    """The source of an NF, if it keeps to the checked accessors (design section 7).
-
-    Raises:
-        UserError: it uses a raw pointer into device memory, local memory, a barrier or assembly.
-    """
-    text = path.read_text(encoding="utf-8")
-    bare = re.sub(r"/\*.*?\*/|//[^\n]*", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
-    for number, line in enumerate(bare.splitlines(), 1):
-        found = _FORBIDDEN.search(line)
-        if found:
-            raise UserError(
-                f"an NF may not use `{found[0]}`",
-                path=path,
-                line=number,
-                fix="reach packets and tables through the accessors of hummingbird.h",
-            )
-    return text
 
 
 def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: int = 0) -> str:
