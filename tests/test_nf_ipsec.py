@@ -85,7 +85,7 @@ def test_the_layout_is_that_of_the_header() -> None:
         for name, value in re.findall(r"#define HB_(\w+) (\d+)u", TABLE_HEADER.read_text())
     }
     assert ipsec_table.LOCAL_BYTES == defined["AES_BYTES"] == 4 * defined["SA_COUNT"]
-    assert ipsec_table.HEAD_BYTES == defined["SA_FIRST"]
+    assert defined["SA_FIRST"] == ipsec_table.HEAD_BYTES
     assert ipsec_table.SA.itemsize == defined["SA_BYTES"]
     words = "SPI SRC DST PORTS SALT IV_SALT INNER OUTER HASH_KEY KEY IV_KEY"
     for name in words.split():
@@ -101,11 +101,13 @@ def test_the_layout_is_that_of_the_header() -> None:
 def test_every_size_comes_out_of_the_tunnel_as_it_went_in(
     cipher: str, auth: str, version: int
 ) -> None:
-    """Inner packets of 20 (IPv6: 40) to 1,500 bytes, through cryptography."""
+    """Inner packets of 20 (IPv6: 40) to 1,500 bytes, through cryptography: each size for the two
+    suites that everybody uses, each residue modulo a block for the others."""
     rng = np.random.default_rng(4303)
     out = sa(cipher, auth)
     head, make = (20, nf.ipv4) if version == 4 else (40, nf.ipv6)
-    sizes = range(head, 1501)
+    common = (cipher, auth) in {("aes-128-cbc", "hmac-sha1-96"), ("aes-128-gcm", "none")}
+    sizes = range(head, 1501, 1 if common else 13)
     inner = [make(rng.bytes(size - head), 59, rng) for size in sizes]
     packets = [nf.ETHERNET + (IPV4_TYPE if version == 4 else IPV6_TYPE) + ip for ip in inner]
     align = 16 if cipher.endswith("cbc") else 4
@@ -493,9 +495,7 @@ def test_any_changed_bit_is_noticed(cipher: str, auth: str) -> None:
         changed = bytearray(good)
         changed[bit // 8] ^= 1 << bit % 8
         packets.append(bytes(changed))
-    for i, (packet, back) in enumerate(
-        zip(packets, opened(reverse(out), packets), strict=True)
-    ):
+    for i, (packet, back) in enumerate(zip(packets, opened(reverse(out), packets), strict=True)):
         assert back.reason == ("esp_malformed" if i < 32 else "bad_icv")  # 32: another SPI
         assert back.data == packet
         assert back.result == 0
@@ -602,9 +602,7 @@ def test_no_packet_is_too_strange(cipher: str, auth: str, mode: str) -> None:
         for packet, answer in zip(packets, answers, strict=True)
         if answer.verdict == nf.PASS
     ]
-    for (packet, _), back in zip(
-        sent, opened(reverse(out), [esp for _, esp in sent]), strict=True
-    ):
+    for (packet, _), back in zip(sent, opened(reverse(out), [esp for _, esp in sent]), strict=True):
         if back.verdict == nf.PASS:
             l3, _ = nf.offsets(packet)
             assert packet[l3 + 12 :].startswith(back.data[l3 + 12 :])

@@ -22,8 +22,7 @@ static inline hb_u64 hb_clmul(hb_u32 x, hb_u32 y)
     hb_u64 z1 = HB_MUL(x0, y1) ^ HB_MUL(x1, y0) ^ HB_MUL(x2, y3) ^ HB_MUL(x3, y2);
     hb_u64 z2 = HB_MUL(x0, y2) ^ HB_MUL(x1, y1) ^ HB_MUL(x2, y0) ^ HB_MUL(x3, y3);
     hb_u64 z3 = HB_MUL(x0, y3) ^ HB_MUL(x1, y2) ^ HB_MUL(x2, y1) ^ HB_MUL(x3, y0);
-    return (z0 & HB_EVERY4) | (z1 & HB_EVERY4 << 1) | (z2 & HB_EVERY4 << 2) |
-           (z3 & HB_EVERY4 << 3);
+    return (z0 & HB_EVERY4) | (z1 & HB_EVERY4 << 1) | (z2 & HB_EVERY4 << 2) | (z3 & HB_EVERY4 << 3);
 }
 
 /* The product of two polynomials of 64 bits in words lo, hi: three multiplications (Karatsuba). */

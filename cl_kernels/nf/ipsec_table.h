@@ -67,8 +67,7 @@
 #define HB_ESP_ENCAPSULATE 1u
 #define HB_ESP_DECAPSULATE 2u
 #define HB_ESP_BYPASS 3u
-#define HB_ESP_ARG(op, sa, sequence)                                                               \
-    ((hb_u64)(op) << 48 | (hb_u64)(sa) << 32 | (hb_u32)(sequence))
+#define HB_ESP_ARG(op, sa, sequence) ((hb_u64)(op) << 48 | (hb_u64)(sa) << 32 | (hb_u32)(sequence))
 
 /* Bytes that a kind of SA adds around what it protects. */
 static inline hb_u32 hb_sa_iv_bytes(hb_u32 kind)
@@ -80,7 +79,7 @@ static inline hb_u32 hb_sa_iv_bytes(hb_u32 kind)
 static inline hb_u32 hb_sa_icv_bytes(hb_u32 kind)
 {
     hb_u32 auth = HB_SA_AUTH(kind);
-    return auth == HB_AUTH_SHA1 ? 12
+    return auth == HB_AUTH_SHA1                                            ? 12
            : auth == HB_AUTH_SHA256 || HB_SA_CIPHER(kind) == HB_CIPHER_GCM ? 16
                                                                            : 0;
 }

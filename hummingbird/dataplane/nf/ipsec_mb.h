@@ -10,14 +10,13 @@ int hb_ipsec_mb_open(hb_nf_seat *seat);
 void hb_ipsec_mb_close(hb_nf_seat *seat);
 void hb_ipsec_mb_run(hb_nf_seat *seat, const hb_nf_burst *burst);
 
-/* state: a pointer to what open() made. Goes into ipsec's list of engines, behind "cpu" and a comma. */
+/* state: a pointer to what open() made. Goes into ipsec's list of engines, behind "cpu" and a
+ * comma. */
 #define HB_IPSEC_MB_ENGINE                                                                         \
-    {.name = "ipsec_mb",                                                                           \
-     .usable = hb_ipsec_mb_usable,                                                                 \
-     .state_bytes = sizeof(void *),                                                                \
-     .open = hb_ipsec_mb_open,                                                                     \
-     .close = hb_ipsec_mb_close,                                                                   \
-     .run = hb_ipsec_mb_run}
+    {                                                                                              \
+        .name = "ipsec_mb", .usable = hb_ipsec_mb_usable, .state_bytes = sizeof(void *),           \
+        .open = hb_ipsec_mb_open, .close = hb_ipsec_mb_close, .run = hb_ipsec_mb_run               \
+    }
 #else
 #define HB_IPSEC_MB_ENGINE
 #endif
