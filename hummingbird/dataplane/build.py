@@ -15,7 +15,7 @@ HERE = os.path.dirname(__file__) or "."
 KERNELS = os.path.join(HERE, "..", "..", "cl_kernels")  # some C files include the device code
 
 INCLUDE_DIRS = [os.path.normpath(HERE), os.path.normpath(KERNELS)]
-LIBRARIES = ["pcap", "pthread"]
+LIBRARIES = ["pcap", "pcre2-8", "pthread"]
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 if platform.machine() == "x86_64":
     # In every x86-64 core since 2009; CRC32C comes with SSE 4.2. Older cores than of 2014 take
@@ -56,12 +56,15 @@ def declarations(header: str) -> str:
 ffi = FFI()
 with open(os.path.join(HERE, "api.h"), encoding="utf-8") as api:
     ffi.cdef(declarations(api.read()))
+for path in find("_api.h"):
+    with open(path, encoding="utf-8") as api:
+        ffi.cdef(declarations(api.read()))
 ffi.cdef("#define HB_LAYOUTS ...")
 with open(os.path.join(KERNELS, "hummingbird.h"), "rb") as layouts:
     LAYOUTS = zlib.crc32(layouts.read())  # program.source() compares
 ffi.set_source(
     "hummingbird.dataplane._native",
-    f'#include "api.h"\n#define HB_LAYOUTS {LAYOUTS}u',
+    f'#include "api.h"\n#include "nf/nids_api.h"\n#define HB_LAYOUTS {LAYOUTS}u',
     sources=find(".c"),
     depends=[*find(".h", ".cl"), os.path.join(HERE, "build.py")],
     include_dirs=INCLUDE_DIRS,
