@@ -257,26 +257,20 @@ static bool follow_pcre(hb_run *run, const hb_nids_step *s, const hb_nids_step *
                         uint32_t cursor)
 {
     hb_nids_scratch *scratch = run->scratch;
-    const pcre2_code *code = run->nids->code[s->data];
+    const hb_regex *regex = run->nids->regex[s->data];
     uint32_t begin = s->flags & HB_NIDS_RELATIVE ? cursor : 0;
-    size_t from = 0, size = (size_t)run->size - begin;
-    while (from <= size && scratch->tries) {
-        int found =
-            pcre2_match(code, run->payload + begin, size, from, 0, scratch->match, scratch->context);
-        if (found < 0) {
-            scratch->gave_up += found != PCRE2_ERROR_NOMATCH;
-            if (found != PCRE2_ERROR_NOMATCH)
-                return false;
-        }
+    size_t size = (size_t)run->size - begin, first, last;
+    for (size_t from = 0; from <= size && scratch->tries; from = (first > from ? first : from) + 1) {
+        int found = hb_regex_match(regex, scratch->regex, run->payload + begin, size, from, &first,
+                                   &last);
+        if (found == HB_REGEX_GAVE_UP)
+            scratch->gave_up++;
         if (s->flags & HB_NIDS_NEGATED)
-            return found < 0 && follow(run, s + 1, end, cursor);
-        if (found < 0)
+            return found == HB_REGEX_NONE && follow(run, s + 1, end, cursor);
+        if (found != HB_REGEX_FOUND)
             return false;
-        const size_t *where = pcre2_get_ovector_pointer(scratch->match);
-        size_t first = where[0];
-        if (follow(run, s + 1, end, begin + (uint32_t)where[1]))
+        if (follow(run, s + 1, end, begin + (uint32_t)last))
             return true;
-        from = (first > from ? first : from) + 1;
     }
     return false;
 }
@@ -333,14 +327,16 @@ uint32_t hb_nids_match(const hb_nids *nids, const uint8_t *packet, uint32_t leng
     hb_mbuf m = {.data_len = (uint16_t)length};
     hb_key key;
     hb_nids_packet p = {.flow = flow};
-    hb_nids_scratch scratch;
     uint32_t found = 0;
     if (length > UINT16_MAX || hb_parse(packet, length, &m, &key) != HB_REASON_none ||
-        !hb_nids_view(&p, packet, &m) || hb_nids_scratch_open(&scratch))
+        !hb_nids_view(&p, packet, &m))
+        return 0;
+    hb_nids_scratch scratch = {.regex = hb_regex_scratch_new()};
+    if (!scratch.regex)
         return 0;
     for (uint32_t rule = 0; rule < nids->c.rules && found < most; rule++)
         if (hb_nids_evaluate(nids, rule, &p, &scratch))
             rules[found++] = rule;
-    hb_nids_scratch_close(&scratch);
+    hb_regex_scratch_free(scratch.regex);
     return found;
 }

@@ -6,29 +6,24 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include "api.h"
 #include "mbuf.h"
 #include "nids_api.h"
+#include "nids_regex.h"
 
 /* Steps that a rule may take in one packet: contents that occur often, one behind the other, would
  * cost any time otherwise. Suricata's inspection-recursion-limit. */
 #define HB_NIDS_MOST_TRIES 3000
-/* PCRE2's match limit, Suricata's pcre.match-limit. */
-#define HB_NIDS_PCRE_LIMIT 3500
 
 typedef struct hb_nids_seat hb_nids_seat;
 
-/* The rules of an NF instance; read-only once it runs, but for `seat`, `seats` and the rings. */
+/* The rules of an NF instance; read-only once it runs, but for the seats. */
 struct hb_nids {
     hb_nids_config c; /* its pointers are to copies in `memory` */
     void **memory;
-    uint32_t blocks;
-    pcre2_code **code; /* [c.regexes] */
-    hb_nids_seat *seat[HB_MAX_LCORES]; /* added by the control thread before the lcores start */
-    uint32_t seats;
+    uint32_t blocks; /* of memory */
+    hb_regex **regex; /* [c.regexes] */
+    hb_nids_seat *seat[HB_MAX_LCORES]; /* NULL: none; by the control thread, while no lcore runs */
 };
 
 /* A packet as rules see it; all but `nids` and `scratch` is found out by hb_nids_view(). */
@@ -58,14 +53,10 @@ bool hb_nids_field(const hb_nids_packet *p, uint32_t field, uint32_t *value);
 
 /* What evaluation needs beside rules and packet: one for each lcore. */
 typedef struct {
-    pcre2_match_data *match;
-    pcre2_match_context *context;
-    pcre2_jit_stack *stack;
+    hb_regex_scratch *regex;
     uint32_t tries; /* left for the present rule */
     uint64_t gave_up;
 } hb_nids_scratch;
-int hb_nids_scratch_open(hb_nids_scratch *s);
-void hb_nids_scratch_close(hb_nids_scratch *s);
 
 /* Does the packet match the rule? */
 bool hb_nids_evaluate(const hb_nids *nids, uint32_t rule, const hb_nids_packet *p,

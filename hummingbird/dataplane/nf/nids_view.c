@@ -48,25 +48,23 @@ static uint32_t view_ip(hb_nids_packet *p)
     return p->l3 + header;
 }
 
-/* Bytes of the transport header; 0: none that is known, or it is cut. A TCP header that claims more
- * than there is counts as none of the payload's, as for hb_nids_payload() of nids.cl. */
-static uint32_t transport_bytes(const hb_nids_packet *p, uint32_t *least)
+/* Bytes in front of the payload, as hb_nids_payload() of nids.cl has it, so that both search the same
+ * bytes: a TCP header that claims more than there is, is searched itself. But ICMP's 8 bytes, which
+ * that searches, are not payload to a rule. */
+static uint32_t transport_bytes(const hb_nids_packet *p)
 {
-    const uint8_t *l4 = p->packet + p->l4;
-    uint32_t have = p->end - p->l4;
-    *least = p->protocol == TCP ? 20 : p->protocol == SCTP ? 12 : 8;
-    if (have < *least)
-        return 0;
-    switch (p->protocol) {
-    case TCP:
-        return (l4[12] >> 4) * 4u <= have ? (l4[12] >> 4) * 4u : 0;
-    case UDP:
-    case ICMP:
-    case ICMPV6:
-        return 8;
-    default: /* SCTP's chunks are its payload; unknown ones begin at once */
-        return 0;
-    }
+    uint32_t bytes = 0, at = p->l4 + 12;
+    if (p->protocol == UDP || p->protocol == ICMP || p->protocol == ICMPV6)
+        bytes = 8;
+    else if (p->protocol == TCP && at < p->length)
+        bytes = (p->packet[at] >> 4) * 4u;
+    return p->l4 + bytes > p->end ? 0 : bytes;
+}
+
+/* Least bytes of a transport header that rules may ask about. */
+static uint32_t least_bytes(uint8_t protocol)
+{
+    return protocol == TCP ? 20 : protocol == SCTP ? 12 : protocol == UDP ? 8 : 0;
 }
 
 bool hb_nids_view(hb_nids_packet *p, const uint8_t *packet, const hb_mbuf *m)
@@ -84,10 +82,10 @@ bool hb_nids_view(hb_nids_packet *p, const uint8_t *packet, const hb_mbuf *m)
         return false;
     p->l4 = m->l4;
     if (m->l4 != HB_NO_LAYER && m->l4 >= begin && m->l4 <= p->end) {
-        uint32_t least, bytes = transport_bytes(p, &least);
-        begin = p->l4 + bytes;
-        p->has_l4 = p->end - p->l4 >= least;
-        p->has_ports = p->has_l4 && (p->protocol == TCP || p->protocol == UDP || p->protocol == SCTP);
+        begin = p->l4 + transport_bytes(p);
+        uint32_t least = least_bytes(p->protocol);
+        p->has_ports = least && p->end - p->l4 >= least;
+        p->has_l4 = p->has_ports || (!least && p->end - p->l4 >= 8);
     }
     if (p->has_ports) {
         p->src_port = (uint16_t)be16(packet + p->l4);
