@@ -13,6 +13,12 @@
 
 enum { TCP = 6, UDP = 17 };
 
+/* Which of hb_nids_config.always concerns a protocol. */
+static uint32_t kind_of(uint8_t protocol)
+{
+    return protocol == TCP ? 0 : protocol == UDP ? 1 : 2;
+}
+
 /* ---- one packet ------------------------------------------------------------------------------ */
 
 static uint32_t try_rules(hb_nids_seat *s, hb_nids_part part, const hb_nids_packet *p,
@@ -41,7 +47,7 @@ static uint32_t try_patterns(hb_nids_seat *s, const hb_table *t, const hb_nids_p
 static uint32_t try_others(hb_nids_seat *s, const hb_nids_packet *p, uint32_t found)
 {
     const hb_nids_config *c = &s->nids->c;
-    uint32_t kind = p->protocol == TCP ? 0 : p->protocol == UDP ? 1 : 2;
+    uint32_t kind = kind_of(p->protocol);
     found = try_rules(s, c->always[kind], p, found);
     if (kind == 2 || !p->has_ports)
         return found;
@@ -64,6 +70,13 @@ static void sort(uint32_t *rules, uint32_t n)
     }
 }
 
+static uint32_t verdict_of(uint32_t on_alert)
+{
+    if (on_alert < HB_NIDS_RETYPE)
+        return on_alert == HB_NIDS_PASS ? HB_PASS : HB_DROP(HB_REASON_nf_action);
+    return HB_RETYPE(on_alert - HB_NIDS_RETYPE);
+}
+
 /* What the matches say together: rules are numbered by their actions, so the lowest decides. A pass
  * rule takes all alerts of the packet away; one that drops leaves them. */
 static uint32_t conclude(hb_nf_seat *seat, hb_nids_seat *s, uint32_t found, const hb_mbuf *m,
@@ -73,7 +86,7 @@ static uint32_t conclude(hb_nf_seat *seat, hb_nids_seat *s, uint32_t found, cons
     sort(s->matched, found);
     uint8_t first = rules[s->matched[0]].action;
     bool blocks = first == HB_NIDS_ACTION_DROP || first == HB_NIDS_ACTION_REJECT;
-    uint32_t verdict = blocks ? HB_DROP(HB_REASON_nf_action) : s->nids->c.on_alert;
+    uint32_t verdict = blocks ? HB_DROP(HB_REASON_nf_action) : verdict_of(s->nids->c.on_alert);
     bool blocked = (verdict & 0xff) == HB_VERDICT_DROP;
     for (uint32_t i = 0; i < found; i++) {
         uint32_t rule = s->matched[i];
@@ -98,7 +111,7 @@ static uint32_t inspect(hb_nf_seat *seat, hb_nids_seat *s, const hb_mbuf *m, con
         return HB_PASS;
     p.flow = hb_nids_flow_of(s, m, &p);
     uint32_t found = searched ? try_patterns(s, &seat->table, &p, 0) : 0;
-    if (s->always)
+    if (s->always[kind_of(p.protocol)])
         found = try_others(s, &p, found);
     s->count.candidates++;
     return found ? conclude(seat, s, found, m, &p) : HB_PASS;
@@ -123,7 +136,7 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
         const uint8_t *packet = hb_data(seat->arena, m);
         if (track)
             hb_nids_flow_see(s, m, packet);
-        if (result[i] || s->always)
+        if (result[i] || s->always[kind_of(m->protocol)])
             verdict[i] = inspect(seat, s, m, packet, result[i] != 0);
     }
 }
@@ -142,24 +155,15 @@ static int open_seat(hb_nf_seat *seat)
     if (!nids)
         return 0;
     hb_nids_seat *s = hb_nids_seat_new(nids, config->lcores, flow_entries(config->flows));
-    *(hb_nids_seat **)seat->state = nids->seat[seat->lcore->id] = s;
+    *(hb_nids_seat **)seat->state = s;
+    nids->seat[seat->lcore->id] = s; /* hb_nids_free() frees it: Python reads its counters till then */
     return s ? 0 : -1;
-}
-
-static void close_seat(hb_nf_seat *seat)
-{
-    hb_nids_seat *s = seat_of(seat);
-    if (!s)
-        return;
-    s->nids->seat[seat->lcore->id] = NULL;
-    hb_nids_seat_free(s);
 }
 
 static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_nids}};
 extern const hb_nf_kind hb_nids_kind;
 const hb_nf_kind hb_nids_kind = {.state_bytes = sizeof(hb_nids_seat *),
                                  .open = open_seat,
-                                 .close = close_seat,
                                  .finish = finish,
                                  .engines = engines,
                                  .nb_engines = sizeof engines / sizeof *engines};

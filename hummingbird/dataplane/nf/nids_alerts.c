@@ -94,9 +94,7 @@ hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t lcores, uint32_t flows)
     s->owners = lcores;
     s->flows = flows;
     for (int i = 0; i < 3; i++)
-        s->always |= c->always[i].count != 0;
-    for (int i = 0; i < 4; i++)
-        s->always |= c->by_port[i / 2][i % 2] != NULL;
+        s->always[i] = c->always[i].count || (i < 2 && (c->by_port[i][0] || c->by_port[i][1]));
     if (!s->ring.alert || !s->scratch.regex || !s->suppressed || !s->rate || !s->matched ||
         !s->ids || (c->track && !s->flow)) {
         hb_nids_seat_free(s);

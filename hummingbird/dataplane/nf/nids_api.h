@@ -169,12 +169,15 @@ typedef struct {
     uint32_t lists;
     uint32_t patterns;
     uint32_t port_lists;
-    uint32_t on_alert;    /* verdict for packets with an alert: HB_PASS, HB_DROP() or HB_RETYPE() */
+    uint32_t on_alert;    /* packets with an alert: HB_NIDS_PASS, _DROP, or _RETYPE + packet type */
     uint32_t assume;      /* take TCP for established though no handshake was seen */
     uint32_t track;       /* HB_NIDS_TRACK_*: which flows rules ask about */
     uint32_t alert_rate;  /* alerts of a rule in a second of packet time; 0: no limit */
     uint32_t ring;        /* alerts that wait for Python on each lcore, a power of two */
 } hb_nids_config;
+#define HB_NIDS_PASS 0
+#define HB_NIDS_DROP 1
+#define HB_NIDS_RETYPE 2
 #define HB_NIDS_TRACK_TCP 1
 #define HB_NIDS_TRACK_OTHERS 2
 

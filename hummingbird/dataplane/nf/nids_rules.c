@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* nids_rules.c: takes the compiled rules over from Python and compiles their regular expressions. */
-#include "nids_rules.h"
+#include "nids_seat.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +95,8 @@ void hb_nids_free(hb_nids *nids)
 {
     if (!nids)
         return;
+    for (uint32_t i = 0; i < HB_MAX_LCORES; i++)
+        hb_nids_seat_free(nids->seat[i]);
     for (uint32_t i = 0; nids->regex && i < nids->c.regexes; i++)
         hb_regex_free(nids->regex[i]);
     for (uint32_t i = 0; i < nids->blocks; i++)

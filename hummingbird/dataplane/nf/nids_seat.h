@@ -41,10 +41,10 @@ struct hb_nids_seat {
     hb_nids_flow *flow;   /* [lcores][flows]: like the flow caches of all lcores; NULL: no rule asks */
     uint32_t flows;       /* entries of one flow cache */
     uint32_t owners;
-    bool always; /* some rules have no pattern */
+    bool always[3]; /* some rules without a pattern concern TCP, UDP, other packets */
 };
 
-/* 0, or -1 without memory. `flows` is the entries of the flow cache of each of `lcores` lcores. */
+/* NULL: no memory. `flows` is the entries of the flow cache of each of `lcores` lcores. */
 hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t lcores, uint32_t flows);
 void hb_nids_seat_free(hb_nids_seat *s);
 
