@@ -53,6 +53,8 @@ class NidsParams(NfParams):
     """File that alerts are appended to, as EVE JSON."""
     alert_rate: Annotated[int, Field(ge=0)] = 100
     """Alerts written of one rule per second of packet time; 0: all."""
+    packet_alerts: Annotated[int, Field(ge=0)] = 15
+    """Alerts written of one packet, those that block first; 0: all."""
     list_skipped: bool = False
     """Name each rule that is skipped, not only how many."""
 

@@ -140,14 +140,14 @@ class EveWriter:
             "pcap_cnt": alert.serial,
             "event_type": "alert",
             "src_ip": _address(alert.src, alert.version),
+            **({"src_port": alert.src_port} if alert.has_ports else {}),
             "dest_ip": _address(alert.dst, alert.version),
+            **({"dest_port": alert.dst_port} if alert.has_ports else {}),
             "proto": PROTOCOLS.get(alert.protocol, f"{alert.protocol:03d}"),
             "ip_v": alert.version,
             "pkt_src": "wire/pcap",
         }
-        if alert.has_ports:
-            event |= {"src_port": alert.src_port, "dest_port": alert.dst_port}
-        elif alert.protocol in (1, 58):
+        if alert.protocol in (1, 58):
             event |= {"icmp_type": alert.src_port, "icmp_code": alert.dst_port}
         action = "blocked" if alert.blocked else "allowed"
         event["alert"] = {"action": action, **self._said[alert.rule]}
@@ -167,8 +167,9 @@ class EveWriter:
             "event_type": "stats",
             "stats": {
                 "detect": {
-                    "alert": counters["alerts"],
-                    "alert_queue_overflow": counters["lost"],
+                    "alert": counters["alerts"] - counters["surplus"],
+                    "alert_queue_overflow": counters["surplus"],
+                    "alerts_lost": counters["lost"],
                     "alerts_suppressed": counters["suppressed"],
                     "suppressed": [
                         {"gid": rule.gid, "signature_id": rule.sid, "count": count}

@@ -38,6 +38,7 @@ class NidsHost(NfHost):
             on_alert=on_alert,
             assume=params.handshake == "assumed",
             alert_rate=params.alert_rate,
+            most_alerts=params.packet_alerts,
             ring=RING,
         )
 

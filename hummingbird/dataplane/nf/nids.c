@@ -94,8 +94,13 @@ static uint32_t conclude(hb_nf_seat *seat, hb_nids_seat *s, uint32_t found, cons
             break;
         if (rule < seat->rules)
             seat->hits[rule]++;
-        if (first != HB_NIDS_ACTION_PASS)
+        if (first == HB_NIDS_ACTION_PASS)
+            continue;
+        s->count.alerts++;
+        if (!s->nids->c.most_alerts || i < s->nids->c.most_alerts)
             hb_nids_alarm(s, rule, m, p, blocked);
+        else
+            s->count.surplus++;
     }
     if (first != HB_NIDS_ACTION_PASS)
         return verdict;

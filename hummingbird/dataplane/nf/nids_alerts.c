@@ -60,7 +60,6 @@ void hb_nids_alarm(hb_nids_seat *s, uint32_t rule, const hb_mbuf *m, const hb_ni
                    bool blocked)
 {
     hb_nids_ring *r = &s->ring;
-    s->count.alerts++;
     if (too_many(s, rule, m->time_ns))
         return;
     uint32_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed); /* nobody else writes it */
@@ -158,6 +157,7 @@ void hb_nids_count(const hb_nids *nids, hb_nids_counters *sum)
         sum->evaluated += load(&s->count.evaluated);
         sum->alerts += load(&s->count.alerts);
         sum->passed += load(&s->count.passed);
+        sum->surplus += load(&s->count.surplus);
         sum->suppressed += load(&s->count.suppressed);
         sum->lost += load(&s->count.lost);
         sum->gave_up += load(&s->scratch.gave_up);

@@ -173,6 +173,7 @@ typedef struct {
     uint32_t assume;      /* take TCP for established though no handshake was seen */
     uint32_t track;       /* HB_NIDS_TRACK_*: which flows rules ask about */
     uint32_t alert_rate;  /* alerts of a rule in a second of packet time; 0: no limit */
+    uint32_t most_alerts; /* of one packet; 0: no limit */
     uint32_t ring;        /* alerts that wait for Python on each lcore, a power of two */
 } hb_nids_config;
 #define HB_NIDS_PASS 0
@@ -222,9 +223,10 @@ uint32_t hb_nids_take(hb_nids *nids, hb_nids_alert *alerts, uint32_t most);
 typedef struct {
     uint64_t candidates; /* packets with a rule to look at */
     uint64_t evaluated;  /* rules looked at */
-    uint64_t alerts;     /* matches of rules that alert, drop or reject, in packets not passed */
+    uint64_t alerts;     /* matches of rules that alert, drop or reject, in packets not passed ... */
     uint64_t passed;     /* packets in which a pass rule took the alerts away */
-    uint64_t suppressed; /* alerts over the rate */
+    uint64_t suppressed; /* ... of which so many were over the rate of their rule ... */
+    uint64_t surplus;    /* ... and so many had too many others in the same packet */
     uint64_t lost;       /* alerts for which the ring had no room */
     uint64_t gave_up;    /* rules that took too long to look at, and count as not matched */
     uint64_t no_handshake; /* TCP candidates whose handshake was not seen */
