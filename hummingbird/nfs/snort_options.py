@@ -520,7 +520,7 @@ def _listed(draft: Draft, keyword: str, value: str) -> None:
 _POSITIONS = ("offset", "depth", "distance", "within")
 _MODIFIERS = {*_POSITIONS, "nocase", "rawbytes", "fast_pattern", "startswith", "endswith"}
 _BARE = {"nocase", "rawbytes", "fast_pattern", "startswith", "endswith", "sameip", "pkt_data"}
-_ONCE = {"msg", "sid", "gid", "rev", "classtype", "priority", "flow", "dsize"}
+_ONCE = {"msg", "sid", "gid", "rev", "classtype", "priority", "flow"}
 
 _OPTIONS: dict[str, Callable[[Draft, str, str], None]] = {
     "content": _content,
