@@ -150,7 +150,7 @@ def probe(device: Device) -> Tier:
 
 
 def _probe_binding(device: Device, binding: str) -> Tier:
-    from hummingbird.dataplane._native import ffi, lib
+    from hummingbird.dataplane._native import ffi
     from hummingbird.errors import UserError
     from hummingbird.nfs import NfTable
     from hummingbird.nfs.tables import layout
