@@ -4,12 +4,10 @@
 
 PY := .venv/bin/python
 # What the compiled data plane is made of. The list is kept, so that a removed file counts too.
-NATIVE := $(sort $(wildcard hummingbird/dataplane/*.[ch] cl_kernels/*.h cl_kernels/*.cl \
-                            cl_kernels/nf/*.h cl_kernels/nf/*.cl))
+NATIVE := $(sort $(shell find hummingbird/dataplane cl_kernels -name '*.[ch]' -o -name '*.cl'))
 LIST := build/native.list
 BUILT := .venv/.built
-C_CODE = $(wildcard hummingbird/dataplane/*.[ch] cl_kernels/*.h cl_kernels/*.cl cl_kernels/nf/*.h \
-                    cl_kernels/nf/*.cl tests/c/*.[ch])
+C_CODE = $(NATIVE) $(shell find tests/c bench -name '*.[ch]')
 DEMO := build/demo
 # What has to be there: for tests everything.
 GOALS := $(MAKECMDGOALS)

@@ -69,7 +69,7 @@ def nids() -> Program:
     nf = load("nids")
     params = nf.params.model_validate({"patterns": "demo/patterns.txt", "on_match": "suspicious"})
     context = BuildContext("nids0", POLICIES, {"other": 0, "suspicious": 1})
-    return Program(nf.name, nf.kind, nf.build(params, context).data)
+    return Program(nf.name, nf.kind, nf.build(params, context))
 
 
 def reading(measured: Measured, value: float | None = None) -> Reading:

@@ -8,6 +8,11 @@
  * hb_run_lane() is also compiled as C: the tests run the same code on a thread that plays the GPU.
  */
 
+/* Local parts of tables: bytes of the largest program; the build defines it. */
+#ifndef HB_LOCAL_BYTES
+#define HB_LOCAL_BYTES 0
+#endif
+
 /* Where the arrays of a queue lie; a `launch` executor with staged copies has its own. */
 typedef struct {
     HB_GLOBAL const struct hb_rowdesc *rowdesc;
@@ -18,17 +23,46 @@ typedef struct {
     hb_u64 stride; /* bytes between two values of hb_work.frame */
     hb_u32 lanes;
     HB_GLOBAL const hb_u8 *tables;
+    HB_LOCAL const hb_u8 *local_parts; /* of the tables of the row's program, in its order */
 } hb_queue;
 
-static inline hb_u32 hb_run_nf(HB_GLOBAL const hb_u8 *tables, hb_u32 nf, hb_packet *p, hb_u64 arg,
-                               hb_u64 *result)
+static inline HB_GLOBAL const struct hb_nf_instance *hb_instance_of(HB_GLOBAL const hb_u8 *tables,
+                                                                    hb_u32 nf)
 {
     HB_GLOBAL const struct hb_tables *head = (HB_GLOBAL const struct hb_tables *)tables;
-    HB_GLOBAL const struct hb_nf_instance *inst =
-        (HB_GLOBAL const struct hb_nf_instance *)(tables + head->nfs_off) + nf;
+    return (HB_GLOBAL const struct hb_nf_instance *)(tables + head->nfs_off) + nf;
+}
+
+static inline HB_GLOBAL const struct hb_program *hb_program_of(HB_GLOBAL const hb_u8 *tables,
+                                                               hb_u32 program)
+{
+    HB_GLOBAL const struct hb_tables *head = (HB_GLOBAL const struct hb_tables *)tables;
+    return (HB_GLOBAL const struct hb_program *)(tables + head->programs_off) + program;
+}
+
+static inline hb_table hb_table_of(HB_GLOBAL const hb_u8 *tables,
+                                   HB_GLOBAL const struct hb_nf_instance *inst)
+{
     hb_table t;
     t.base = tables + inst->base;
     t.length = inst->length;
+    t.local_part = HB_LOCAL_PART(t.base + inst->local_off);
+    t.local_length = inst->local_bytes;
+    return t;
+}
+
+/* *parts: where the local parts of this NF and those behind it lie; moves on to the next one. */
+static inline hb_u32 hb_run_nf(HB_GLOBAL const hb_u8 *tables, hb_u32 nf, hb_packet *p, hb_u64 arg,
+                               hb_u64 *result, HB_LOCAL const hb_u8 **parts)
+{
+    HB_GLOBAL const struct hb_nf_instance *inst = hb_instance_of(tables, nf);
+    hb_table t = hb_table_of(tables, inst);
+#if HB_LOCAL_BYTES
+    t.local_part = *parts;
+    *parts += inst->local_bytes;
+#else
+    (void)parts;
+#endif
     switch (inst->kind) {
         HB_NF_CASES
     default:
@@ -55,15 +89,13 @@ static inline void hb_run_lane(const hb_queue *q, hb_u32 row, hb_u32 lane)
     p.type = w.type;
     p.flow = w.flow;
 
-    HB_GLOBAL const struct hb_program *prog =
-        (HB_GLOBAL const struct hb_program
-             *)(q->tables + ((HB_GLOBAL const struct hb_tables *)q->tables)->programs_off) +
-        rd->program;
+    HB_GLOBAL const struct hb_program *prog = hb_program_of(q->tables, rd->program);
+    HB_LOCAL const hb_u8 *parts = q->local_parts;
     hb_u32 verdict = 0;
     hb_u32 i = 0;
     hb_u64 result = 0;
     for (;; i++) {
-        verdict = hb_run_nf(q->tables, prog->nf[i], &p, q->arg[slot], &result);
+        verdict = hb_run_nf(q->tables, prog->nf[i], &p, q->arg[slot], &result, &parts);
         if (verdict != HB_PASS || i + 1 >= prog->count)
             break;
     }
@@ -101,6 +133,38 @@ static hb_queue hb_queue_of(__global hb_u8 *control, __global hb_u8 *frames, ulo
     q.tables = tables;
     return q;
 }
+
+#if HB_LOCAL_BYTES
+/* What is in local memory: program + 1, and the generation of its tables. */
+typedef struct {
+    hb_u32 program;
+    hb_u32 generation;
+} hb_loaded;
+
+/* All work-items together: bring in the local parts of the row's program, unless they are there.
+ * A persistent kernel so loads them once, and again only when its program or a table changes. */
+static void hb_load_local(const hb_queue *q, hb_u32 row, __local uint4 *to, __local hb_loaded *is)
+{
+    hb_u32 program = q->rowdesc[row].program, generation = q->rowdesc[row].generation;
+    if (is->program == program + 1 && is->generation == generation)
+        return;
+    __global const struct hb_program *prog = hb_program_of(q->tables, program);
+    barrier(CLK_LOCAL_MEM_FENCE); /* all have looked, and are done with what was there */
+    for (hb_u32 i = 0; i < prog->count; i++) {
+        __global const struct hb_nf_instance *inst = hb_instance_of(q->tables, prog->nf[i]);
+        __global const uint4 *from =
+            (__global const uint4 *)(q->tables + inst->base + inst->local_off);
+        for (hb_u32 n = get_local_id(0); n < inst->local_bytes / 16; n += get_local_size(0))
+            to[n] = from[n];
+        to += inst->local_bytes / 16;
+    }
+    if (get_local_id(0) == 0) {
+        is->program = program + 1;
+        is->generation = generation;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+#endif
 
 /* Work-item 0: say that this group runs, wait for its rank. HB_RANK_EXIT if it came too late. */
 static hb_u32 hb_check_in(__global hb_u8 *control, hb_u32 group)
@@ -159,8 +223,15 @@ __kernel void hb_persistent(__global hb_u8 *control, __global hb_u8 *frames, ulo
                             __global hb_u8 *tables)
 {
     __local hb_u32 next_w, next_row;
+#if HB_LOCAL_BYTES
+    __local uint4 local_tables[HB_LOCAL_BYTES / 16];
+    __local hb_loaded loaded;
+#endif
     __global struct hb_control *c = (__global struct hb_control *)control;
     hb_queue q = hb_queue_of(control, frames, stride, tables);
+#if HB_LOCAL_BYTES
+    q.local_parts = (__local const hb_u8 *)local_tables;
+#endif
     hb_u32 lane = get_local_id(0);
     hb_u32 depth = c->depth;
     hb_poller s;
@@ -170,6 +241,9 @@ __kernel void hb_persistent(__global hb_u8 *control, __global hb_u8 *frames, ulo
         s.w = s.first;
         s.start = s.tick = hb_load_acquire(HB_AT(hb_u32, control, c->tick_off));
         s.quiet = 0;
+#if HB_LOCAL_BYTES
+        loaded.program = 0;
+#endif
     }
     for (;;) {
         if (lane == 0) {
@@ -182,7 +256,11 @@ __kernel void hb_persistent(__global hb_u8 *control, __global hb_u8 *frames, ulo
         hb_u32 w = next_w, row = next_row;
         if (w == HB_LEAVE)
             break;
-        hb_run_lane(&q, w * depth + (row & (depth - 1)), lane);
+        hb_u32 slot_row = w * depth + (row & (depth - 1));
+#if HB_LOCAL_BYTES
+        hb_load_local(&q, slot_row, local_tables, &loaded);
+#endif
+        hb_run_lane(&q, slot_row, lane);
         barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
         if (lane == 0)
             hb_store_release(HB_WORD(control, c->gpu_off, w), row + 1);
@@ -197,6 +275,10 @@ __kernel void hb_batch(__global hb_u8 *queue, __global hb_u8 *frames, ulong stri
 {
     __global const struct hb_run *run =
         HB_AT(const struct hb_run, queue, runs_off) + get_group_id(0);
+#if HB_LOCAL_BYTES
+    __local uint4 local_tables[HB_LOCAL_BYTES / 16];
+    __local hb_loaded loaded;
+#endif
     hb_queue q;
     q.rowdesc = HB_AT(const struct hb_rowdesc, queue, rowdesc_off);
     q.work = HB_AT(const struct hb_work, queue, work_off);
@@ -206,8 +288,18 @@ __kernel void hb_batch(__global hb_u8 *queue, __global hb_u8 *frames, ulong stri
     q.stride = stride;
     q.lanes = lanes;
     q.tables = tables;
+#if HB_LOCAL_BYTES
+    q.local_parts = (__local const hb_u8 *)local_tables;
+    if (get_local_id(0) == 0)
+        loaded.program = 0;
+    barrier(CLK_LOCAL_MEM_FENCE);
+#endif
     for (hb_u32 i = 0; i < run->count; i++) {
-        hb_run_lane(&q, run->base + ((run->first + i) & run->mask), get_local_id(0));
+        hb_u32 slot_row = run->base + ((run->first + i) & run->mask);
+#if HB_LOCAL_BYTES
+        hb_load_local(&q, slot_row, local_tables, &loaded);
+#endif
+        hb_run_lane(&q, slot_row, get_local_id(0));
         barrier(CLK_GLOBAL_MEM_FENCE);
     }
 }

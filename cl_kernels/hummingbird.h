@@ -19,6 +19,8 @@
 
 #ifdef __OPENCL_VERSION__
 #define HB_GLOBAL __global
+#define HB_LOCAL __local
+#define HB_LOCAL_PART(part) ((__local const uchar *)0) /* the kernel brings its copy */
 typedef uchar hb_u8;
 typedef ushort hb_u16;
 typedef uint hb_u32;
@@ -26,14 +28,16 @@ typedef ulong hb_u64;
 #else
 #include <stdint.h>
 #define HB_GLOBAL
+#define HB_LOCAL
+#define HB_LOCAL_PART(part) (part)
 typedef uint8_t hb_u8;
 typedef uint16_t hb_u16;
 typedef uint32_t hb_u32;
 typedef uint64_t hb_u64;
 #endif
 
-#define HB_LAYOUT_VERSION 1u
-#define HB_NF_ABI 1u /* version of the interface at the end of this file */
+#define HB_LAYOUT_VERSION 2u
+#define HB_NF_ABI 2u /* version of the interface at the end of this file */
 #define HB_LINE 128u /* bytes: two 64-byte lines, because CPUs prefetch them in pairs */
 #define HB_CONTROL_MAGIC 0x48624351u /* "HbCQ" */
 #define HB_TABLES_MAGIC 0x48625442u  /* "HbTB" */
@@ -159,10 +163,12 @@ struct hb_program {
 
 /* One NF instance: which code, and where its table lies. */
 struct hb_nf_instance {
-    hb_u32 kind;       /* HB_NF_* below */
-    hb_u32 generation; /* of the table; a row names the one it was published under */
-    hb_u64 base;       /* table, bytes from the start of the tables region, HB_LINE aligned */
-    hb_u64 length;     /* bytes */
+    hb_u32 kind;        /* HB_NF_* below */
+    hb_u32 generation;  /* of the table; a row names the one it was published under */
+    hb_u64 base;        /* table, bytes from the start of the tables region, HB_LINE aligned */
+    hb_u64 length;      /* bytes */
+    hb_u32 local_off;   /* the part of the table that a device keeps in local memory ... */
+    hb_u32 local_bytes; /* ... in bytes, multiples of 16 */
 };
 
 /* NF kinds: a number is never given to another NF. X(number, name); code in nf/<name>.cl. */
@@ -281,8 +287,10 @@ typedef struct {
 } hb_packet;
 
 typedef struct {
-    HB_GLOBAL const hb_u8 *base; /* HB_LINE aligned */
-    hb_u64 length;               /* bytes */
+    HB_GLOBAL const hb_u8 *base;      /* HB_LINE aligned */
+    hb_u64 length;                    /* bytes */
+    HB_LOCAL const hb_u8 *local_part; /* copy of its local part; on a CPU that part itself */
+    hb_u32 local_length;              /* bytes */
 } hb_table;
 
 static inline hb_u32 hb_get8(const hb_packet *p, hb_u32 at)
@@ -366,6 +374,17 @@ static inline hb_u32 hb_table16(const hb_table *t, hb_u64 i)
 static inline hb_u32 hb_table32(const hb_table *t, hb_u64 i)
 {
     return i < t->length / 4 ? ((HB_GLOBAL const hb_u32 *)t->base)[i] : 0;
+}
+
+/* The same of the part of the table that is in local memory. */
+static inline hb_u32 hb_local16(const hb_table *t, hb_u32 i)
+{
+    return i < t->local_length / 2 ? ((HB_LOCAL const hb_u16 *)t->local_part)[i] : 0;
+}
+
+static inline hb_u32 hb_local32(const hb_table *t, hb_u32 i)
+{
+    return i < t->local_length / 4 ? ((HB_LOCAL const hb_u32 *)t->local_part)[i] : 0;
 }
 
 /* IP version of the header at l3: 4 or 6; 0 if there is no IP packet. */

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hummingbird import policy, topology
+from hummingbird.dataplane.plane import cpu_engines
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy, Route
 from hummingbird.topology import Topology
@@ -28,18 +29,21 @@ def command(path: Path, out: TextIO | None = None) -> None:
     top = topology.load(path)
     routes = policy.load(top.policy, top.vocabulary())
     placement = top.place()
-    top.build_tables()
-    show(top, routes, placement, out or sys.stdout)
+    tables = top.build_tables()
+    notes = [f"{name}: {note}" for name, table in tables.items() for note in table.notes]
+    show(top, routes, placement, notes, out or sys.stdout)
 
 
-def show(top: Topology, routes: Policy, placement: Placement, out: TextIO) -> None:
-    """Print two tables; without lines and colours unless `out` is a terminal."""
+def show(
+    top: Topology, routes: Policy, placement: Placement, notes: list[str], out: TextIO
+) -> None:
+    """Print two tables and the notes; without lines and colours unless `out` is a terminal."""
     console = Console(file=out, highlight=False, markup=False)
     parts: list[RenderableType] = [
         Text(f"{top.path}: ok", style="bold"),
         _paths_table(console, top, routes),
         _nodes_table(console, top, routes, placement),
-        Text(_device_line(top, placement)),
+        Text("\n".join([*notes, _device_line(top, placement)])),
     ]
     out.write("\n\n".join(_rendered(console, part) for part in parts) + "\n")
 
@@ -94,10 +98,14 @@ def _nodes_table(console: Console, top: Topology, routes: Policy, placement: Pla
     for port in top.ports:
         cpu = placement.cpus[placement.ports[port.name]]
         table.add_row(port.name, port.driver, f"CPU {cpu}", str(port.params))
+    engines = top.choose_engines(placement.engines)
     for nf in top.nfs:
         cpus = ", ".join(str(placement.cpus[lcore]) for lcore in placement.nfs[nf.name])
-        device = "device, " if placement.engines[nf.name] == "gpu" else ""
-        runs = f"device, syncer on CPU {cpus}" if device else f"CPU {cpus}"
+        if placement.engines[nf.name] == "gpu":
+            runs = f"device, syncer on CPU {cpus}"
+        else:
+            engine = cpu_engines(nf.nf.kind)[engines[nf.name]].name
+            runs = f"CPU {cpus}" + (f", {engine}" if engine != "cpu" else "")
         table.add_row(nf.name, nf.type, runs, "" if nf.name in used else "no packet comes here")
     return table
 

@@ -11,17 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from hummingbird import ports
-from hummingbird.dataplane.plane import Dataplane, Sizes
+from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines
 from hummingbird.errors import UserError
-from hummingbird.nfs import NfTable
-from hummingbird.nfs.tables import layout
+from hummingbird.nfs import HostContext, NfHost, NfTable
+from hummingbird.nfs.tables import Layout, layout
 from hummingbird.opencl import memory, probe, watchdog
 from hummingbird.opencl.device import Device, choose, on_cpus, reserve_cores
+from hummingbird.opencl.program import Code
 from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
-from hummingbird.telemetry.rundir import StatsFile
+from hummingbird.telemetry.rundir import StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
 from hummingbird.telemetry.view import Node, View
 from hummingbird.topology import Topology
@@ -120,10 +124,16 @@ class Engine:
     name: str = "default"
     profile: bool = False
     """Count where the time of the lcores goes."""
+    watch: bool = False
+    """NFs read files again that have changed."""
     running: Wanted | None = None
     choice: DeviceChoice = field(default_factory=DeviceChoice)
     session: Session | None = None
     tables: Mapping[str, NfTable] = field(default_factory=dict)
+    engines: Mapping[str, str] = field(default_factory=dict)
+    """What runs each NF: ``gpu``, ``cpu`` or a library."""
+    hosts: dict[str, NfHost] = field(default_factory=dict)
+    """What the NFs have on the host."""
     placement: Placement | None = None
     version: int = 0
     """Of the route policy."""
@@ -132,6 +142,10 @@ class Engine:
     _plane: Dataplane | None = None
     _stats: StatsFile | None = None
     _keep: list[Any] = field(default_factory=list)
+    _cpu_engines: Mapping[str, int] = field(default_factory=dict)
+    """Number of the engine of each NF that a CPU runs."""
+    _table_views: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    """The table of each NF in the tables region."""
 
     @property
     def plane(self) -> Dataplane:
@@ -180,6 +194,7 @@ class Engine:
         spare = topology.place(allowed).spare
         self.choice = choose_device(topology, spare)  # may probe, which takes all CPUs
         self.placement = topology.place(allowed, device=self.choice.device is not None)
+        self._choose_engines(topology)
         with on_cpus(spare):
             self._set_up(wanted)
             self.plane.start()
@@ -191,6 +206,7 @@ class Engine:
         sizes = _sizes(topology, self.placement, self.profile)
         self._stats = StatsFile(self.name, sizes.stats_bytes)
         frames, tables, device_config = self._memory(topology, sizes)
+        self._make_hosts(topology)
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
         for port in topology.ports:
             self._attach_port(topology, port.name)
@@ -200,6 +216,30 @@ class Engine:
             self._plane.set_device(device_config)
         self._plane.set_rules([rule.native() for rule in topology.rules])
         self._publish(wanted)
+
+    def _choose_engines(self, topology: Topology) -> None:
+        assert self.placement is not None
+        self._cpu_engines = topology.choose_engines(self.placement.engines)
+        self.engines = {
+            spec.name: cpu_engines(spec.nf.kind)[self._cpu_engines[spec.name]].name
+            if spec.name in self._cpu_engines
+            else "gpu"
+            for spec in topology.nfs
+        }
+
+    def _make_hosts(self, topology: Topology) -> None:
+        for spec, table in zip(topology.nfs, self._table_views, strict=True):
+            context = HostContext(
+                name=spec.name,
+                base=topology.base,
+                types=topology.type_numbers,
+                table=table,
+                state=state_dir(self.name),
+                watch=self.watch,
+            )
+            with topology.errors_of(spec):
+                host = spec.nf.host(spec.params, self.tables[spec.name], context)
+            self.hosts[spec.name] = host
 
     def _attach_port(self, topology: Topology, name: str) -> None:
         assert self.placement is not None
@@ -235,7 +275,8 @@ class Engine:
         assert self.placement is not None
         spec = topology.nfs[index]
         on_device = self.placement.engines[spec.name] == "gpu"
-        self.plane.add_nf(
+        host = self.hosts[spec.name]
+        node = self.plane.add_nf(
             self.placement.nfs[spec.name],
             self._workgroups(topology) if on_device else 0,
             kind=spec.nf.kind,
@@ -246,12 +287,15 @@ class Engine:
             tail=spec.nf.tail,
             rules=len(self.tables[spec.name].rules),
             sticky=spec.sticky,
+            engine=self._cpu_engines.get(spec.name, 0),
+            host=host.pointer,
         )
+        host.attach(self.plane, node)
 
     def _memory(self, topology: Topology, sizes: Sizes) -> tuple[int, int, Any]:
         """Addresses of frames and tables, and the device's configuration if there is one."""
         tables = layout(
-            [(spec.nf.kind, self.tables[spec.name].data) for spec in topology.nfs],
+            [(spec.nf.kind, self.tables[spec.name]) for spec in topology.nfs],
             [[index] for index in range(len(topology.nfs))],
         )
         if self.choice.device is None:
@@ -259,18 +303,29 @@ class Engine:
             region = memory.host_region(tables.size)
             tables.fill(region.array)
             self._keep += [frames, region]
+            self._view_tables(tables, region.array)
             return frames.address, region.address, None
         self.session = open_session(
             self.choice.device,
             self.choice.executor or LAUNCH,
-            sorted({nf.type for nf in topology.nfs if nf.name in self._gnfs(topology)}),
+            [
+                Code(nf.nf.name, nf.nf.kind, nf.nf.code)
+                for nf in topology.nfs
+                if nf.name in self._gnfs(topology)
+            ],
             sizes.frames_bytes,
             sizes.frame_size,
             tables,
             self._shape(topology),
             self.choice.binding,
         )
+        self._view_tables(tables, self.session.tables.array)
         return self.session.frames.address, self.session.tables.address, self.session.config
+
+    def _view_tables(self, tables: Layout, region: npt.NDArray[np.uint8]) -> None:
+        """The NFs' tables where they are read."""
+        parts = tables.parts[len(tables.parts) - len(self.tables) :]
+        self._table_views = [region[at : at + part.size] for at, part in parts]
 
     def _shape(self, topology: Topology) -> QueueShape:
         assert self.placement is not None
@@ -315,6 +370,14 @@ class Engine:
         assert self.running is not None
         return self.apply(replace(self.running, policy=policy))
 
+    def poll(self) -> None:
+        """What NFs do on the host beside the packets: some 20 times a second."""
+        for name, host in self.hosts.items():
+            try:
+                host.poll()
+            except UserError as error:
+                log.error("%s: %s", name, error)
+
     def stop(self) -> int:
         """Drain and end all threads; counters stay readable until close().
 
@@ -323,6 +386,7 @@ class Engine:
         """
         left = self.plane.drain(DRAIN_MS)
         self.plane.stop()
+        self.poll()
         return left
 
     def alerts(self) -> Iterator[tuple[str, str, int]]:
@@ -340,19 +404,23 @@ class Engine:
         assert self.running is not None and self.placement is not None
         topology, policy = self.running.topology, self.running.policy
         ports_ = (
-            Node(p.name, "port", p.driver, p.params.ingress, p.params.egress)
+            Node(p.name, "port", p.driver, ingress=p.params.ingress, egress=p.params.egress)
             for p in topology.ports
         )
-        engines = self.placement.engines
+        on = self.placement.engines
         paths = policy.path_of_each_type()
         return View(
             title=topology.path.name,
             reader=self.reader(),
-            nodes=(*ports_, *(Node(nf.name, engines[nf.name]) for nf in topology.nfs)),
+            nodes=(
+                *ports_,
+                *(Node(n.name, on[n.name], engine=self.engines[n.name]) for n in topology.nfs),
+            ),
             paths={name: paths.get(name, ()) for name in topology.types},
             device=self._describe_device(),
             lanes=int(self.session.config.lanes) if self.session else 0,
             policy_version=self.version,
+            details={name: host.report() for name, host in self.hosts.items()},
         )
 
     def _describe_device(self) -> dict[str, Any]:
@@ -386,6 +454,9 @@ class Engine:
             else:
                 self._plane.close()
             self._plane = None
+        for host in self.hosts.values():
+            host.close()
+        self.hosts.clear()
         if self._stats:
             self._stats.close()
             self._stats = None

@@ -77,7 +77,7 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
     wanted = _load(options)
     if options.json:
         _check_writable(options.json)
-    engine = Engine(options.name, profile=options.profile)
+    engine = Engine(options.name, profile=options.profile, watch=options.watch)
     watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
     try:
         began = time.monotonic()
@@ -149,6 +149,12 @@ def _say_start(console: Console, engine: Engine, seconds: float) -> None:
         tier = choice.tier or "not probed"
         where = f"{choice.executor} executor on {choice.device.label}, tier {tier}"
     console.print(f"running after {seconds:.1f} s: {where}", highlight=False)
+    engines = [f"{name} by {by}" for name, by in engine.engines.items() if by not in ("cpu", "gpu")]
+    if engines:
+        console.print(f"on the CPU {', '.join(engines)}", highlight=False)
+    for name, table in engine.tables.items():
+        for note in table.notes:
+            console.print(f"{name}: {note}", markup=False, highlight=False)
 
 
 class _Stop:
@@ -199,6 +205,7 @@ def _watch_over(
                 break
             if watcher:
                 watcher.look()
+            engine.poll()
             refresh()
     if stop.asked:
         console.print("asked to stop: draining", highlight=False)

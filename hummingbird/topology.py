@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from hummingbird import nfs, placement, ports, yamlfile
+from hummingbird.dataplane.plane import cpu_engines
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable
 from hummingbird.placement import Cores, Placement
@@ -138,7 +140,8 @@ class NfSpec:
 
     name: str
     type: str
-    engine: Literal["cpu", "gpu"]
+    engine: str
+    """``auto``, ``cpu``, ``gpu`` or a CPU engine of the NF."""
     params: NfParams
     nf: Nf
     line: int = field(compare=False)
@@ -224,6 +227,34 @@ class Topology:
         except placement.PlacementError as error:
             raise self.yaml.error(error.what, ("cores", *error.place), error.fix) from None
 
+    def choose_engines(self, engines: Mapping[str, Literal["cpu", "gpu"]]) -> dict[str, int]:
+        """The engine of every NF that a CPU runs, by the NF's name.
+
+        Args:
+            engines: what each NF runs on (Placement.engines).
+
+        Raises:
+            UserError: an engine that an NF asks for does not run here.
+        """
+        chosen = {spec.name: self._engine(spec) for spec in self.nfs}
+        return {name: engine for name, engine in chosen.items() if engines[name] == "cpu"}
+
+    def _engine(self, spec: NfSpec) -> int:
+        found = cpu_engines(spec.nf.kind)
+        usable = [number for number, engine in enumerate(found) if engine.usable]
+        if spec.engine == "cpu" or not usable:
+            return 0
+        if spec.engine in ("auto", "gpu"):
+            return usable[-1]
+        for number in usable:
+            if found[number].name == spec.engine:
+                return number
+        built_in = any(engine.name == spec.engine for engine in found)
+        fix = "write engine: auto" if built_in else spec.nf.engines[spec.engine]
+        why = "does not run on this CPU" if built_in else "is not built in"
+        what = f"engine {spec.engine} {why}"
+        raise self.yaml.error(what, ("nfs", spec.name, "engine"), fix)
+
     def build_tables(self) -> dict[str, NfTable]:
         """The table of every NF, by its name; reads the files that the NFs name.
 
@@ -234,8 +265,14 @@ class Topology:
 
     def _build_table(self, spec: NfSpec) -> NfTable:
         context = BuildContext(spec.name, self.base, self.type_numbers)
-        try:
+        with self.errors_of(spec):
             return spec.nf.build(spec.params, context)
+
+    @contextmanager
+    def errors_of(self, spec: NfSpec) -> Iterator[None]:
+        """Give a UserError of an NF that names no file its place in this one."""
+        try:
+            yield
         except UserError as error:
             if error.path is not None:
                 raise
@@ -307,12 +344,12 @@ def _nfs(yaml: YamlFile, file: _File) -> Iterator[NfSpec]:
     for name, data in file.nfs.items():
         place = ("nfs", name)
         kind, rest = _take(yaml, data, place, "type", nfs.NAMES)
-        engine = rest.pop("engine", "cpu")
-        if engine not in ("cpu", "gpu"):
-            later = "engine 'auto' is not offered yet"
-            what = later if engine == "auto" else f"there is no engine {quoted(engine)}"
-            raise yaml.error(what, (*place, "engine"), "write cpu or gpu")
         nf = nfs.load(kind)
+        engine = rest.pop("engine", "auto")
+        options = ("auto", "cpu", "gpu", *nf.engines)
+        if engine not in options:
+            what = f"there is no engine {quoted(engine)} of {kind}"
+            raise yaml.error(what, (*place, "engine"), f"write one of: {', '.join(options)}")
         params = yaml.validate(nf.params, rest, place, {"base": yaml.path.parent})
         _check_nf_files(yaml, params, place)
         yield NfSpec(name, kind, engine, params, nf, yaml.line(place))

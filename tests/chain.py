@@ -266,6 +266,7 @@ class Run:
             if time.monotonic() > end:
                 state = summarise(self.engine.view(), self.engine.alerts(), timeout)
                 raise TimeoutError(f"waited {timeout} s for {what}: {state}")
+            self.engine.poll()
             time.sleep(POLL_S)
 
     def stop(self) -> Result:
@@ -326,6 +327,7 @@ def _check_node(number: int, name: str, snapshot: Snapshot) -> None:
     by_route = sum(int(drops[n]) for n, (why, _) in enumerate(reasons()) if why in FORWARDED)
     forwarded = int(snapshot.hops[number].sum())
     if forwarded:  # an input port or an NF
+        came += int(node["created"])
         assert came == forwarded + dropped - by_route, (name, came, forwarded, dropped)
         assert went in (0, forwarded), (name, went, forwarded)
     else:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from hummingbird.dataplane import _native
+from hummingbird.nfs import NfTable
 from hummingbird.nfs.tables import layout
 
 ffi, lib = _native.ffi, _native.lib
@@ -75,9 +75,9 @@ REASONS = _names(lib.hb_reason_name, 0)
 KINDS = _names(lib.hb_nf_kind_name, 1)
 
 
-def region(kind: int, table: npt.NDArray[np.uint8]) -> Array:
+def region(kind: int, table: npt.NDArray[np.uint8] | NfTable) -> Array:
     """A tables region with one NF and one program that runs it."""
-    plan = layout([(kind, table)], [[0]])
+    plan = layout([(kind, table if isinstance(table, NfTable) else NfTable(table))], [[0]])
     memory = np.zeros(plan.size + 4096, dtype=np.uint8)
     memory = memory[-memory.ctypes.data % 4096 :][: plan.size]
     plan.fill(memoryview(memory))
@@ -164,42 +164,6 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"NOT TESTED on real data: there is no {path}; see HUMMINGBIRD_TEST_DATA")
     return path
-
-
-# ---- what NFs do for a burst on the host (nf.h) --------------------------------------------------
-
-
-class Hooks(ctypes.Structure):
-    """hb_nf_hooks"""
-
-    _fields_ = (
-        ("state_bytes", ctypes.c_size_t),
-        (
-            "prepare",
-            ctypes.CFUNCTYPE(
-                None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
-            ),
-        ),
-        (
-            "finish",
-            ctypes.CFUNCTYPE(
-                None,
-                ctypes.c_void_p,
-                ctypes.c_void_p,
-                ctypes.c_uint32,
-                ctypes.c_void_p,
-                ctypes.c_uint32,
-            ),
-        ),
-    )
-
-
-def hooks(kind: int) -> Hooks:
-    """The hooks of an NF kind; the extension exports them although its Python side does not."""
-    find = ctypes.CDLL(_native.__file__).hb_nf_hooks_of
-    find.restype = ctypes.POINTER(Hooks)
-    found: Hooks = find(kind).contents
-    return found
 
 
 # ---- packets -------------------------------------------------------------------------------------

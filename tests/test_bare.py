@@ -15,6 +15,7 @@ import pytest
 
 from hummingbird.dataplane.plane import ping_pong, ring_hop
 from hummingbird.errors import UserError
+from hummingbird.nfs import NfTable
 from hummingbird.opencl import probe
 from hummingbird.opencl.bare import FRAME, BareQueue, EnqueueLoop
 from hummingbird.opencl.device import Device, choose
@@ -107,7 +108,7 @@ def test_a_word_that_was_not_touched_is_found(device: Device) -> None:
     """NF forward instead of touch: answers are right, packets are not."""
     from hummingbird.opencl import bare
 
-    forward = bare.Program("forward", 1, np.zeros(0, dtype=np.uint8))
+    forward = bare.Program("forward", 1, NfTable(np.zeros(0, dtype=np.uint8)))
     queue = BareQueue(device, LAUNCH, lanes=16, depth=8, nf=forward)
     assert queue.run(rows=4, seconds=SECONDS).wrong == 0
     queue._nf = bare.TOUCH

@@ -28,6 +28,8 @@ from hummingbird.opencl.probe import Tier
 
 cl = pytest.importorskip("pyopencl")
 
+CODES = [program.builtin(name) for name in NAMES]
+
 PACKETS = [udp("10.0.0.1", "10.0.0.2", number, 9) for number in range(300)]
 EVERY_KIND = ",".join([COARSE, FINE, SYSTEM, ATOMICS])
 
@@ -60,12 +62,12 @@ def test_a_cpu_runtime_is_tier_a(device: Device) -> None:
 def test_layouts_that_the_data_plane_was_not_built_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernels = shutil.copytree(program.kernels_folder(), tmp_path / "cl_kernels")
+    kernels = shutil.copytree(program.KERNELS, tmp_path / "cl_kernels")
     with (kernels / "hummingbird.h").open("a") as header:
         header.write("/* newer */\n")
-    monkeypatch.setattr(program, "kernels_folder", lambda: kernels)
+    monkeypatch.setattr(program, "KERNELS", kernels)
     with pytest.raises(UserError, match=r"(?s)hummingbird\.h: .*run make"):
-        program.source(NAMES)
+        program.source(CODES)
 
 
 @pytest.mark.parametrize("dialect", [program.C11, program.CL12])
@@ -75,7 +77,7 @@ def test_every_nf_compiles_in_both_dialects(
     monkeypatch.setenv("HUMMINGBIRD_DIALECT", dialect)
     context = cl.Context([device.handle])
     try:
-        built, used = program.build(context, device, NAMES)
+        built, used = program.build(context, device, CODES)
     except UserError as error:
         if device.is_cpu or dialect == program.CL12:
             raise

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hummingbird.nfs import BuildContext, load
-from hummingbird.opencl.program import source
+from hummingbird.opencl.program import builtin, source
 
 cl = pytest.importorskip("pyopencl")
 
@@ -68,7 +68,7 @@ def device(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     context = cl.Context([device])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cl.CompilerWarning)
-        program = cl.Program(context, source(nf.KINDS)).build(DIALECTS[request.param])
+        program = cl.Program(context, source(map(builtin, nf.KINDS))).build(DIALECTS[request.param])
     return context, cl.Kernel(program, "hb_batch")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nf_helpers as nf
 import numpy as np
 
-from hummingbird.nfs import NAMES, load, tables
+from hummingbird.nfs import NAMES, NfTable, load, tables
 
 HEADER = (Path(__file__).parent.parent / "cl_kernels" / "hummingbird.h").read_text()
 
@@ -53,11 +53,13 @@ def test_every_nf_has_the_number_and_name_of_its_kind() -> None:
 def test_a_layout() -> None:
     """Two instances, one without a table, and two programs."""
     data = np.arange(300, dtype=np.uint16).view(np.uint8)
-    plan = tables.layout([(1, np.zeros(0, np.uint8)), (3, data)], [[0], [1, 0, 1]])
+    plan = tables.layout(
+        [(1, NfTable(np.zeros(0, np.uint8))), (3, NfTable(data))], [[0], [1, 0, 1]]
+    )
     memory = np.full(plan.size, 0xEE, dtype=np.uint8)
     plan.fill(memoryview(memory))
     head = memory[: tables.HEAD.itemsize].view(tables.HEAD)[0]
-    assert head.tolist() == (0x48625442, 1, 2, 2, 128, 256)
+    assert head.tolist() == (0x48625442, 2, 2, 2, 128, 256)
     programs = memory[128:][: 2 * tables.PROGRAM.itemsize].view(tables.PROGRAM)
     assert programs["count"].tolist() == [1, 3]
     assert programs["nf"].tolist() == [[0] * 8, [1, 0, 1, 0, 0, 0, 0, 0]]

@@ -280,22 +280,3 @@ static hb_u32 hb_nf_ipsec(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *r
     *p = packet;
     return verdict;
 }
-
-#ifdef HB_HOST
-/* The last sequence number given out. It never wraps: the SA ends instead (RFC 4303 section
- * 3.3.3). */
-typedef struct {
-    uint64_t last;
-} hb_ipsec_state;
-
-static void hb_ipsec_prepare(void *state, const hb_table *t, uint64_t *arg, uint32_t n)
-{
-    (void)t;
-    hb_ipsec_state *sa = state;
-    for (uint32_t i = 0; i < n; i++)
-        arg[i] = sa->last < 0xffffffffu ? ++sa->last : 0;
-}
-
-static const hb_nf_hooks hb_nf_ipsec_hooks = {.state_bytes = sizeof(hb_ipsec_state),
-                                              .prepare = hb_ipsec_prepare};
-#endif

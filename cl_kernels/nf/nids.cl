@@ -81,19 +81,3 @@ static hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *re
         return HB_PASS;
     return action == 1 ? HB_DROP(HB_REASON_nf_action) : HB_RETYPE(action - 2);
 }
-
-#ifdef HB_HOST
-/* Counts, for each rule, the packets in which it was the lowest one found. */
-static void hb_nids_finish(void *state, const uint64_t *result, uint32_t n, uint64_t *hits,
-                           uint32_t rules)
-{
-    (void)state;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t rule = (uint32_t)result[i];
-        if (rule != 0 && rule <= rules)
-            hits[rule - 1]++;
-    }
-}
-
-static const hb_nf_hooks hb_nf_nids_hooks = {.finish = hb_nids_finish};
-#endif

@@ -105,6 +105,9 @@ typedef struct {
     uint32_t tail;   /* bytes it may add behind */
     uint32_t rules;  /* counters its finish() keeps, read with hb_rule_hits() */
     int sticky;      /* a re-type holds for the whole flow from then on */
+    uint32_t engine; /* of a CNF: its number, see hb_nf_engine_name() */
+    void *host;      /* what the NF has on the host, made by hb_<nf>_new(); the caller keeps it */
+    void *code;      /* hb_nf_kind * of an NF that is not compiled in, else NULL */
     uint32_t lcores; /* lcores that serve it: CNF threads, or syncers for a GNF */
     uint32_t lcore[HB_MAX_LCORES];
 } hb_nf;
@@ -122,6 +125,9 @@ typedef struct {
     void *queue;         /* cl_command_queue, in order */
     void *kernel;        /* cl_kernel: hb_persistent or hb_batch, its memory arguments set */
     void *context;       /* cl_context, for the staging buffers; NULL unless staged */
+    void *tables;        /* staged: the tables region ... */
+    void *tables_buffer; /* ... and the device's copy of it (cl_mem) */
+    uint64_t tables_bytes;
     void *control;       /* control region, hb_control_size() bytes, visible to the device */
     int staged;          /* launch only: frames and control are copied to and from the device */
     int on_cpu;          /* a CPU runtime: it can run a launch on the thread that waits for it */
@@ -269,6 +275,11 @@ void hb_stop(hb_dataplane *dp);
 int64_t hb_in_flight(const hb_dataplane *dp);
 /* Free mbufs found by walking pool and caches: only when stopped. */
 int64_t hb_count_free(const hb_dataplane *dp);
+/* Bytes of the tables region were written while it runs: devices that have a copy get them. */
+void hb_tables_changed(hb_dataplane *dp, const void *at, uint64_t bytes);
+/* Wait until nobody reads what was in the tables before this call: every lcore has begun a pass
+ * since, and every row that was published before has come back. */
+void hb_wait_readers(hb_dataplane *dp);
 uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule);
 uint64_t hb_ticks(void); /* of the clock that all latencies use */
 double hb_ticks_per_second(void);
@@ -280,6 +291,10 @@ int hb_device_state(const hb_dataplane *dp);
 const char *hb_reason_name(uint32_t reason);
 const char *hb_reason_text(uint32_t reason);
 const char *hb_nf_kind_name(uint32_t kind);
+/* The engines of a kind on the CPU, "cpu" first and the best last; NULL past the last. */
+const char *hb_nf_engine_name(uint32_t kind, uint32_t engine);
+/* Does it run on this machine? */
+int hb_nf_engine_usable(uint32_t kind, uint32_t engine);
 /* Run one packet function on n packets laid out as arrays, for tests and tools: no threads, no
  * queue. work[i].frame indexes frames; done[i] gets the answers. */
 void hb_run_program(void *frames, uint32_t frame_size, const void *tables, uint32_t program,

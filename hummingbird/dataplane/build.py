@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How cffi builds the data plane: every C file of this directory, behind what api.h declares.
+"""How cffi builds the data plane: every C file of this directory and of nf/, behind what api.h and
+nf/*_api.h declare. Libraries that only an engine of an NF needs are used where they are installed.
 
 setup.py runs this file; nothing imports it at run time.
 """
@@ -7,6 +8,8 @@ setup.py runs this file; nothing imports it at run time.
 import os
 import platform
 import re
+import shutil
+import subprocess
 import zlib
 
 from cffi import FFI
@@ -17,6 +20,26 @@ KERNELS = os.path.join(HERE, "..", "..", "cl_kernels")  # some C files include t
 INCLUDE_DIRS = [os.path.normpath(HERE), os.path.normpath(KERNELS)]
 LIBRARIES = ["pcap", "pthread"]
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+
+OPTIONAL = {
+    "HB_HAVE_IPSEC_MB": ("intel-ipsec-mb.h", "IPSec_MB"),
+    "HB_HAVE_HYPERSCAN": ("hs/hs.h", "hs"),
+    "HB_HAVE_PCRE2": ("pcre2.h", "pcre2-8"),
+}
+"""Macro, header, library."""
+
+
+def has_header(header: str) -> bool:
+    """Does the C compiler find it?"""
+    command = [shutil.which("gcc") or "cc", "-E", "-DPCRE2_CODE_UNIT_WIDTH=8", "-xc", "-"]
+    text = f"#include <{header}>\n"
+    return subprocess.run(command, input=text, text=True, capture_output=True).returncode == 0
+
+
+for macro, (header, library) in OPTIONAL.items():
+    if has_header(header):
+        CFLAGS.append(f"-D{macro}")
+        LIBRARIES.append(library)
 if platform.machine() == "x86_64":
     # In every x86-64 core since 2009; CRC32C comes with SSE 4.2. Older cores than of 2014 take
     # prefetchw for a no-op.
@@ -54,14 +77,17 @@ def declarations(header: str) -> str:
 
 
 ffi = FFI()
-with open(os.path.join(HERE, "api.h"), encoding="utf-8") as api:
-    ffi.cdef(declarations(api.read()))
+APIS = [os.path.join(HERE, "api.h"), *find("_api.h")]
+for path in APIS:
+    with open(path, encoding="utf-8") as api:
+        ffi.cdef(declarations(api.read()))
 ffi.cdef("#define HB_LAYOUTS ...")
 with open(os.path.join(KERNELS, "hummingbird.h"), "rb") as layouts:
     LAYOUTS = zlib.crc32(layouts.read())  # program.source() compares
 ffi.set_source(
     "hummingbird.dataplane._native",
-    f'#include "api.h"\n#define HB_LAYOUTS {LAYOUTS}u',
+    "\n".join(f'#include "{os.path.relpath(path, HERE)}"' for path in APIS)
+    + f"\n#define HB_LAYOUTS {LAYOUTS}u",
     sources=find(".c"),
     depends=[*find(".h", ".cl"), os.path.join(HERE, "build.py")],
     include_dirs=INCLUDE_DIRS,

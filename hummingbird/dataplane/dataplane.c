@@ -131,7 +131,7 @@ int hb_set_device(hb_dataplane *dp, const hb_device *device)
     hb_control_init(device->control, device->workgroups, device->lanes, device->depth,
                     device->groups);
     dp->device = d;
-    return 0;
+    return hb_device_track_tables(d) ? fail(dp, "out of memory") : 0;
 }
 
 int hb_set_rules(hb_dataplane *dp, const hb_rule *rules, uint32_t count)
@@ -169,16 +169,46 @@ static void order_nodes(hb_lcore *lc)
                 lc->node[lc->nodes++] = i;
 }
 
+/* What an NF is on one lcore: its state, its engine's, and what it opens for itself. */
 static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
 {
     const hb_nf *nf = &dp->node[node].nf;
+    const hb_nf_kind *kind = nf->code ? nf->code : hb_nf_kind_of(nf->kind);
     hb_nf_seat *seat = &lc->seat[node];
-    seat->hooks = hb_nf_hooks_of(nf->kind);
-    seat->engine = hb_nf_engine_of(nf->kind);
-    seat->table = hb_nf_table(dp->config.tables, nf->instance);
-    seat->hits = calloc(nf->rules + 1, sizeof *seat->hits);
-    seat->state = calloc(1, seat->hooks->state_bytes + 1);
-    return seat->hits && seat->state && seat->engine ? 0 : -1;
+    if (!kind || nf->engine >= kind->nb_engines)
+        return fail(dp, "there is no engine %u of NF kind %u", nf->engine, nf->kind);
+    const hb_nf_engine *engine = &kind->engines[nf->engine];
+    *seat = (hb_nf_seat){.arena = &dp->arena,
+                         .engine = engine,
+                         .table = hb_nf_table(dp->config.tables, nf->instance),
+                         .host = nf->host,
+                         .state = zeroed(kind->state_bytes + 1),
+                         .engine_state = zeroed(engine->state_bytes + 1),
+                         .hits = calloc(nf->rules + 1, sizeof *seat->hits),
+                         .rules = nf->rules,
+                         .node = node,
+                         .lcore = lc};
+    if (!seat->state || !seat->engine_state || !seat->hits)
+        return -1;
+    if (kind->open && kind->open(seat))
+        return -1;
+    seat->kind = kind; /* from here on there is something to close */
+    bool on_cpu = dp->node[node].kind == HB_NODE_CNF;
+    if (on_cpu && engine->open && engine->open(seat))
+        return fail(dp, "engine %s of an NF cannot start", engine->name);
+    seat->opened = on_cpu;
+    return 0;
+}
+
+static void unseat_nf(hb_nf_seat *seat)
+{
+    if (seat->opened && seat->engine->close)
+        seat->engine->close(seat);
+    if (seat->kind && seat->kind->close)
+        seat->kind->close(seat);
+    free(seat->state);
+    free(seat->engine_state);
+    free(seat->hits);
 }
 
 static int set_up_inputs(hb_dataplane *dp, hb_lcore *lc)
@@ -373,8 +403,7 @@ static void free_lcore(hb_lcore *lc)
         }
     for (uint32_t i = 0; i < HB_MAX_NODES; i++) {
         free(lc->input[i].slot);
-        free(lc->seat[i].state);
-        free(lc->seat[i].hits);
+        unseat_nf(&lc->seat[i]);
     }
     if (lc->flows.flow)
         hb_flows_free(&lc->flows);
@@ -416,6 +445,21 @@ uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule)
         if (dp->lcore[l].seat[node].hits && rule < dp->node[node].nf.rules)
             hits += dp->lcore[l].seat[node].hits[rule];
     return hits;
+}
+
+void hb_tables_changed(hb_dataplane *dp, const void *at, uint64_t bytes)
+{
+    if (dp->device)
+        hb_device_mark_tables(dp->device, at, bytes);
+}
+
+void hb_wait_readers(hb_dataplane *dp)
+{
+    if (!dp->running)
+        return;
+    hb_wait_passes(dp);
+    if (dp->device)
+        hb_device_wait_rows(dp->device);
 }
 
 const char *hb_port_message(const hb_dataplane *dp, uint32_t node)

@@ -18,7 +18,6 @@
 #include "port.h"
 #include "ring.h"
 
-typedef struct hb_lcore hb_lcore;
 typedef struct hb_device_ctl hb_device_ctl;
 typedef struct hb_syncer hb_syncer;
 
@@ -39,16 +38,6 @@ typedef struct {
     uint32_t version; /* 0: slot free */
     uint16_t *next;   /* [node * types + type]: node or HB_NEXT_* */
 } hb_policy;
-
-/* An NF instance as one lcore runs it: the state of its prepare() and finish(). Written by that
- * lcore. */
-typedef struct {
-    const hb_nf_hooks *hooks;
-    hb_nf_engine *engine; /* on the CPU */
-    hb_table table;
-    void *state;
-    uint64_t *hits; /* [rules] */
-} hb_nf_seat;
 
 /* One data-plane thread and what only it touches. */
 struct hb_lcore {
@@ -87,6 +76,8 @@ struct hb_lcore {
     uint64_t admitted[HB_MAX_NODES]; /* by its own input ports */
     uint32_t dead[HB_BURST];         /* ended packets, given back to the pool together */
     uint32_t deads;
+    uint32_t made[HB_BURST]; /* packets that the NF now in finish() has made */
+    uint32_t mades;
     uint32_t nested;         /* CNFs that run within each other now */
     uint64_t pass_tick;      /* when this pass began */
     _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
@@ -200,8 +191,6 @@ uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
 /* Drops, as no_room, packets that have no room for what the NF may add; the others move up in
  * handles. Returns how many. */
 uint32_t hb_keep_with_room(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n);
-/* Fill the arguments of n packets that the NF is about to run on. */
-void hb_prepare(hb_lcore *lc, uint32_t node, uint64_t *arg, uint32_t n);
 /* Run a CNF on n packets, at most HB_BURST, that have come to it, and forward them; node_cnf.c. */
 void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n,
                 const hb_burst_sum *sum);
@@ -222,5 +211,7 @@ static inline void hb_count_out(hb_lcore *lc, uint32_t node, uint64_t packets, u
  */
 
 int hb_lcore_start(hb_lcore *lc);
+/* Control thread: wait until every lcore has begun a pass since. */
+void hb_wait_passes(hb_dataplane *dp);
 
 #endif

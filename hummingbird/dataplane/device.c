@@ -156,8 +156,10 @@ void hb_device_abandon(struct hb_device_ctl *d)
 /* The executor's thread and its maker: who leaves last frees it. */
 static void let_go(struct hb_device_ctl *d)
 {
-    if (atomic_fetch_sub(&d->others, 1) == 0)
-        free(d);
+    if (atomic_fetch_sub(&d->others, 1) != 0)
+        return;
+    free(d->changed);
+    free(d);
 }
 
 void hb_device_roam(void)

@@ -51,6 +51,11 @@ struct hb_device_ctl {
     _Atomic uint32_t suspect;
     _Atomic uint32_t callbacks; /* of events, that are still to come */
     _Atomic int others;         /* 1 while the executor's thread runs; see let_go() */
+    /* Staged: chunks of the tables region that the host has changed since they were copied, a bit
+     * each. Set by the control thread, cleared by the executor; `tables_changed` says that some bit
+     * is set. NULL unless staged. */
+    _Atomic uint64_t *changed;
+    _Atomic uint32_t tables_changed;
     /* Executor: monotonic ns when it began to wait in the driver, or 0. Whoever looks: given up. */
     _Atomic uint64_t waits_since;
 };
@@ -98,6 +103,15 @@ void hb_device_sleep_for_work(struct hb_device_ctl *d, uint32_t timeout_us);
 void hb_device_lose(struct hb_device_ctl *d);
 /* The executor has ended, others go on: have the syncers drop what no device will run. */
 void hb_device_abandon(struct hb_device_ctl *d);
+/* Control thread, at set-up: keep track of changes if the device has a copy. 0, or -1 without
+ * memory. */
+int hb_device_track_tables(struct hb_device_ctl *d);
+/* Control thread: these bytes of the tables region have changed. */
+void hb_device_mark_tables(struct hb_device_ctl *d, const void *at, uint64_t bytes);
+/* Executor, staged: enqueue copies of what has changed in the tables. CL_SUCCESS or an error. */
+int hb_device_copy_tables(struct hb_device_ctl *d);
+/* Control thread: wait until the device has finished every row that is published now. */
+void hb_device_wait_rows(struct hb_device_ctl *d);
 void hb_device_ring(struct hb_device_ctl *d);
 /* Executor: from now on this thread may run on any CPU of the process. It was started on those that
  * a CPU runtime shall use, because that starts its threads from here; but a kernel that spins there

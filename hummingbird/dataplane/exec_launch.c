@@ -123,6 +123,10 @@ static bool enqueue_all(struct hb_device_ctl *d, batch *b)
     cl_event event = NULL;
     cl_int err;
     if (d->config.staged) {
+        /* in order with what follows on the queue, and so seen by this launch */
+        err = hb_device_copy_tables(d);
+        if (err != CL_SUCCESS)
+            return false;
         err = hb_stage_write(&b->stage, d, &event);
         if (!follow(b, err, event))
             return false;

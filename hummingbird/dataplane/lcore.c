@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "dataplane.h"
 
@@ -163,6 +164,16 @@ static void *lcore_main(void *arg)
             close_books(lc, i, port);
     }
     return NULL;
+}
+
+void hb_wait_passes(hb_dataplane *dp)
+{
+    struct timespec t = {0, 100000};
+    for (uint32_t l = 0; dp->running && l < dp->config.lcores; l++) {
+        uint64_t seen = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire);
+        while (atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) < seen + 2)
+            nanosleep(&t, NULL);
+    }
 }
 
 int hb_lcore_start(hb_lcore *lc)

@@ -48,7 +48,6 @@ int hb_arena_init(hb_arena *a, void *frames, uint32_t frame_size, uint32_t mbufs
         return -1;
     for (uint32_t i = 0; i < mbufs; i++) {
         a->headers[i].frame = i;
-        a->headers[i].segments = 1;
     }
     /* the last magazine pushed is the first taken: hand out low frames first */
     for (uint32_t i = a->nb_magazines; i-- > 0;) {

@@ -49,7 +49,7 @@ typedef struct {
         uint32_t layers; /* all four: written with one store */
     };
     uint16_t vlan[2];  /* tags, outer first; 0 if none (still in the packet, too) */
-    uint32_t segments; /* 1: no port makes chains */
+    uint32_t serial;   /* which packet of its input port it is, from 1: its place in a capture */
     uint64_t rx_tick;  /* when it entered */
     uint64_t time_ns;  /* packet time: the capture's when replaying */
     uint64_t hop_tick; /* when it entered its present node */

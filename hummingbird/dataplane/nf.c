@@ -4,7 +4,6 @@
 
 #include "api.h"
 
-#define HB_HOST
 #include "nf/forward.cl"
 #include "nf/ipsec.cl"
 #include "nf/nids.cl"
@@ -18,92 +17,57 @@
 #define HB_NF_CASES HB_NF_KINDS(HB_NF_CASE)
 #include "gpusyncer.cl"
 
-/* Tentative definitions: all zero for an NF whose .cl file defines no hooks. */
-#define HB_NF_HOOKS(number, name) static const hb_nf_hooks hb_nf_##name##_hooks;
-HB_NF_KINDS(HB_NF_HOOKS)
+#define HB_NF_LOOP_CASE(number, name) HB_NF_LOOP(name)
+HB_NF_KINDS(HB_NF_LOOP_CASE)
 
-const hb_nf_hooks *hb_nf_hooks_of(uint32_t kind)
+/* NFs with nothing on the host but their packet function. */
+#define HB_NF_PLAIN(nf)                                                                            \
+    static const hb_nf_engine nf##_engines[] = {{.name = "cpu", .run = hb_loop_##nf}};             \
+    static const hb_nf_kind hb_##nf##_kind = {.engines = nf##_engines, .nb_engines = 1};
+HB_NF_PLAIN(forward)
+HB_NF_PLAIN(probe)
+HB_NF_PLAIN(touch)
+
+/* The others: dataplane/nf/<name>.c. */
+extern const hb_nf_kind hb_ipsec_kind, hb_nids_kind, hb_router_kind;
+
+const hb_nf_kind *hb_nf_kind_of(uint32_t kind)
 {
-    static const hb_nf_hooks none;
-#define HB_NF_HOOKS_CASE(number, name)                                                             \
+#define HB_NF_KIND_CASE(number, name)                                                              \
     case number:                                                                                   \
-        return &hb_nf_##name##_hooks;
+        return &hb_##name##_kind;
     switch (kind) {
-        HB_NF_KINDS(HB_NF_HOOKS_CASE)
-    default:
-        return &none;
-    }
-}
-
-/* ---- engines: the packet function in a loop ----------------------------------------------------
- */
-
-static inline hb_packet packet_of(const hb_nf_burst *b, const hb_mbuf *m)
-{
-    return (hb_packet){.frame = hb_frame(b->arena, m),
-                       .low = m->data_off - b->head,
-                       .high = (uint32_t)m->data_off + m->data_len + b->tail,
-                       .offset = m->data_off,
-                       .length = m->data_len,
-                       .l3 = m->l3,
-                       .l4 = m->l4,
-                       .type = m->type,
-                       .flow = m->flow};
-}
-
-static void answer(hb_answers *all, uint32_t i, const hb_packet *p, uint32_t verdict,
-                   uint64_t result)
-{
-    all->at[all->n] = (uint16_t)i;
-    all->done[all->n++] = (struct hb_done){.offset = (uint16_t)p->offset,
-                                           .length = (uint16_t)p->length,
-                                           .value = (uint16_t)(verdict >> 8),
-                                           .verdict = (uint8_t)verdict,
-                                           .result = result};
-}
-
-#define HB_NF_ENGINE(number, name)                                                                 \
-    static void run_##name(const hb_nf_burst *b)                                                   \
-    {                                                                                              \
-        for (uint32_t i = 0; i < b->n; i++) {                                                      \
-            hb_packet p = packet_of(b, hb_header(b->arena, b->handles[i]));                        \
-            uint32_t offset = p.offset, length = p.length;                                         \
-            uint64_t result = 0;                                                                   \
-            uint32_t verdict = hb_nf_##name(&p, b->table, b->arg ? b->arg[i] : 0, &result);        \
-            if (b->result)                                                                         \
-                b->result[i] = result;                                                             \
-            if (verdict != HB_PASS || p.offset != offset || p.length != length)                    \
-                answer(b->answers, i, &p, verdict, result);                                        \
-        }                                                                                          \
-    }
-HB_NF_KINDS(HB_NF_ENGINE)
-
-hb_nf_engine *hb_nf_engine_of(uint32_t kind)
-{
-#define HB_NF_ENGINE_CASE(number, name)                                                            \
-    case number:                                                                                   \
-        return run_##name;
-    switch (kind) {
-        HB_NF_KINDS(HB_NF_ENGINE_CASE)
+        HB_NF_KINDS(HB_NF_KIND_CASE)
     default:
         return NULL;
     }
 }
 
+const char *hb_nf_engine_name(uint32_t kind, uint32_t engine)
+{
+    const hb_nf_kind *k = hb_nf_kind_of(kind);
+    return k && engine < k->nb_engines ? k->engines[engine].name : NULL;
+}
+
+int hb_nf_engine_usable(uint32_t kind, uint32_t engine)
+{
+    const hb_nf_kind *k = hb_nf_kind_of(kind);
+    if (!k || engine >= k->nb_engines)
+        return 0;
+    return !k->engines[engine].usable || k->engines[engine].usable();
+}
+
 hb_table hb_nf_table(const void *tables, uint32_t instance)
 {
-    const struct hb_tables *head = tables;
-    const uint8_t *base = tables;
-    const struct hb_nf_instance *inst =
-        (const struct hb_nf_instance *)(base + head->nfs_off) + instance;
-    return (hb_table){.base = base + inst->base, .length = inst->length};
+    return hb_table_of(tables, hb_instance_of(tables, instance));
 }
 
 uint32_t hb_nf_run(const void *tables, uint32_t instance, hb_packet *p, uint64_t arg,
                    uint64_t *result)
 {
+    const uint8_t *parts = NULL;
     *result = 0;
-    return hb_run_nf(tables, instance, p, arg, result);
+    return hb_run_nf(tables, instance, p, arg, result, &parts);
 }
 
 void hb_run_program(void *frames, uint32_t frame_size, const void *tables, uint32_t program,

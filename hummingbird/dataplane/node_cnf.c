@@ -6,24 +6,25 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
                 const hb_burst_sum *sum)
 {
     const hb_nf *nf = &lc->dp->node[node].nf;
-    const hb_nf_seat *seat = &lc->seat[node];
+    hb_nf_seat *seat = &lc->seat[node];
     uint64_t arg[HB_BURST], results[HB_BURST];
-    uint64_t *result = seat->hooks->finish ? results : NULL;
+    uint64_t *result = seat->kind->finish ? results : NULL;
     hb_answers answers;
     uint32_t came = n, account = hb_account(lc, node);
     n = hb_keep_with_room(lc, node, handles, came);
     if (n) {
-        hb_prepare(lc, node, arg, n);
+        if (seat->kind->prepare)
+            seat->kind->prepare(seat, handles, arg, n);
         answers.n = 0;
-        seat->engine(&(hb_nf_burst){.arena = &lc->dp->arena,
-                                    .table = &seat->table,
-                                    .head = nf->head,
-                                    .tail = nf->tail,
-                                    .n = n,
-                                    .handles = handles,
-                                    .arg = seat->hooks->prepare ? arg : NULL,
-                                    .result = result,
-                                    .answers = &answers});
+        seat->engine->run(seat, &(hb_nf_burst){.arena = &lc->dp->arena,
+                                               .table = &seat->table,
+                                               .head = nf->head,
+                                               .tail = nf->tail,
+                                               .n = n,
+                                               .handles = handles,
+                                               .arg = seat->kind->prepare ? arg : NULL,
+                                               .result = result,
+                                               .answers = &answers});
         hb_sample_latency(lc, node, hb_now() - since);
         hb_finish(lc, node, handles, n, result, &answers, n == came ? sum : NULL);
     }

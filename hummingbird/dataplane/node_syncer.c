@@ -72,7 +72,7 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     const struct hb_done *done = answers(d, g, g->reaped);
     hb_answers burst;
     uint64_t results[HB_BURST];
-    uint64_t *result = lc->seat[f->node].hooks->finish ? results : NULL;
+    uint64_t *result = lc->seat[f->node].kind->finish ? results : NULL;
     for (uint32_t i = 0; i < n; i += HB_BURST) {
         uint32_t part = n - i < HB_BURST ? n - i : HB_BURST;
         sift(lc, handles + i, done + i, part, result, &burst);
@@ -112,6 +112,13 @@ static uint32_t reap(hb_lcore *lc, hb_gnf *f)
 /* ---- publish ----------------------------------------------------------------------------------
  */
 
+/* A row may have more lanes than a burst has packets. */
+static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += HB_BURST)
+        seat->kind->prepare(seat, handles + i, arg + i, n - i < HB_BURST ? n - i : HB_BURST);
+}
+
 static void publish(hb_lcore *lc, hb_gnf *f)
 {
     hb_device_ctl *d = lc->syncer->device;
@@ -119,8 +126,10 @@ static void publish(hb_lcore *lc, hb_gnf *f)
     hb_workgroup *g = f->open;
     const hb_nf *nf = &lc->dp->node[f->node].nf;
     uint32_t row = slot_row(d, g, g->published), n = f->open_count;
-    hb_prepare(lc, f->node,
-               (uint64_t *)hb_control_array(c, c->arg_off) + (size_t)row * d->config.lanes, n);
+    hb_nf_seat *seat = &lc->seat[f->node];
+    uint64_t *arg = (uint64_t *)hb_control_array(c, c->arg_off) + (size_t)row * d->config.lanes;
+    if (seat->kind->prepare)
+        prepare(seat, shadow(d, g, g->published), arg, n);
     ((struct hb_rowdesc *)hb_control_array(c, c->rowdesc_off))[row] =
         (struct hb_rowdesc){.program = f->program,
                             .count = (uint16_t)n,

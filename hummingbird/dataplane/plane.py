@@ -114,7 +114,7 @@ class Dataplane:
         """A port that counts and drops."""
         return self._checked(lib.hb_add_sink(self._dp, lcore))
 
-    def add_nf(self, lcores: Sequence[int], workgroups: int, **fields: int) -> int:
+    def add_nf(self, lcores: Sequence[int], workgroups: int, **fields: Any) -> int:
         """An NF; ``fields`` are those of ``hb_nf``. A GNF if it has workgroups, else a CNF."""
         nf = ffi.new("hb_nf *", fields)
         nf.lcores = len(lcores)
@@ -180,6 +180,14 @@ class Dataplane:
         """Free mbufs, found by walking pool and caches; only after stop()."""
         return int(lib.hb_count_free(self._dp))
 
+    def tables_changed(self, address: int, size: int) -> None:
+        """These bytes of the tables region were written; a device that has a copy gets them."""
+        lib.hb_tables_changed(self._dp, ffi.cast("void *", address), size)
+
+    def wait_readers(self) -> None:
+        """Wait until nobody reads what was in the tables before this call."""
+        lib.hb_wait_readers(self._dp)
+
     def rule_hits(self, node: int, rules: int) -> list[int]:
         """The counters that an NF's finish() keeps."""
         return [int(lib.hb_rule_hits(self._dp, node, rule)) for rule in range(rules)]
@@ -191,6 +199,25 @@ class Dataplane:
     def device_state(self) -> str:
         """``healthy``, ``recovered`` from at least one failure, or ``hangs``."""
         return ("healthy", "recovered", "hangs")[lib.hb_device_state(self._dp)]
+
+
+@dataclass(frozen=True)
+class CpuEngine:
+    """One way to run an NF on the CPU."""
+
+    name: str
+    usable: bool
+    """On this machine."""
+
+
+def cpu_engines(kind: int) -> list[CpuEngine]:
+    """The engines of an NF kind by number: ``cpu`` first, the best last; empty for kinds that are
+    not compiled in."""
+    found: list[CpuEngine] = []
+    while (name := lib.hb_nf_engine_name(kind, len(found))) != ffi.NULL:
+        usable = bool(lib.hb_nf_engine_usable(kind, len(found)))
+        found.append(CpuEngine(ffi.string(name).decode(), usable))
+    return found
 
 
 def reasons() -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "dataplane.h"
 
@@ -38,17 +37,6 @@ static int free_slot(hb_dataplane *dp)
     return -1;
 }
 
-/* Every lcore has begun a pass since: none still holds the slot that was current before. */
-static void wait_for_passes(hb_dataplane *dp)
-{
-    struct timespec t = {0, 100000};
-    for (uint32_t l = 0; dp->running && l < dp->config.lcores; l++) {
-        uint64_t seen = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire);
-        while (atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) < seen + 2)
-            nanosleep(&t, NULL);
-    }
-}
-
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next)
 {
     int slot = free_slot(dp);
@@ -68,6 +56,6 @@ int hb_publish_policy(hb_dataplane *dp, const uint16_t *next)
     p->version = ++dp->versions;
     /* release: the table before the slot that names it */
     atomic_store_explicit(&dp->current, (uint32_t)slot, memory_order_release);
-    wait_for_passes(dp);
+    hb_wait_passes(dp); /* none still holds the slot that was current before */
     return (int)p->version;
 }

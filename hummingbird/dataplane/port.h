@@ -10,8 +10,9 @@ typedef struct hb_port hb_port;
 
 typedef struct {
     /* Fill up to n mbufs, whose data_off is set to the default headroom, from the outside: bytes,
-     * data_len and time_ns. A packet that does not fit is consumed and counted in port->too_long.
-     * Returns how many were filled. Called by the port's lcore only; never waits. */
+     * data_len, time_ns and serial. A packet that does not fit is consumed and counted in
+     * port->too_long. Returns how many were filled. Called by the port's lcore only; never waits.
+     */
     uint32_t (*rx)(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n);
     /* Send n mbufs; returns how many went out, the rest is counted drop{port_error}. The caller
      * frees them all. */
@@ -28,6 +29,7 @@ struct hb_port {
     bool paced;        /* false: takes credits and waits instead of overrunning the chain */
     bool has_end;      /* rx() stops some day */
     _Atomic bool done; /* rx() will give nothing more; written by the lcore */
+    uint32_t serial;   /* of the packet consumed last */
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes */
     uint64_t too_long_bytes;
     uint64_t lost;      /* packets that tx() took but flush() could not bring out */

@@ -160,16 +160,19 @@ static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *h
         n = hb_pacer_due(&g->pacer, now, n);
     if (n > g->left)
         n = (uint32_t)g->left;
-    cursor next = g->next; /* a copy, which what is written to packets cannot change */
+    cursor next = g->next;          /* a copy, which what is written to packets cannot change */
+    uint32_t serial = port->serial; /* likewise */
     for (uint32_t i = 0; i < n; i++) {
         hb_mbuf *m = hb_header(a, handles[i]);
         const template *t = next_template(g, &next);
         write_packet(hb_data(a, m), t, flow_src(g, &next), FIRST_PORT + next.port);
         m->data_len = t->length;
         m->time_ns = time_ns;
+        m->serial = ++serial;
         next_flow(g, &next);
     }
     g->next = next;
+    port->serial = serial;
     g->pacer.sent += n;
     if (port->has_end && (g->left -= n) == 0)
         atomic_store_explicit(&port->done, true, memory_order_relaxed);

@@ -81,6 +81,7 @@ static void deliver(const pcap_input *in, const record *r, const hb_arena *a, ui
     memcpy(hb_data(a, m), r->bytes, r->length);
     m->data_len = (uint16_t)r->length;
     m->time_ns = r->time_ns + in->time_shift;
+    m->serial = in->port.serial;
 }
 
 static uint32_t pcap_rx(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n)
@@ -101,6 +102,7 @@ static uint32_t pcap_rx(hb_port *port, const hb_arena *a, const uint32_t *handle
         if (in->due_shift + r->due_ns > until)
             break;
         taken++;
+        port->serial++;
         if (r->length <= hb_frame_room(a)) {
             deliver(in, r, a, handles[filled++]);
         } else {

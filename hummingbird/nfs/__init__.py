@@ -9,11 +9,20 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+
+from hummingbird.dataplane._native import ffi
+
+if TYPE_CHECKING:
+    from hummingbird.dataplane.plane import Dataplane
+
+KERNELS = Path(__file__).resolve().parent.parent
+KERNELS = (KERNELS if (KERNELS / "cl_kernels").is_dir() else KERNELS.parent) / "cl_kernels"
+"""Where the device code lies: beside the package in a checkout, inside it when installed."""
 
 
 class Reads(IntEnum):
@@ -64,6 +73,60 @@ class NfTable:
     """The table, as the packet function's accessors see it (host byte order)."""
     rules: list[str] = field(default_factory=list)
     """Names of the counters that the NF's finish() keeps, such as intrusion rules."""
+    notes: list[str] = field(default_factory=list)
+    """What `hummingbird check` and the start of a run say, such as "3 rules skipped"."""
+    local_off: int = 0
+    """The part of the table that a device keeps in local memory: bytes from its start ..."""
+    local_bytes: int = 0
+    """... and how many; multiples of 16."""
+    extra: Any = None
+    """What the NF's host part needs besides."""
+
+    def __post_init__(self) -> None:
+        """A device copies the local part in steps of 16 bytes."""
+        assert self.local_off % 16 == 0 and self.local_bytes % 16 == 0
+        assert self.local_off + self.local_bytes <= self.data.size
+
+
+@dataclass(frozen=True)
+class HostContext:
+    """What an NF's host part is given at the start of a run."""
+
+    name: str
+    """Name of the NF instance."""
+    base: Path
+    """Directory that relative paths in the topology start from."""
+    types: Mapping[str, int]
+    """Packet type numbers by name."""
+    table: npt.NDArray[np.uint8]
+    """The table where data plane and device read it; see Dataplane.tables_changed()."""
+    state: Path
+    """Directory for what has to survive a restart; made by whoever writes there."""
+    watch: bool
+    """Files that the NF has read are to be read again when they change."""
+
+
+class NfHost:
+    """What an NF instance has on the host while it runs. This one has nothing.
+
+    All methods are called by the control thread.
+    """
+
+    pointer: Any = ffi.NULL
+    """hb_nf.host."""
+
+    def attach(self, plane: Dataplane, node: int) -> None:
+        """The node exists, nothing runs yet."""
+
+    def poll(self) -> None:
+        """Called some 20 times a second while it runs, and once when all lcores have ended."""
+
+    def report(self) -> dict[str, Any]:
+        """What the summary shows under ``nfs.<name>.detail``."""
+        return {}
+
+    def close(self) -> None:
+        """The data plane is gone; called once, also after a failed start."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +147,16 @@ class Nf:
     tail: int = 0
     """Bytes it may add behind."""
     affinity: Affinity = Affinity.NONE
+    host: Callable[[Any, NfTable, HostContext], NfHost] = lambda params, table, context: NfHost()
+    engines: Mapping[str, str] = field(default_factory=dict)
+    """CPU engines besides ``cpu``, and what to do where one is not built in."""
+    source: Path | None = None
+    """Its packet function, if that is not cl_kernels/nf/<name>.cl."""
+
+    @property
+    def code(self) -> Path:
+        """The file of its packet function."""
+        return self.source or KERNELS / "nf" / f"{self.name}.cl"
 
     def __post_init__(self) -> None:
         """Staged copies bring only what is read: no whole packet is written from a part of it."""

@@ -18,20 +18,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
+from hummingbird.nfs import NfTable
 from hummingbird.nfs.tables import layout
 from hummingbird.opencl import memory, program
 from hummingbird.opencl.device import Device, on_cpus
+from hummingbird.opencl.program import builtin
 from hummingbird.opencl.session import QueueShape, open_session
 
 FRAME = 2048
 WORD = 4
 """Bytes to touch for one word a packet."""
 MAX_SECONDS = 60.0
-_NO_TABLE = np.zeros(0, dtype=np.uint8)
+_NO_TABLE = NfTable(np.zeros(0, dtype=np.uint8))
 _ROOM = FRAME - int(lib.HB_FRAME_RESERVED) - int(lib.HB_FRAME_HEADROOM)
 
 
@@ -42,7 +43,7 @@ class Program:
     name: str
     kind: int
     """Number in HB_NF_KINDS of hummingbird.h."""
-    table: npt.NDArray[np.uint8]
+    table: NfTable
 
 
 TOUCH = Program("touch", 6, _NO_TABLE)
@@ -157,7 +158,7 @@ class BareQueue:
         frames = workgroups * depth * lanes * FRAME
         with on_cpus(spare_cpus()):
             self._session = open_session(
-                device, executor, [nf.name], frames, FRAME, tables, self._shape, binding
+                device, executor, [builtin(nf.name)], frames, FRAME, tables, self._shape, binding
             )
 
     @property
@@ -240,7 +241,7 @@ class EnqueueLoop:
         with on_cpus(spare_cpus()):
             self._context = cl.Context([device.handle])
             self._queue = cl.CommandQueue(self._context)
-            built, _ = program.build(self._context, device, ["touch"], "bare.cl")
+            built, _ = program.build(self._context, device, [builtin("touch")], "bare.cl")
         self._kernel = cl.Kernel(built, "hb_bare")
         way = "staged" if copies else memory.bindings(device)[0]
         _require(copies or way != "staged", f"{device.label} shares no memory", "copy")

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hummingbird.dataplane._native import lib
 from hummingbird.opencl import memory
 from hummingbird.opencl.device import ATOMICS, Device, devices, reserve_cores
 from hummingbird.opencl.program import C11
@@ -88,7 +89,7 @@ def known_tier(device: Device) -> Tier | None:
 
 def _key(device: Device) -> str:
     forced = [os.environ.get(f"HUMMINGBIRD_{n}", "") for n in ("BINDING", "DIALECT", "HIDE_SVM")]
-    return " | ".join([device.identity, "layout 1", *forced])
+    return " | ".join([device.identity, f"layouts {lib.HB_LAYOUTS:x}", *forced])
 
 
 def _cache_file() -> Path:
@@ -149,18 +150,20 @@ def probe(device: Device) -> Tier:
 
 
 def _probe_binding(device: Device, binding: str) -> Tier:
-    from hummingbird.dataplane._native import ffi, lib
+    from hummingbird.dataplane._native import ffi
     from hummingbird.errors import UserError
+    from hummingbird.nfs import NfTable
     from hummingbird.nfs.tables import layout
+    from hummingbird.opencl.program import builtin
     from hummingbird.opencl.session import PERSISTENT, QueueShape, open_session
 
     table = np.zeros(DEPTH * LANES * 128, dtype=np.uint8)
-    tables = layout([(PROBE_KIND, table)], [[0]])
+    tables = layout([(PROBE_KIND, NfTable(table))], [[0]])
     groups = min(4 * device.compute_units, 1024)
     shape = QueueShape(workgroups=1, lanes=LANES, depth=DEPTH, groups=groups)
     try:
         session = open_session(
-            device, PERSISTENT, ["probe"], WORKING_SETS[-1], FRAME, tables, shape, binding
+            device, PERSISTENT, [builtin("probe")], WORKING_SETS[-1], FRAME, tables, shape, binding
         )
     except UserError as error:
         return _tier_c(error.what, binding)

@@ -8,13 +8,12 @@ import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hummingbird.dataplane._native import lib
 from hummingbird.errors import UserError
+from hummingbird.nfs import KERNELS
 from hummingbird.opencl.device import Device
-
-_PACKAGE = Path(__file__).resolve().parent.parent
 
 C11 = "c11"
 """OpenCL C 3.0 with C11 atomics at all-devices scope."""
@@ -36,10 +35,19 @@ _FORBIDDEN = re.compile(
 )
 
 
-def kernels_folder() -> Path:
-    """Where the device code lies: beside the package in a checkout, inside it when installed."""
-    inside = _PACKAGE / "cl_kernels"
-    return inside if inside.is_dir() else _PACKAGE.parent / "cl_kernels"
+class Code(NamedTuple):
+    """The packet function hb_nf_<name> of an NF kind."""
+
+    name: str
+    kind: int
+    path: Path
+
+
+def builtin(name: str) -> Code:
+    """A packet function of cl_kernels/nf."""
+    layouts = (KERNELS / "hummingbird.h").read_text(encoding="utf-8")
+    kinds = {name: int(number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts)}
+    return Code(name, kinds[name], KERNELS / "nf" / f"{name}.cl")
 
 
 def check_nf_source(path: Path) -> str:
@@ -62,29 +70,40 @@ def check_nf_source(path: Path) -> str:
     return text
 
 
-def source(nf_names: Iterable[str], kernels: str = "gpusyncer.cl") -> str:
-    """The whole device program for these NFs; ``kernels`` is the file that calls them.
+def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: int = 0) -> str:
+    """The whole device program.
+
+    Args:
+        codes: the packet functions that rows may name.
+        kernels: the file that calls them.
+        local_bytes: local memory for the tables of the largest program.
 
     Raises:
         UserError: an NF breaks the rules, or the data plane was built with other layouts.
     """
-    folder = kernels_folder()
-    header = folder / "hummingbird.h"
-    layouts = header.read_text(encoding="utf-8")
+    header = KERNELS / "hummingbird.h"
     if zlib.crc32(header.read_bytes()) != lib.HB_LAYOUTS:
         raise UserError(
             "the data plane was built before this file changed", path=header, fix="run make"
         )
-    kinds = dict((name, number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts))
-    names = sorted(set(nf_names))
-    parts = [layouts]
-    parts += [check_nf_source(folder / "nf" / f"{name}.cl") for name in names]
+    chosen = sorted(set(codes))
     cases = " ".join(
-        f"case {kinds[name]}: return hb_nf_{name}(p, &t, arg, result);" for name in names
+        f"case {code.kind}: return hb_nf_{code.name}(p, &t, arg, result);" for code in chosen
     )
-    parts.append(f"#define HB_NF_CASES {cases}\n")
-    parts.append((folder / kernels).read_text(encoding="utf-8"))
-    return "\n".join(parts)
+    return "\n".join(
+        [
+            _part(header, header.read_text(encoding="utf-8")),
+            *(_part(code.path, check_nf_source(code.path)) for code in chosen),
+            f"#define HB_NF_CASES {cases}",
+            f"#define HB_LOCAL_BYTES {local_bytes}",
+            _part(KERNELS / kernels, (KERNELS / kernels).read_text(encoding="utf-8")),
+        ]
+    )
+
+
+def _part(path: Path, text: str) -> str:
+    """A file's text, so that compilers complain about its lines."""
+    return f'#line 1 "{path}"\n{text}'
 
 
 def dialects() -> tuple[str, ...]:
@@ -94,7 +113,11 @@ def dialects() -> tuple[str, ...]:
 
 
 def build(
-    context: Any, device: Device, nf_names: Iterable[str], kernels: str = "gpusyncer.cl"
+    context: Any,
+    device: Device,
+    codes: Iterable[Code],
+    kernels: str = "gpusyncer.cl",
+    local_bytes: int = 0,
 ) -> tuple[Any, str]:
     """Compile for a device; arguments as source().
 
@@ -102,13 +125,14 @@ def build(
         The pyopencl.Program, and the dialect that compiled.
 
     Raises:
-        UserError: no dialect compiles; carries the compiler's first complaint.
+        UserError: no dialect compiles; carries the compiler's first complaint, with the file and
+            line of the NF that it is about.
     """
     import warnings
 
     import pyopencl as cl
 
-    text = source(nf_names, kernels)
+    text = source(codes, kernels, local_bytes)
     complaint = ""
     for dialect in dialects():
         for options in _OPTIONS[dialect]:
@@ -120,12 +144,26 @@ def build(
                     return cl.Program(context, text).build(options), dialect
             except cl.Error as error:
                 complaint = _first_complaint(str(error))
+    path, line, complaint = _place_of(complaint)
     raise UserError(
         f"the device program does not compile for {device.label}: {complaint}",
+        path=path,
+        line=line,
         fix="choose another device with device.use, or device: {use: none} to run on the CPU",
     )
 
 
 def _first_complaint(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if "error" in line.lower()]
-    return lines[0][:200] if lines else log.strip()[:200]
+    return lines[0][:300] if lines else log.strip()[:300]
+
+
+_PLACE = re.compile(r"(?:error: )?(/[^:]+):(\d+):(?:\d+:)? *(.*)")
+
+
+def _place_of(complaint: str) -> tuple[Path | None, int | None, str]:
+    """File, line and rest of a compiler's line, if it names a file that there is."""
+    found = _PLACE.search(complaint)
+    if not found or not Path(found[1]).is_file():
+        return None, None, complaint
+    return Path(found[1]), int(found[2]), found[3]

@@ -50,7 +50,7 @@ class Session:
 def open_session(
     device: Device,
     executor: str,
-    nf_names: Sequence[str],
+    codes: Sequence[program.Code],
     frames_size: int,
     frame_size: int,
     tables: Layout,
@@ -62,7 +62,7 @@ def open_session(
     Args:
         device: the device.
         executor: PERSISTENT or LAUNCH.
-        nf_names: NFs whose code the program needs.
+        codes: packet functions that rows name.
         frames_size: bytes of the frame region.
         frame_size: bytes of a frame.
         tables: what goes into the tables region.
@@ -76,7 +76,7 @@ def open_session(
 
     context = cl.Context([device.handle])
     queue = cl.CommandQueue(context)
-    built, dialect = program.build(context, device, nf_names)
+    built, dialect = program.build(context, device, codes, local_bytes=tables.local_bytes)
     last: MemoryError | None = None
     for way in [binding] if binding else memory.bindings(device):
         if way == "staged" and executor == PERSISTENT:
@@ -154,7 +154,7 @@ def _finish(
     keep: list[Any] = [context, queue, built, kernel, control]
     if staged:
         buffer = memory.staged_tables(context, queue, tables)
-        keep.append(buffer)
+        keep += [buffer, tables]
         kernel.set_arg(3, buffer)
     else:
         kernel.set_arg(0, control.argument)
@@ -170,6 +170,10 @@ def _finish(
     config.kernel = ffi.cast("void *", kernel.int_ptr)
     config.context = ffi.cast("void *", context.int_ptr)
     config.control = ffi.cast("void *", control.address)
+    if staged:
+        config.tables = ffi.cast("void *", tables.address)
+        config.tables_buffer = ffi.cast("void *", buffer.int_ptr)
+        config.tables_bytes = tables.array.nbytes
     config.staged, config.on_cpu = staged, device.is_cpu
     config.workgroups, config.lanes = shape.workgroups, shape.lanes
     config.depth, config.groups = shape.depth, shape.groups

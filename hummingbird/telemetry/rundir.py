@@ -27,6 +27,18 @@ def base_dir() -> Path:
     return Path(runtime or tempfile.gettempdir()) / f"hummingbird-{os.geteuid()}"
 
 
+def state_dir(name: str) -> Path:
+    """Where an instance keeps what has to survive a restart; not made yet. systemd names a
+    directory in STATE_DIRECTORY."""
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given) / name
+    if os.geteuid() == 0:
+        return Path("/var/lib/hummingbird") / name
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "hummingbird" / name
+
+
 class StatsFile:
     """The counters' region as a file, so that other processes can read it without asking."""
 

@@ -72,6 +72,7 @@ def _nf(view: View, index: int, node: Node, snapshot: Snapshot, received: int) -
     packets = int(counts["in_packets"])
     return {
         "runs_on": node.on,
+        "engine": node.engine,
         "packets": packets,
         "bytes": int(counts["in_bytes"]),
         "share": packets / received if received else 0.0,
@@ -79,7 +80,9 @@ def _nf(view: View, index: int, node: Node, snapshot: Snapshot, received: int) -
         "retyped": int(counts["retyped"]),
         "dropped": int(counts["dropped"]),
         "drops": by_reason(snapshot.drops[index]),
+        "created": int(counts["created"]),
         "latency_us": _latency(view, snapshot, index),
+        "detail": dict(view.details.get(node.name, {})),
     }
 
 
@@ -176,7 +179,7 @@ def _nfs_table(summary: Mapping[str, Any]) -> Table:
         latency = nf["latency_us"]
         table.add_row(
             name,
-            nf["runs_on"],
+            nf["engine"],
             f"{nf['packets']:,}",
             f"{nf['share']:.0%}",
             f"{nf['retyped']:,}",

@@ -19,6 +19,8 @@ class Node:
     """``port``, ``cpu`` or ``gpu``."""
     driver: str = ""
     """Of a port."""
+    engine: str = ""
+    """Of an NF: ``gpu``, ``cpu``, or the library that runs it."""
     ingress: bool = False
     egress: bool = False
 
@@ -37,3 +39,5 @@ class View:
     lanes: int
     """Of the device's rows; 0 without a device."""
     policy_version: int
+    details: Mapping[str, Mapping[str, Any]]
+    """What NFs have to say of themselves, by name."""
