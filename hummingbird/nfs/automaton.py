@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,12 @@ HEAD = 128
 """Bytes in front of the local part."""
 LOCAL = 16 << 10
 """Most bytes that a device shall keep in local memory."""
+SMALL = 1 << 12
+"""States of an automaton whose next states are 32 bits wide although 16 would do: compilers that
+vectorise for CPUs gather 32 bits at a time only. Of a larger one the caches hold more this way."""
 
 Lists = dict[int, list[int]]
+Table = npt.NDArray[Any]
 
 
 class Pattern(NamedTuple):
@@ -53,6 +57,8 @@ class Automaton:
     """[state, byte]"""
     rare: npt.NDArray[np.float32]
     """[state]: how unlikely traffic is to come here; 0 for the start."""
+    depth: npt.NDArray[np.int32]
+    """[state]: bytes of text that it stands for."""
     ends: Lists
     """The patterns that end in a state, ascending; only of states where one does."""
 
@@ -72,9 +78,8 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
     order = np.lexsort((dfa.rare, matching))  # matching states last, frequent ones first
     rank = np.empty(states, dtype=np.int32)
     rank[order] = np.arange(states)
-    entry = np.dtype(np.uint16 if states <= 1 << 16 else np.uint32)
-    following = rank.astype(entry)[dfa.next[order]]
-
+    wide = states <= SMALL or states > 1 << 16
+    following = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
     local, classes, hot = _local_part(following)
     lists = [dfa.ends[state] for state in order[states - len(dfa.ends) :].tolist()]
     counts = np.cumsum([0, *(len(ids) for ids in lists)])
@@ -89,18 +94,17 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
         np.array([(ids[0], ids[-1]) for ids in lists], dtype=np.uint32),
         counts.astype(np.uint32),
         np.array([i for ids in lists for i in ids], dtype=np.uint32),
+        np.minimum(dfa.depth[order], 0xFFFF).astype(np.uint16),
         np.stack([starts, np.array(lengths, dtype=np.int64)], axis=1).astype(np.uint32),
         np.frombuffer(b"".join(contents), dtype=np.uint8),
     ]
-    head = [entry == np.uint32, states - len(lists), classes, hot, len(patterns)]
     data, offsets = _join(parts)
-    words = data[:HEAD].view(np.uint32)
-    words[: len(head)] = head
-    words[len(head) : len(head) + len(parts) - 1] = offsets[1:]
+    head = [wide, states - len(lists), classes, hot, len(patterns), *offsets[1:]]
+    data.view(np.uint32)[: len(head)] = head
     return PatternTable(data, HEAD, local.nbytes, states)
 
 
-def _join(parts: Sequence[npt.NDArray[np.generic]]) -> tuple[npt.NDArray[np.uint8], list[int]]:
+def _join(parts: Sequence[Table]) -> tuple[npt.NDArray[np.uint8], list[int]]:
     """The parts one behind the other, each on a line of its own, and where each starts."""
     ends = np.cumsum([HEAD, *(-(-part.nbytes // HEAD) * HEAD for part in parts)])
     data = np.zeros(ends[-1], dtype=np.uint8)
@@ -109,15 +113,21 @@ def _join(parts: Sequence[npt.NDArray[np.generic]]) -> tuple[npt.NDArray[np.uint
     return data, ends[:-1].tolist()
 
 
-def _local_part(following: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], int, int]:
+def _local_part(following: Table) -> tuple[Table, int, int]:
     """Rows of the first states with one column for each class of bytes, behind the class of each
-    byte; how many classes and how many rows there are."""
-    column, first = _columns(following)
-    room = LOCAL // following.itemsize - 256
-    hot = min(room // len(first), len(following))
-    rows = following[:hot, first].reshape(-1)
-    flat = np.concatenate([np.array(column, dtype=following.dtype), rows])
-    return np.concatenate([flat, flat[: flat.size % 2]]), len(first), hot
+    byte; how many classes and how many rows there are. Empty if 16 bits do not hold a state."""
+    room, hot = LOCAL // 2 - 256, len(following)
+    if hot > 1 << 16:
+        return np.zeros(0, dtype=np.uint16), 0, 0
+    while True:  # fewer rows have fewer classes
+        column, first = _columns(following[:hot])
+        if hot * len(first) <= room:
+            break
+        hot = max(room // len(first), hot * 3 // 4)
+    local = np.zeros(-(-(256 + hot * len(first)) // 8) * 8, dtype=np.uint16)  # 16 bytes at a time
+    local[:256] = column
+    local[256 : 256 + hot * len(first)] = following[:hot, first].reshape(-1)
+    return local, len(first), hot
 
 
 # ---- the automaton -------------------------------------------------------------------------------
@@ -140,7 +150,7 @@ def _rareness() -> npt.NDArray[np.float32]:
     weight = np.ones(256)
     weight[32:127] = 4
     weight[[*b"etaoinsrhld/.-=01 \r\n"]] = 12
-    weight[[*b"cumfpgwybv23456789\"<>&:;,_"]] = 8
+    weight[[*b'cumfpgwybv23456789"<>&:;,_']] = 8
     weight[0] = 24
     return (-np.log(weight / weight.sum())).astype(np.float32)
 
@@ -173,6 +183,7 @@ def _aho_corasick(patterns: Sequence[tuple[int, bytes]]) -> Automaton:
 
     following = np.zeros((len(children), 256), dtype=np.int32)
     rare = np.zeros(len(children), dtype=np.float32)
+    depths = np.zeros(len(children), dtype=np.int32)
     fail = np.zeros(len(children), dtype=np.int64)  # the longest suffix that is in the trie, too
     of_byte = _rareness()
     for depth, level in enumerate(levels):
@@ -182,10 +193,11 @@ def _aho_corasick(patterns: Sequence[tuple[int, bytes]]) -> Automaton:
         following[parent, byte] = child
         following[child] = following[fail[child]]
         rare[child] = rare[parent] + of_byte[byte]
+        depths[child] = depth + 1
         for state, shorter in zip(child.tolist(), fail[child].tolist(), strict=True):
             if shorter in ends:
                 ends[state] = sorted(ends.get(state, []) + ends[shorter])
-    return Automaton(following, rare, ends)
+    return Automaton(following, rare, depths, ends)
 
 
 def _both(a: Automaton, b: Automaton) -> Automaton:
@@ -211,10 +223,11 @@ def _both(a: Automaton, b: Automaton) -> Automaton:
     for state, (i, j) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
         if i in a.ends or j in b.ends:
             ends[state] = sorted(a.ends.get(i, []) + b.ends.get(j, []))
-    return Automaton(following[:, column], np.maximum(a.rare[x], b.rare[y]), ends)
+    rare, depth = np.maximum(a.rare[x], b.rare[y]), np.maximum(a.depth[x], b.depth[y])
+    return Automaton(following[:, column], rare, depth, ends)
 
 
-def _columns(table: npt.NDArray[np.generic]) -> tuple[list[int], list[int]]:
+def _columns(table: Table) -> tuple[list[int], list[int]]:
     """Bytes with the same next states share a column, which most do, as they occur in no pattern:
     the column of each byte, and a byte of each column."""
     seen: dict[bytes, int] = {}
