@@ -3,8 +3,10 @@
 # (tools/bootstrap: Debian packages, .venv); PYTHON=/path/to/python3.12 picks another interpreter.
 
 PY := .venv/bin/python
-# What the compiled data plane is made of. The list is kept, so that a removed file counts too.
+# What the compiled data plane is made of. The list is kept, so that a removed file counts too, and
+# a library that has come.
 NATIVE := $(sort $(shell find hummingbird/dataplane cl_kernels -name '*.[ch]' -o -name '*.cl'))
+OPTIONAL := $(wildcard $(addprefix /usr/include/,intel-ipsec-mb.h hs/hs.h pcre2.h))
 LIST := build/native.list
 BUILT := .venv/.built
 C_CODE = $(NATIVE) $(shell find tests/c bench -name '*.[ch]')
@@ -51,4 +53,4 @@ $(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.to
 
 $(LIST): FORCE
 	@mkdir -p build
-	@echo '$(NATIVE)' | cmp -s - $@ || echo '$(NATIVE)' >$@
+	@echo '$(NATIVE) $(OPTIONAL)' | cmp -s - $@ || echo '$(NATIVE) $(OPTIONAL)' >$@
