@@ -419,7 +419,10 @@ def content(
     needle, text = unescape(value), payload
     if "nocase" in m:
         needle, text = needle.lower(), payload.lower()
-    all_of_it = [i for i in range(len(text)) if text.startswith(needle, i)]
+    all_of_it, at = [], text.find(needle)
+    while at >= 0:
+        all_of_it.append(at)
+        at = text.find(needle, at + 1)
     if "endswith" in m:
         all_of_it = [i for i in all_of_it if i + len(needle) == len(text)]
     relative = "distance" in m or "within" in m

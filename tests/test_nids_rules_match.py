@@ -47,7 +47,10 @@ def loosened(lines: Sequence[str]) -> list[str]:
         _, body = line.split("(", 1)
         body = _BUFFERS.sub("", body)
         body = re.sub(r"(pcre:!?\"/(?:[^\"\\]|\\.)*/\w*)[UPHDMCI]+", r"\1", body)
-        made.append(f"alert ip any any <> any any ({body}")
+        rule = f"alert ip any any <> any any ({body}"
+        longest = oracle.parse(rule).longest()
+        if longest and len(longest) >= 5:  # the others' candidates are every packet
+            made.append(rule)
     return made
 
 

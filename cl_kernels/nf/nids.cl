@@ -2,22 +2,36 @@
 /*
  * nids: finds byte strings in payloads with the automaton of Aho and Corasick ("Efficient String
  * Matching", CACM 1975) as a full table: one access per payload byte, whatever the bytes are, so
- * no sender can slow it down.
+ * no sender can slow it down. It only says that there is something; finish() looks at the rules.
  *
- * Table, built by hummingbird/nfs/nids.py:
- *   u32 [0]  1 if next states are u32, 0 if u16
- *   u32 [1]  first matching state: states from here on end a rule
- *   u32 [2]  on match: 0 pass, 1 drop, 2 + type re-type
- *   u32 [3]  u32 index of the rules: for each matching state the lowest rule that ends there
- *   byte 128 next[state][byte]; the search starts in state 0
- * Result: bits 0..31 lowest rule found + 1, or 0; bits 32..63 positions at which a rule ends.
+ * Result, the same from every engine: 0 if no pattern occurs in what is searched of the packet,
+ * else the lowest pattern's number + 1 in bits 0..31, and the highest one's + 1 in bits 32..63. It
+ * depends neither on the order in which matches are found nor on how often each is.
+ *
+ * Table, built by hummingbird/nfs/automaton.py. Words (u32) of its head; all `*_at` are bytes from
+ * the table's start, multiples of 128:
+ *   [0] 1 if next states are u32, 0 if u16   [7]  lists_at: u32 [matching states + 1]
+ *   [1] first matching state                 [8]  ids_at: u32
+ *   [2] classes of bytes in the local part   [9]  depth_at: u16 [state]
+ *   [3] hot states: rows of the local part   [10] patterns_at: u32 [pattern][2]
+ *   [4] patterns                             [11] bytes_at: u8
+ *   [5] next_at: u16 or u32 [state][byte]
+ *   [6] ends_at: u32 [matching state][2]     [31] free, for the host part
+ * next    the search starts in state 0; a state from [1] on ends a pattern
+ * ends    the lowest and the highest pattern that end in a matching state
+ * lists   where the numbers of all of them start in ids, ascending; the next entry is their end
+ * depth   bytes of text that a state stands for: what came before them makes no difference
+ * patterns  where in bytes it starts; its length, bit 31: letter case makes no difference
+ * The local part, from byte 128 on, serves the states that are met most: u16 class of each byte,
+ * then u16 [hot state][class], the next state.
  */
-#define HB_NIDS_NEXT16 64u
-#define HB_NIDS_NEXT32 32u
+#define HB_NIDS_CLASSES 256u /* entries in front of the hot rows */
+#define HB_NIDS_PARTS 4      /* of a long payload, searched at once ... */
+#define HB_NIDS_LONG 256u    /* ... which is one of so many bytes */
 
 /* Protocol at l4, behind the extension headers of IPv6 (RFC 8200 section 4); 0 if they do not end
  * there. */
-static hb_u32 hb_nids_protocol(const hb_packet *p)
+static inline hb_u32 hb_nids_protocol(const hb_packet *p)
 {
     if (hb_ip_version(p) == 4)
         return hb_get8(p, p->l3 + 9);
@@ -32,7 +46,7 @@ static hb_u32 hb_nids_protocol(const hb_packet *p)
 
 /* First byte to scan: behind TCP or UDP, else behind the IP header. A TCP header that claims to be
  * longer than its segment is scanned itself, so that nothing hides behind it. */
-static hb_u32 hb_nids_payload(const hb_packet *p, hb_u32 end)
+static inline hb_u32 hb_nids_payload(const hb_packet *p, hb_u32 end)
 {
     if (p->l4 == HB_NO_LAYER)
         return p->l3 + (hb_ip_version(p) == 4 ? (hb_get8(p, p->l3) & 15) * 4 : 40);
@@ -45,39 +59,145 @@ static hb_u32 hb_nids_payload(const hb_packet *p, hb_u32 end)
     return p->l4 + header > end ? p->l4 : p->l4 + header;
 }
 
-/* The scan itself; returns the result word. The table handle comes by value, so that compilers
- * keep it in registers. */
-static hb_u64 hb_nids_scan(const hb_packet *p, const hb_table t, hb_u32 at, hb_u32 end)
+/* What of a packet is searched: bytes at .. end-1 from its first; at <= end <= its length. */
+typedef struct {
+    hb_u32 at;
+    hb_u32 end;
+} hb_nids_span;
+
+/* Empty for a packet that is not IP. */
+static inline hb_nids_span hb_nids_span_of(const hb_packet *p)
 {
-    hb_u32 wide = hb_table32(&t, 0);
-    hb_u32 first_match = hb_table32(&t, 1);
-    hb_u32 rules = hb_table32(&t, 3);
-    hb_u32 lowest = 0xffffffffu;
-    hb_u32 matches = 0;
-    hb_u32 state = 0;
-    for (; at < end; at++) {
-        hb_u32 i = state << 8 | hb_get8(p, at);
-        state = wide ? hb_table32(&t, HB_NIDS_NEXT32 + i) : hb_table16(&t, HB_NIDS_NEXT16 + i);
-        if (state >= first_match) {
-            hb_u32 rule = hb_table32(&t, rules + (state - first_match));
-            lowest = rule < lowest ? rule : lowest;
-            matches++;
-        }
-    }
-    return (hb_u64)matches << 32 | (lowest + 1);
+    hb_nids_span span = {0, 0};
+    if (!hb_ip_version(p))
+        return span;
+    span.end = hb_ip_end(p);
+    if (span.end == 0) /* lengths that lie must not hide a payload */
+        span.end = p->length;
+    span.at = hb_nids_payload(p, span.end);
+    span.at = span.at < span.end ? span.at : span.end;
+    return span;
 }
 
-static hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+/* What a search reads of the table's head, and what it has found. */
+typedef struct {
+    hb_table t; /* by value: compilers then keep it in registers */
+    hb_u32 first_match;
+    hb_u32 next;  /* index of next[0][0] among elements of its width */
+    hb_u32 ends;  /* index of ends[0] */
+    hb_u32 depth; /* index of depth[0] */
+    hb_u32 classes;
+    hb_u32 hot;
+    hb_u32 lowest; /* pattern + 1; 0xffffffff: none */
+    hb_u32 highest;
+} hb_nids_search;
+
+/* `wide` is a constant wherever this is used. */
+static inline hb_u32 hb_nids_next(const hb_nids_search *s, hb_u32 wide, hb_u32 state, hb_u32 byte)
+{
+#ifndef HB_LOCAL_IS_TABLE
+    if (state < s->hot)
+        return hb_local16(&s->t, HB_NIDS_CLASSES + state * s->classes + hb_local16(&s->t, byte));
+#endif
+    hb_u32 i = s->next + (state << 8 | byte);
+    return wide ? hb_table32(&s->t, i) : hb_table16(&s->t, i);
+}
+
+static inline void hb_nids_note(hb_nids_search *s, hb_u32 state)
+{
+    if (state < s->first_match)
+        return;
+    hb_u32 i = s->ends + 2 * (state - s->first_match);
+    hb_u32 low = hb_table32(&s->t, i) + 1, high = hb_table32(&s->t, i + 1) + 1;
+    s->lowest = low < s->lowest ? low : s->lowest;
+    s->highest = high > s->highest ? high : s->highest;
+}
+
+static inline hb_u32 hb_nids_step(hb_nids_search *s, hb_u32 wide, hb_u32 state, hb_u32 byte)
+{
+    state = hb_nids_next(s, wide, state, byte);
+    hb_nids_note(s, state);
+    return state;
+}
+
+/* Search bytes at .. end-1 from a state on; returns the last state. */
+static inline hb_u32 hb_nids_run(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 state,
+                                 hb_u32 at, hb_u32 end)
+{
+    for (; at < end && (p->offset + at) % 4; at++)
+        state = hb_nids_step(s, wide, state, hb_get8(p, at));
+    for (; at + 4 <= end; at += 4) {
+        hb_u32 word = hb_word(p, at);
+        state = hb_nids_step(s, wide, state, word & 255);
+        state = hb_nids_step(s, wide, state, word >> 8 & 255);
+        state = hb_nids_step(s, wide, state, word >> 16 & 255);
+        state = hb_nids_step(s, wide, state, word >> 24);
+    }
+    for (; at < end; at++)
+        state = hb_nids_step(s, wide, state, hb_get8(p, at));
+    return state;
+}
+
+/* A long payload in parts of equal length, all searched at once, because each step waits for the
+ * one before. Every part but the last goes on into the next one until what its state remembers lies
+ * in there entirely: from there on the next part has been in the same state. `at` is aligned. */
+static inline void hb_nids_run_parts(hb_nids_search *s, hb_u32 wide, const hb_packet *p,
+                                     hb_u32 state, hb_u32 at, hb_u32 end)
+{
+    hb_u32 part = (end - at) / (4 * HB_NIDS_PARTS) * 4;
+    hb_u32 states[HB_NIDS_PARTS], words[HB_NIDS_PARTS];
+    for (int k = 0; k < HB_NIDS_PARTS; k++)
+        states[k] = k ? 0 : state;
+    for (hb_u32 done = 0; done < part; done += 4) {
+        for (int k = 0; k < HB_NIDS_PARTS; k++)
+            words[k] = hb_word(p, at + (hb_u32)k * part + done);
+        for (int byte = 0; byte < 4; byte++) {
+            for (int k = 0; k < HB_NIDS_PARTS; k++)
+                states[k] = hb_nids_next(s, wide, states[k], words[k] >> 8 * byte & 255);
+            for (int k = 0; k < HB_NIDS_PARTS; k++)
+                hb_nids_note(s, states[k]);
+        }
+    }
+    hb_nids_run(s, wide, p, states[HB_NIDS_PARTS - 1], at + HB_NIDS_PARTS * part, end);
+    for (int k = 0; k < HB_NIDS_PARTS - 1; k++) {
+        hb_u32 from = at + (hb_u32)(k + 1) * part;
+        state = states[k];
+        for (hb_u32 i = 0; from + i < end && hb_table16(&s->t, s->depth + state) > i; i++)
+            state = hb_nids_step(s, wide, state, hb_get8(p, from + i));
+    }
+}
+
+static inline void hb_nids_run_all(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 at,
+                                   hb_u32 end)
+{
+    if (end - at < HB_NIDS_LONG) {
+        hb_nids_run(s, wide, p, 0, at, end);
+        return;
+    }
+    hb_u32 lead = at + (4 - (p->offset + at) % 4) % 4;
+    hb_u32 state = hb_nids_run(s, wide, p, 0, at, lead);
+    hb_nids_run_parts(s, wide, p, state, lead, end);
+}
+
+static inline hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
 {
     (void)arg;
-    if (!hb_ip_version(p))
-        return HB_PASS;
-    hb_u32 end = hb_ip_end(p);
-    if (end == 0) /* lengths that lie must not hide a payload */
-        end = p->length;
-    *result = hb_nids_scan(p, *t, hb_nids_payload(p, end), end);
-    hb_u32 action = hb_table32(t, 2);
-    if (*result == 0 || action == 0)
-        return HB_PASS;
-    return action == 1 ? HB_DROP(HB_REASON_nf_action) : HB_RETYPE(action - 2);
+    hb_nids_span span = hb_nids_span_of(p);
+    hb_u32 wide = hb_table32(t, 0);
+    hb_nids_search s;
+    s.t = *t;
+    s.first_match = hb_table32(t, 1);
+    s.classes = hb_table32(t, 2);
+    s.hot = hb_table32(t, 3);
+    s.next = hb_table32(t, 5) / (wide ? 4 : 2);
+    s.ends = hb_table32(t, 6) / 4;
+    s.depth = hb_table32(t, 9) / 2;
+    s.lowest = 0xffffffffu;
+    s.highest = 0;
+    if (wide)
+        hb_nids_run_all(&s, 1, p, span.at, span.end);
+    else
+        hb_nids_run_all(&s, 0, p, span.at, span.end);
+    *result = s.highest ? (hb_u64)s.highest << 32 | s.lowest : 0;
+    return HB_PASS;
 }

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Reads
-from hummingbird.nfs import automaton_standin as automaton
+from hummingbird.nfs.automaton import make_table
 from hummingbird.nfs.nids_rules import Compiled, compile_rules, describe, without_bad_regexes
 from hummingbird.nfs.snort import read
 from hummingbird.nfs.snort_header import Variables
@@ -83,14 +83,14 @@ def build(params: NidsParams, context: BuildContext) -> NfTable:
         raise UserError(what, path=paths[0], fix="see docs/nids.md for what is implemented")
     compiled = compile_rules(found.rules)
     try:
-        data = automaton.make_table(
-            [automaton.Rule("", *pattern) for pattern in compiled.patterns], 0
-        )
+        table = make_table(compiled.patterns)
     except ValueError as error:
         raise UserError(str(error), path=paths[0]) from None
     return NfTable(
-        data,
+        table.data,
         names_of(compiled.rules),
+        local_off=table.local_off,
+        local_bytes=table.local_bytes,
         notes=describe(found, len(compiled.patterns), every=params.list_skipped),
         extra=Loaded(compiled, len(found.skipped)),
     )
@@ -153,4 +153,5 @@ NF = Nf(
     content_types=content_types,
     reads=Reads.PACKET,
     host=host,
+    engines={"hyperscan": "install libhyperscan-dev, then run make"},
 )

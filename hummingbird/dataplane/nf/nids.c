@@ -165,10 +165,9 @@ static int open_seat(hb_nf_seat *seat)
     return s ? 0 : -1;
 }
 
-static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_nids}};
 extern const hb_nf_kind hb_nids_kind;
 const hb_nf_kind hb_nids_kind = {.state_bytes = sizeof(hb_nids_seat *),
                                  .open = open_seat,
                                  .finish = finish,
-                                 .engines = engines,
-                                 .nb_engines = sizeof engines / sizeof *engines};
+                                 .engines = hb_nids_engines,
+                                 .nb_engines = HB_NIDS_ENGINES};
