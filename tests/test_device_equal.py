@@ -40,7 +40,7 @@ NFS: dict[str, dict[str, Any]] = {
         "routes": str(DEMO / "routes.csv"),
         "next_hops": {name: MACS for name in ("isp", "core", "branch", "servers", "gateway")},
     },
-    "nids": {"patterns": str(DEMO / "patterns.txt"), "on_match": "bad"},
+    "nids": {"rules": str(DEMO / "web.rules"), "on_alert": "bad"},
     "ipsec": {
         "spi": 4096,
         "tunnel": {"src": "192.0.2.9", "dst": "192.0.2.1"},

@@ -47,7 +47,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "routes": "routes.csv",
         "next_hops": {name: MAC for name in ("isp", "core", "branch", "servers", "gateway")},
     },
-    "nids": {"patterns": "patterns.txt", "on_match": "suspicious"},
+    "nids": {"rules": "web.rules", "on_alert": "suspicious"},
     "ipsec": {
         "spi": 4096,
         "tunnel": {"src": "192.0.2.9", "dst": "192.0.2.1"},
