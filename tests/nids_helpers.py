@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from chain import Result, run_chain
-
 from hummingbird.dataplane._native import ffi, lib
+
 from hummingbird.nfs import nids_rules, snort
 from hummingbird.nfs.snort_header import Variables
 
@@ -56,8 +56,8 @@ def run_rules(
 ) -> Alerts:
     """Rules over packets::
 
-        in0 ── nids0 ── out0
-                 └── EVE file
+    in0 ── nids0 ── out0
+             └── EVE file
     """
     with tempfile.TemporaryDirectory() as folder:
         eve = Path(folder) / "eve.json"
@@ -75,7 +75,8 @@ def run_rules(
         }
         if cores:
             topology["cores"] = dict(cores)
-        result = run_chain(topology, packets, rows, times=times)
+        device = {"executor": "launch"} if engine == "gpu" else {}  # no probe, which takes seconds
+        result = run_chain(topology, packets, rows, times=times, **device)
         # the engine is closed: the file is complete
         lines = [json.loads(line) for line in eve.read_text(encoding="utf-8").splitlines()]
     *events, stats = lines

@@ -289,11 +289,14 @@ def split_list(text: str) -> list[str]:
 
 def number_of(key: str, p: Packet) -> int | None:
     """The field of that name; None: there is no such field, -1: this packet has none."""
+
     def at(data: bytes | None, first: int, size: int, ok: bool = True) -> int:
         return int.from_bytes(data[first : first + size], "big") if ok and data else -1
 
     icmp = p.protocol in (1, 58)
-    echo = bool(icmp and p.l4 and p.l4[0] in ((0, 8, *range(13, 19)) if p.protocol == 1 else (128, 129)))
+    echo = bool(
+        icmp and p.l4 and p.l4[0] in ((0, 8, *range(13, 19)) if p.protocol == 1 else (128, 129))
+    )
     tcp = p.protocol == 6
     found = {
         "dsize": lambda: len(p.payload),
@@ -399,10 +402,7 @@ def next_places(
         elif key == "isdataat":
             parts = [p.strip() for p in value.split(",")]
             number = int(parts[0].lstrip("!"))
-            if "relative" in parts:
-                there = place + number <= len(payload)
-            else:
-                there = number < len(payload)
+            there = place + number <= len(payload) if "relative" in parts else number < len(payload)
             if there != parts[0].startswith("!"):
                 yield place
         elif key == "byte_test":
@@ -412,9 +412,7 @@ def next_places(
             yield from byte_jump([p.strip() for p in value.split(",")], payload, place)
 
 
-def content(
-    value: str, m: dict[str, str], payload: bytes, places: Sequence[int]
-) -> Iterator[int]:
+def content(value: str, m: dict[str, str], payload: bytes, places: Sequence[int]) -> Iterator[int]:
     """Ends of all places at which it stands; if negated, the places from which it does not."""
     needle, text = unescape(value), payload
     if "nocase" in m:
@@ -476,7 +474,9 @@ def pcre(value: str, payload: bytes, place: int) -> Iterator[int]:
         yield place
 
 
-def number_at(parts: list[str], size: str, at: str, payload: bytes, place: int) -> tuple[int, int, int] | None:
+def number_at(
+    parts: list[str], size: str, at: str, payload: bytes, place: int
+) -> tuple[int, int, int] | None:
     """Where it is, how many bytes were read, and the number."""
     first = int(at) + (place if "relative" in parts else 0)
     count = int(size)

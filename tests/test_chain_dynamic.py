@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import snort_oracle
 import numpy as np
 import pytest
+import snort_oracle
 from chain import Result, flow_of, run_chain, started, tcp
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -59,7 +59,8 @@ def conversation(count: int, evil_at: int, client: str = "10.0.0.1") -> list[byt
 
 
 def marked(packets: list[bytes], sticky: str, to: str = "drop", **device: str) -> Result:
-    files = {"p.rules": f'alert ip any any -> any any (msg:"evil"; content:"{EVIL.decode()}"; sid:1;)'}
+    content = f'content:"{EVIL.decode()}"'
+    files = {"p.rules": f'alert ip any any -> any any (msg:"evil"; {content}; sid:1;)'}
     return run_chain(marking(sticky), packets, MARKING.format(to), files=files, **device)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import lzma
 from dataclasses import replace
 from pathlib import Path
@@ -164,7 +165,9 @@ def test_ports(text: str, ranges: Ranges) -> None:
     assert Variables.of({"WEB": "[80,8080]"}).ports(text) == ranges
 
 
-SETS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted).map(tuple), max_size=5)
+SETS = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted).map(tuple), max_size=5
+)
 
 
 @given(SETS, SETS)
@@ -175,7 +178,7 @@ def test_sets_of_ranges(one: Any, other: Any) -> None:
     a, b = union(one), union(other)
     assert members(a) == members(one) and members(complement(a, 20)) == {*range(21)} - members(one)
     assert members(without(a, b, 20)) == members(one) - members(other)
-    assert all(x[1] + 1 < y[0] for x, y in zip(a, a[1:], strict=False))
+    assert all(x[1] + 1 < y[0] for x, y in itertools.pairwise(a))
 
 
 # ---- what is skipped -----------------------------------------------------------------------------
@@ -330,10 +333,64 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 PIECES = st.sampled_from(
-    """alert drop pass tcp udp icmp ip http any -> <> ( ) ; : , " ! [ ] $HOME_NET 10.0.0.0/8 80 1:2
-    content:"abc"; content:!"|00|"; nocase; offset:3; depth:5; distance:-1; within:9; fast_pattern;
-    pcre:"/a/i"; sid:1; rev:2; flow:established; flags:S+; dsize:>3; byte_test:1,>,2,3; isdataat:3;
-    byte_jump:1,2,relative; \\ | 00 |41| = < > /x/ # - 99999999999999999999 \x00 \ud7ff é ²""".split()
+    [
+        "alert",
+        "drop",
+        "pass",
+        "tcp",
+        "udp",
+        "icmp",
+        "ip",
+        "http",
+        "any",
+        "->",
+        "<>",
+        "(",
+        ")",
+        ";",
+        ":",
+        ",",
+        '"',
+        "!",
+        "[",
+        "]",
+        "$HOME_NET",
+        "10.0.0.0/8",
+        "80",
+        "1:2",
+        'content:"abc";',
+        'content:!"|00|";',
+        "nocase;",
+        "offset:3;",
+        "depth:5;",
+        "distance:-1;",
+        "within:9;",
+        "fast_pattern;",
+        'pcre:"/a/i";',
+        "sid:1;",
+        "rev:2;",
+        "flow:established;",
+        "flags:S+;",
+        "dsize:>3;",
+        "byte_test:1,>,2,3;",
+        "isdataat:3;",
+        "byte_jump:1,2,relative;",
+        "\\",
+        "|",
+        "00",
+        "|41|",
+        "=",
+        "<",
+        ">",
+        "/x/",
+        "#",
+        "-",
+        "99999999999999999999",
+        "\x00",
+        "\ud7ff",
+        "é",
+        "²",
+    ]
 )
 
 
@@ -426,7 +483,8 @@ def built(folder: Path, **params: Any) -> Any:
 
 def test_parameters(tmp_path: Path) -> None:
     (tmp_path / "some.rules").write_text(
-        BASE.format('msg:"one"; content:"xy";') + "\nalert tcp $HOME_NET $MY_PORTS -> any any (sid:2;)"
+        BASE.format('msg:"one"; content:"xy";')
+        + "\nalert tcp $HOME_NET $MY_PORTS -> any any (sid:2;)"
     )
     table = built(tmp_path, variables={"HOME_NET": ["10.0.0.0/8", "!10.1.0.0/16"], "MY_PORTS": 80})
     assert table.rules == ["one", "(sid 2)"]

@@ -22,16 +22,42 @@ from hummingbird.nfs import snort
 from hummingbird.nfs.snort_header import Variables
 
 CASES = "rules/suricata-verify-cases"
-NAMES = """alert-distance-within-1 alert-testmyids-async alert-testmyids-midstream
-alert-testmyids-midstream3 alert-testmyids-midstream5 alert-testmyids-not-established bug-2491-01
-bug-2491-02 bug-4571-01 bug-4571-02 bug-4571-03 bug-4571-04 bug-4571-05 bug-4571-06
-bug-8021-alert-max-verdict-01 decode-nsh-type1 decode-nsh-type2 eve-overlap-payload-01
-eve-overlap-payload-02-policy-oldlinux eve-overlap-payload-03-ips
-eve-overlap-payload-04-partial-overlap eve-overlap-payload-05-gap eve-payload-01-tcp-exact-overlap
-eve-payload-02-tcp-exact-overlap-policy-oldlinux eve-payload-03-tcp-exact-overlap-ips
-eve-payload-04-partial-overlap eve-payload-05-tcp-data-gap eve-payload-06-tcp-data-leading-gap
-issue-4220-01-ids pcap-file-stdin ssh-newkeys tcp-fastopen-05 tcp-fastopen-06
-tls__tls-bypass-missing-event""".split()
+NAMES = [
+    "alert-distance-within-1",
+    "alert-testmyids-async",
+    "alert-testmyids-midstream",
+    "alert-testmyids-midstream3",
+    "alert-testmyids-midstream5",
+    "alert-testmyids-not-established",
+    "bug-2491-01",
+    "bug-2491-02",
+    "bug-4571-01",
+    "bug-4571-02",
+    "bug-4571-03",
+    "bug-4571-04",
+    "bug-4571-05",
+    "bug-4571-06",
+    "bug-8021-alert-max-verdict-01",
+    "decode-nsh-type1",
+    "decode-nsh-type2",
+    "eve-overlap-payload-01",
+    "eve-overlap-payload-02-policy-oldlinux",
+    "eve-overlap-payload-03-ips",
+    "eve-overlap-payload-04-partial-overlap",
+    "eve-overlap-payload-05-gap",
+    "eve-payload-01-tcp-exact-overlap",
+    "eve-payload-02-tcp-exact-overlap-policy-oldlinux",
+    "eve-payload-03-tcp-exact-overlap-ips",
+    "eve-payload-04-partial-overlap",
+    "eve-payload-05-tcp-data-gap",
+    "eve-payload-06-tcp-data-leading-gap",
+    "issue-4220-01-ids",
+    "pcap-file-stdin",
+    "ssh-newkeys",
+    "tcp-fastopen-05",
+    "tcp-fastopen-06",
+    "tls__tls-bypass-missing-event",
+]
 # Filters that can be applied, of those about alerts: if more are left out than now, say so.
 APPLIED = 39
 
@@ -59,7 +85,9 @@ class Case:
         match, version = wanted["match"], wanted.get("requires", {})
         if "lt-version" in version:
             return "how older versions counted"
-        if any(name.startswith("tunnel.") for name in match) or "tunnel" in match.get("pkt_src", ""):
+        if any(name.startswith("tunnel.") for name in match) or "tunnel" in match.get(
+            "pkt_src", ""
+        ):
             return "decapsulation"
         kind = int.from_bytes(self.packets[0][12:14], "big")
         if kind not in (0x0800, 0x86DD, 0x8100, 0x88A8):

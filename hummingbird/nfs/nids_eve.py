@@ -212,5 +212,3 @@ def _alert_object(rule: Rule) -> dict[str, Any]:
         if name and value:
             metadata.setdefault(name, []).append(value)
     return said | ({"metadata": metadata} if metadata else {})
-
-

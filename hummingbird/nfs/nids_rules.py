@@ -4,7 +4,8 @@ plain arrays (``hummingbird/dataplane/nf/nids_api.h``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hummingbird.dataplane._native import ffi, lib
-from hummingbird.nfs.snort import WITH_PORTS, RuleSet
+from hummingbird.nfs.snort import RuleSet
 from hummingbird.nfs.snort_header import ADDRESS_TOP, ANY_PORT, PORT_TOP, Ranges
 from hummingbird.nfs.snort_model import (
     Action,
     ByteJump,
     ByteTest,
     Content,
-    Flow,
     IsDataAt,
     Pcre,
     Rule,
@@ -264,9 +264,7 @@ def _always(arrays: _Arrays, rules: Mapping[int, Rule]) -> _Always:
         found.any_port.append(arrays.part(i for i, side in sides.items() if side is None))
         for side in (0, 1):
             ranges = {
-                i: (mine[i].src_ports, mine[i].dst_ports)[side]
-                for i in mine
-                if sides[i] == side
+                i: (mine[i].src_ports, mine[i].dst_ports)[side] for i in mine if sides[i] == side
             }
             if ranges:
                 found.by_port[number, side] = _by_port(arrays, ranges, known, found.port_lists)
@@ -285,10 +283,8 @@ def _by_port(
     for part in ranges.values():
         cuts |= {low for low, _ in part} | {high + 1 for _, high in part}
     edges = sorted(cuts)
-    for low, end in zip(edges, edges[1:], strict=False):
-        rules = tuple(
-            i for i, part in ranges.items() if any(a <= low <= b for a, b in part)
-        )
+    for low, end in itertools.pairwise(edges):
+        rules = tuple(i for i, part in ranges.items() if any(a <= low <= b for a, b in part))
         if rules not in known:
             known[rules] = len(lists)
             lists.append(arrays.part(rules))
@@ -430,7 +426,9 @@ def _ranges(
 
 def describe(found: RuleSet, patterns: int, *, every: bool = False) -> list[str]:
     """What `hummingbird check` says of the rules: how many, and which are left out, and why."""
-    lines = [f"{len(found.rules):,} rules loaded, {patterns:,} patterns; {len(found.skipped):,} skipped"]
+    lines = [
+        f"{len(found.rules):,} rules loaded, {patterns:,} patterns; {len(found.skipped):,} skipped"
+    ]
     lines += [f"  {count:,} skipped: {reason}" for reason, count in found.reasons()]
     if every:
         lines += [
@@ -438,5 +436,3 @@ def describe(found: RuleSet, patterns: int, *, every: bool = False) -> list[str]
             for rule in found.skipped
         ]
     return lines
-
-

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird.errors import UserError
-from hummingbird.nfs.snort_header import ANY_PORT, Ranges, Variables
+from hummingbird.nfs.snort_header import ANY_PORT, Variables
 from hummingbird.nfs.snort_model import Action, Mistake, Rule, Skip, Skipped
 from hummingbird.nfs.snort_options import Draft
 from hummingbird.textfile import decode, quoted, read_bytes
@@ -45,7 +45,7 @@ PROTOCOLS: dict[str, tuple[tuple[int, ...], int]] = {
 """IP protocols and IP version by name."""
 WITH_PORTS = {6, 17, 132}
 
-_FIX = "write it like  alert tcp any any -> any 80 (content:\"x\"; sid:1;)"
+_FIX = 'write it like  alert tcp any any -> any 80 (content:"x"; sid:1;)'
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,9 @@ def _parse(text: str, path: Path, line: int, variables: Variables) -> Rule:
         raise Mistake(f"{len(words)} words in front of the options, not 7")
     protocols, version = _protocol(words[1])
     both = _direction(words[4])
-    sides: dict[str, Ranges] = {
-        "src": variables.addresses(words[2]),
-        "src_ports": variables.ports(words[3]),
-        "dst": variables.addresses(words[5]),
-        "dst_ports": variables.ports(words[6]),
-    }
-    has_ports = sides["src_ports"] != ANY_PORT or sides["dst_ports"] != ANY_PORT
+    src, dst = variables.addresses(words[2]), variables.addresses(words[5])
+    src_ports, dst_ports = variables.ports(words[3]), variables.ports(words[6])
+    has_ports = src_ports != ANY_PORT or dst_ports != ANY_PORT
     if has_ports and protocols and not WITH_PORTS.intersection(protocols):
         raise Mistake(f"{words[1]} has no ports", "write any for both")
     draft = Draft()
@@ -145,13 +141,16 @@ def _parse(text: str, path: Path, line: int, variables: Variables) -> Rule:
         action=action,
         protocols=protocols,
         version=version,
+        src=src,
+        src_ports=src_ports,
+        dst=dst,
+        dst_ports=dst_ports,
         both=both,
         steps=draft.finished(),
         checks=tuple(draft.checks),
         flow=draft.flow,
         path=path,
         line=line,
-        **sides,
         **texts,
     )
 

@@ -39,7 +39,7 @@ class Draft:
 
     steps: list[Step | _Draft] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
-    flow: Flow = Flow(0)
+    flow: Flow = field(default_factory=lambda: Flow(0))
     seen: set[str] = field(default_factory=set)
     texts: dict[str, Any] = field(default_factory=dict)
     """msg, sid, ...: fields of Rule."""
@@ -71,9 +71,7 @@ class Draft:
         fast = [step for step in self.steps if isinstance(step, _Draft) and step.fast]
         if len(fast) > 1:
             raise Mistake("fast_pattern at two contents", "keep one")
-        return tuple(
-            step.content() if isinstance(step, _Draft) else step for step in self.steps
-        )
+        return tuple(step.content() if isinstance(step, _Draft) else step for step in self.steps)
 
 
 # ---- content -------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * nids.c: the second stage of the NIDS. The packet function or an engine has searched the payloads;
- * the few packets with a pattern, and those that rules without one concern, are looked at here, rule
- * by rule (nids_match.c).
+ * the few packets with a pattern, and those that rules without one concern, are looked at here,
+ * rule by rule (nids_match.c).
  */
 #include <string.h>
 
@@ -161,7 +161,8 @@ static int open_seat(hb_nf_seat *seat)
         return 0;
     hb_nids_seat *s = hb_nids_seat_new(nids, config->lcores, flow_entries(config->flows));
     *(hb_nids_seat **)seat->state = s;
-    nids->seat[seat->lcore->id] = s; /* hb_nids_free() frees it: Python reads its counters till then */
+    nids->seat[seat->lcore->id] =
+        s; /* hb_nids_free() frees it: Python reads its counters till then */
     return s ? 0 : -1;
 }
 

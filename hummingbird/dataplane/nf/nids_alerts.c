@@ -62,7 +62,8 @@ void hb_nids_alarm(hb_nids_seat *s, uint32_t rule, const hb_mbuf *m, const hb_ni
     hb_nids_ring *r = &s->ring;
     if (too_many(s, rule, m->time_ns))
         return;
-    uint32_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed); /* nobody else writes it */
+    uint32_t tail =
+        atomic_load_explicit(&r->tail, memory_order_relaxed); /* nobody else writes it */
     /* acquire: the control thread has read the alert that we are about to overwrite */
     if (tail - atomic_load_explicit(&r->head, memory_order_acquire) > r->mask) {
         s->count.lost++;
@@ -120,7 +121,8 @@ void hb_nids_seat_free(hb_nids_seat *s)
 
 static uint32_t take_from(hb_nids_ring *r, hb_nids_alert *alerts, uint32_t most)
 {
-    uint32_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* nobody else writes it */
+    uint32_t head =
+        atomic_load_explicit(&r->head, memory_order_relaxed); /* nobody else writes it */
     /* acquire: the alerts that the index tells of */
     uint32_t have = atomic_load_explicit(&r->tail, memory_order_acquire) - head;
     uint32_t n = have < most ? have : most;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * nids_api.h: the compiled rules of a NIDS as Python hands them over (hummingbird/nfs/nids_rules.py),
- * and its alerts as Python takes them away. Plain declarations: cffi reads this file behind api.h.
+ * nids_api.h: the compiled rules of a NIDS as Python hands them over
+ * (hummingbird/nfs/nids_rules.py), and its alerts as Python takes them away. Plain declarations:
+ * cffi reads this file behind api.h.
  */
 #ifndef HB_NIDS_API_H
 #define HB_NIDS_API_H
@@ -59,12 +60,13 @@ typedef struct {
 #define HB_NIDS_BYTE_JUMP 4
 
 #define HB_NIDS_NEGATED 1
-#define HB_NIDS_RELATIVE 2  /* positions count from the cursor, else from the payload's first byte */
-#define HB_NIDS_NOCASE 4    /* the content is stored in lower case */
-#define HB_NIDS_AT_END 8    /* the content ends where the payload ends */
-#define HB_NIDS_LITTLE 16   /* endian number */
-#define HB_NIDS_DIGITS 32   /* the number is written in digits */
-#define HB_NIDS_ALIGN 64    /* byte_jump: round up to 4 */
+#define HB_NIDS_RELATIVE 2 /* positions count from the cursor, else from the payload's first byte  \
+                            */
+#define HB_NIDS_NOCASE 4   /* the content is stored in lower case */
+#define HB_NIDS_AT_END 8   /* the content ends where the payload ends */
+#define HB_NIDS_LITTLE 16  /* endian number */
+#define HB_NIDS_DIGITS 32  /* the number is written in digits */
+#define HB_NIDS_ALIGN 64   /* byte_jump: round up to 4 */
 #define HB_NIDS_NO_CURSOR 128 /* a content that later ones do not count from */
 
 #define HB_NIDS_LESS 1 /* operators of byte_test; LESS | EQUAL is "at most" */
@@ -86,9 +88,9 @@ typedef struct {
     uint8_t base; /* of digits: 8, 10, 16, or 0 for C's prefixes */
     /* content: first of `length` bytes of hb_nids_config.bytes; pcre: index in regex[] */
     uint32_t data;
-    uint32_t length; /* of the content, or of the number in bytes */
-    int32_t start;   /* first place it may begin at; is_data_at, byte_*: the place */
-    uint32_t reach;  /* content: bytes from `start` that it must lie in, or HB_NIDS_ANYWHERE */
+    uint32_t length;     /* of the content, or of the number in bytes */
+    int32_t start;       /* first place it may begin at; is_data_at, byte_*: the place */
+    uint32_t reach;      /* content: bytes from `start` that it must lie in, or HB_NIDS_ANYWHERE */
     uint32_t multiplier; /* byte_jump */
     int32_t post;        /* byte_jump: added in the end */
     uint64_t value;      /* byte_test: compared with */
@@ -122,9 +124,9 @@ typedef struct {
 
 typedef struct {
     uint8_t action;
-    uint8_t flow;        /* HB_NIDS_FLOW_* */
-    uint8_t version;     /* 4 or 6; 0: either */
-    uint8_t both;        /* matches in either direction */
+    uint8_t flow;    /* HB_NIDS_FLOW_* */
+    uint8_t version; /* 4 or 6; 0: either */
+    uint8_t both;    /* matches in either direction */
     uint8_t any_protocol;
     uint8_t protocol[2]; /* one of these two */
     uint8_t any_port;
@@ -192,8 +194,9 @@ void hb_nids_free(hb_nids *nids);
 int hb_nids_check_regex(const uint8_t *regex, uint32_t length, uint32_t flags, char *error,
                         size_t size, uint32_t *at);
 
-/* The rules that one Ethernet frame matches, whatever their patterns say: at most `most`, ascending;
- * returns how many. `flow` is what is known of its flow. For tests and tools: allocates. */
+/* The rules that one Ethernet frame matches, whatever their patterns say: at most `most`,
+ * ascending; returns how many. `flow` is what is known of its flow. For tests and tools: allocates.
+ */
 uint32_t hb_nids_match(const hb_nids *nids, const uint8_t *packet, uint32_t length, uint32_t flow,
                        uint32_t *rules, uint32_t most);
 
@@ -223,12 +226,12 @@ uint32_t hb_nids_take(hb_nids *nids, hb_nids_alert *alerts, uint32_t most);
 typedef struct {
     uint64_t candidates; /* packets with a rule to look at */
     uint64_t evaluated;  /* rules looked at */
-    uint64_t alerts;     /* matches of rules that alert, drop or reject, in packets not passed ... */
-    uint64_t passed;     /* packets in which a pass rule took the alerts away */
-    uint64_t suppressed; /* ... of which so many were over the rate of their rule ... */
-    uint64_t surplus;    /* ... and so many had too many others in the same packet */
-    uint64_t lost;       /* alerts for which the ring had no room */
-    uint64_t gave_up;    /* rules that took too long to look at, and count as not matched */
+    uint64_t alerts; /* matches of rules that alert, drop or reject, in packets not passed ... */
+    uint64_t passed; /* packets in which a pass rule took the alerts away */
+    uint64_t suppressed;   /* ... of which so many were over the rate of their rule ... */
+    uint64_t surplus;      /* ... and so many had too many others in the same packet */
+    uint64_t lost;         /* alerts for which the ring had no room */
+    uint64_t gave_up;      /* rules that took too long to look at, and count as not matched */
     uint64_t no_handshake; /* TCP candidates whose handshake was not seen */
 } hb_nids_counters;
 void hb_nids_count(const hb_nids *nids, hb_nids_counters *sum);

@@ -2,13 +2,14 @@
 /*
  * nids_flow.c: which end of a flow is the server, and is it established?
  *
- * TCP: who sends the SYN is the client. Established is every packet without SYN behind a SYN that the
- * other end has answered with SYN and ACK; nothing is asked of sequence numbers. If no SYN was seen,
- * the end with the lower port is taken for the server, and the flow is established only if the rules
- * are told to assume so. Anything else: who sends first is the client, and established means that
- * both have sent.
+ * TCP: who sends the SYN is the client. Established is every packet without SYN behind a SYN that
+ * the other end has answered with SYN and ACK; nothing is asked of sequence numbers. If no SYN was
+ * seen, the end with the lower port is taken for the server, and the flow is established only if
+ * the rules are told to assume so. Anything else: who sends first is the client, and established
+ * means that both have sent.
  *
- * State lies beside the flow cache: same index, and valid only for the same generation of the entry.
+ * State lies beside the flow cache: same index, and valid only for the same generation of the
+ * entry.
  */
 #include "nids_seat.h"
 
@@ -76,7 +77,7 @@ static uint32_t direction_of(uint32_t state, const hb_mbuf *m, const hb_nids_pac
 {
     if (state & HB_SEEN_CLIENT)
         return m->direction == !!(state & HB_SEEN_REVERSED) ? HB_NIDS_FLOW_TO_SERVER
-                                                             : HB_NIDS_FLOW_TO_CLIENT;
+                                                            : HB_NIDS_FLOW_TO_CLIENT;
     if (!p->has_ports || p->src_port == p->dst_port)
         return 0;
     return p->src_port > p->dst_port ? HB_NIDS_FLOW_TO_SERVER : HB_NIDS_FLOW_TO_CLIENT;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* nids_match.c: does a packet match a rule? Header first, as that costs least, then the fields, then
- * what looks at the payload. */
+/* nids_match.c: does a packet match a rule? Header first, as that costs least, then the fields,
+ * then what looks at the payload. */
 #include <string.h>
 
 #include "nids_rules.h"
@@ -260,9 +260,10 @@ static bool follow_pcre(hb_run *run, const hb_nids_step *s, const hb_nids_step *
     const hb_regex *regex = run->nids->regex[s->data];
     uint32_t begin = s->flags & HB_NIDS_RELATIVE ? cursor : 0;
     size_t size = (size_t)run->size - begin, first, last;
-    for (size_t from = 0; from <= size && scratch->tries; from = (first > from ? first : from) + 1) {
-        int found = hb_regex_match(regex, scratch->regex, run->payload + begin, size, from, &first,
-                                   &last);
+    for (size_t from = 0; from <= size && scratch->tries;
+         from = (first > from ? first : from) + 1) {
+        int found =
+            hb_regex_match(regex, scratch->regex, run->payload + begin, size, from, &first, &last);
         if (found == HB_REGEX_GAVE_UP)
             scratch->gave_up++;
         if (s->flags & HB_NIDS_NEGATED)

@@ -26,13 +26,11 @@ static uint32_t options_of(uint32_t flags)
 {
     static const struct {
         uint32_t flag, option;
-    } known[] = {{HB_NIDS_REGEX_CASELESS, PCRE2_CASELESS},
-                 {HB_NIDS_REGEX_MULTILINE, PCRE2_MULTILINE},
-                 {HB_NIDS_REGEX_DOTALL, PCRE2_DOTALL},
-                 {HB_NIDS_REGEX_EXTENDED, PCRE2_EXTENDED},
-                 {HB_NIDS_REGEX_ANCHORED, PCRE2_ANCHORED},
-                 {HB_NIDS_REGEX_DOLLAR_END, PCRE2_DOLLAR_ENDONLY},
-                 {HB_NIDS_REGEX_UNGREEDY, PCRE2_UNGREEDY}};
+    } known[] = {
+        {HB_NIDS_REGEX_CASELESS, PCRE2_CASELESS}, {HB_NIDS_REGEX_MULTILINE, PCRE2_MULTILINE},
+        {HB_NIDS_REGEX_DOTALL, PCRE2_DOTALL},     {HB_NIDS_REGEX_EXTENDED, PCRE2_EXTENDED},
+        {HB_NIDS_REGEX_ANCHORED, PCRE2_ANCHORED}, {HB_NIDS_REGEX_DOLLAR_END, PCRE2_DOLLAR_ENDONLY},
+        {HB_NIDS_REGEX_UNGREEDY, PCRE2_UNGREEDY}};
     uint32_t options = PCRE2_NEVER_UTF; /* payloads are bytes, whatever an expression says */
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (flags & known[i].flag)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* nids_regex.h: regular expressions of rules, by PCRE2 with its just-in-time compiler. Built without
- * the library there is none, and rules with pcre are skipped when they are read. */
+/* nids_regex.h: regular expressions of rules, by PCRE2 with its just-in-time compiler. Built
+ * without the library there is none, and rules with pcre are skipped when they are read. */
 #ifndef HB_NIDS_REGEX_H
 #define HB_NIDS_REGEX_H
 #include <stddef.h>

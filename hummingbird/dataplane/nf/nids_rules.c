@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* nids_rules.c: takes the compiled rules over from Python and compiles their regular expressions. */
+/* nids_rules.c: takes the compiled rules over from Python and compiles their regular expressions.
+ */
 #include "nids_seat.h"
 
 #include <stdio.h>

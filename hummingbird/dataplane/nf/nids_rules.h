@@ -21,8 +21,8 @@ typedef struct hb_nids_seat hb_nids_seat;
 struct hb_nids {
     hb_nids_config c; /* its pointers are to copies in `memory` */
     void **memory;
-    uint32_t blocks; /* of memory */
-    hb_regex **regex; /* [c.regexes] */
+    uint32_t blocks;                   /* of memory */
+    hb_regex **regex;                  /* [c.regexes] */
     hb_nids_seat *seat[HB_MAX_LCORES]; /* NULL: none; by the control thread, while no lcore runs */
 };
 

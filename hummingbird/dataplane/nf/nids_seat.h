@@ -38,8 +38,9 @@ struct hb_nids_seat {
     hb_nids_rate *rate;   /* [rules] */
     uint32_t *matched;    /* [rules]: of the present packet */
     uint32_t *ids;        /* [patterns]: likewise */
-    hb_nids_flow *flow;   /* [lcores][flows]: like the flow caches of all lcores; NULL: no rule asks */
-    uint32_t flows;       /* entries of one flow cache */
+    hb_nids_flow
+        *flow;      /* [lcores][flows]: like the flow caches of all lcores; NULL: no rule asks */
+    uint32_t flows; /* entries of one flow cache */
     uint32_t owners;
     bool always[3]; /* some rules without a pattern concern TCP, UDP, other packets */
 };

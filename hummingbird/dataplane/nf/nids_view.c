@@ -48,9 +48,9 @@ static uint32_t view_ip(hb_nids_packet *p)
     return p->l3 + header;
 }
 
-/* Bytes in front of the payload, as hb_nids_payload() of nids.cl has it, so that both search the same
- * bytes: a TCP header that claims more than there is, is searched itself. But ICMP's 8 bytes, which
- * that searches, are not payload to a rule. */
+/* Bytes in front of the payload, as hb_nids_payload() of nids.cl has it, so that both search the
+ * same bytes: a TCP header that claims more than there is, is searched itself. But ICMP's 8 bytes,
+ * which that searches, are not payload to a rule. */
 static uint32_t transport_bytes(const hb_nids_packet *p)
 {
     uint32_t bytes = 0, at = p->l4 + 12;
