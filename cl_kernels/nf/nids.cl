@@ -26,8 +26,6 @@
  * then u16 [hot state][class], the next state.
  */
 #define HB_NIDS_CLASSES 256u /* entries in front of the hot rows */
-#define HB_NIDS_PARTS 4      /* of a long payload, searched at once ... */
-#define HB_NIDS_LONG 256u    /* ... which is one of so many bytes */
 
 /* Protocol at l4, behind the extension headers of IPv6 (RFC 8200 section 4); 0 if they do not end
  * there. */
@@ -120,63 +118,40 @@ static inline hb_u32 hb_nids_step(hb_nids_search *s, hb_u32 wide, hb_u32 state, 
     return state;
 }
 
-/* Search bytes at .. end-1 from a state on; returns the last state. */
-static inline hb_u32 hb_nids_run(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 state,
-                                 hb_u32 at, hb_u32 end)
+/* Search bytes at .. end-1 as two halves at once, because each step waits for the one before. The
+ * first goes on into the second until what its state remembers lies in there entirely: from there
+ * on the second has been in the same state. */
+static inline void hb_nids_run(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 at,
+                               hb_u32 end)
 {
+    hb_u32 a = 0, b = 0;
     for (; at < end && (p->offset + at) % 4; at++)
-        state = hb_nids_step(s, wide, state, hb_get8(p, at));
-    for (; at + 4 <= end; at += 4) {
-        hb_u32 word = hb_word(p, at);
-        state = hb_nids_step(s, wide, state, word & 255);
-        state = hb_nids_step(s, wide, state, word >> 8 & 255);
-        state = hb_nids_step(s, wide, state, word >> 16 & 255);
-        state = hb_nids_step(s, wide, state, word >> 24);
+        a = hb_nids_step(s, wide, a, hb_get8(p, at));
+    hb_u32 middle = (end - at) / 8 * 4;
+    for (hb_u32 i = 0; i < middle; i += 4) {
+        hb_u32 x = hb_word(p, at + i), y = hb_word(p, at + middle + i);
+        a = hb_nids_next(s, wide, a, x & 255);
+        b = hb_nids_next(s, wide, b, y & 255);
+        hb_nids_note(s, a);
+        hb_nids_note(s, b);
+        a = hb_nids_next(s, wide, a, x >> 8 & 255);
+        b = hb_nids_next(s, wide, b, y >> 8 & 255);
+        hb_nids_note(s, a);
+        hb_nids_note(s, b);
+        a = hb_nids_next(s, wide, a, x >> 16 & 255);
+        b = hb_nids_next(s, wide, b, y >> 16 & 255);
+        hb_nids_note(s, a);
+        hb_nids_note(s, b);
+        a = hb_nids_next(s, wide, a, x >> 24);
+        b = hb_nids_next(s, wide, b, y >> 24);
+        hb_nids_note(s, a);
+        hb_nids_note(s, b);
     }
-    for (; at < end; at++)
-        state = hb_nids_step(s, wide, state, hb_get8(p, at));
-    return state;
-}
-
-/* A long payload in parts of equal length, all searched at once, because each step waits for the
- * one before. Every part but the last goes on into the next one until what its state remembers lies
- * in there entirely: from there on the next part has been in the same state. `at` is aligned. */
-static inline void hb_nids_run_parts(hb_nids_search *s, hb_u32 wide, const hb_packet *p,
-                                     hb_u32 state, hb_u32 at, hb_u32 end)
-{
-    hb_u32 part = (end - at) / (4 * HB_NIDS_PARTS) * 4;
-    hb_u32 states[HB_NIDS_PARTS], words[HB_NIDS_PARTS];
-    for (int k = 0; k < HB_NIDS_PARTS; k++)
-        states[k] = k ? 0 : state;
-    for (hb_u32 done = 0; done < part; done += 4) {
-        for (int k = 0; k < HB_NIDS_PARTS; k++)
-            words[k] = hb_word(p, at + (hb_u32)k * part + done);
-        for (int byte = 0; byte < 4; byte++) {
-            for (int k = 0; k < HB_NIDS_PARTS; k++)
-                states[k] = hb_nids_next(s, wide, states[k], words[k] >> 8 * byte & 255);
-            for (int k = 0; k < HB_NIDS_PARTS; k++)
-                hb_nids_note(s, states[k]);
-        }
-    }
-    hb_nids_run(s, wide, p, states[HB_NIDS_PARTS - 1], at + HB_NIDS_PARTS * part, end);
-    for (int k = 0; k < HB_NIDS_PARTS - 1; k++) {
-        hb_u32 from = at + (hb_u32)(k + 1) * part;
-        state = states[k];
-        for (hb_u32 i = 0; from + i < end && hb_table16(&s->t, s->depth + state) > i; i++)
-            state = hb_nids_step(s, wide, state, hb_get8(p, from + i));
-    }
-}
-
-static inline void hb_nids_run_all(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 at,
-                                   hb_u32 end)
-{
-    if (end - at < HB_NIDS_LONG) {
-        hb_nids_run(s, wide, p, 0, at, end);
-        return;
-    }
-    hb_u32 lead = at + (4 - (p->offset + at) % 4) % 4;
-    hb_u32 state = hb_nids_run(s, wide, p, 0, at, lead);
-    hb_nids_run_parts(s, wide, p, state, lead, end);
+    for (hb_u32 i = at + 2 * middle; i < end; i++)
+        b = hb_nids_step(s, wide, b, hb_get8(p, i));
+    at += middle;
+    for (hb_u32 i = 0; at + i < end && hb_table16(&s->t, s->depth + a) > i; i++)
+        a = hb_nids_step(s, wide, a, hb_get8(p, at + i));
 }
 
 static inline hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
@@ -195,9 +170,9 @@ static inline hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_
     s.lowest = 0xffffffffu;
     s.highest = 0;
     if (wide)
-        hb_nids_run_all(&s, 1, p, span.at, span.end);
+        hb_nids_run(&s, 1, p, span.at, span.end);
     else
-        hb_nids_run_all(&s, 0, p, span.at, span.end);
+        hb_nids_run(&s, 0, p, span.at, span.end);
     *result = s.highest ? (hb_u64)s.highest << 32 | s.lowest : 0;
     return HB_PASS;
 }

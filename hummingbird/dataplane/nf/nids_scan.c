@@ -9,7 +9,7 @@
 
 #include "nf/nids.cl"
 
-enum { STREAMS = 8, SPARE = HB_BURST };
+enum { STREAMS = 8, SPARE = HB_BURST, CLASSES = 64 };
 
 /* The table as pointers; see nids.cl. */
 typedef struct {
@@ -42,15 +42,20 @@ static inline uint32_t next_of(const dfa *d, bool wide, uint32_t state, uint8_t 
 /* ---- one burst ---------------------------------------------------------------------------------
  */
 
-/* Payloads of a burst, longest first, and what was found in each packet; one entry to spare, for a
+/* What is to be searched of a packet. */
+typedef struct {
+    const uint8_t *payload;
+    uint16_t length;
+    uint16_t packet;
+} job;
+
+/* The jobs of a burst, longest first, and what was found in each packet; one entry to spare, for a
  * stream that has run out of payloads. */
 typedef struct {
     dfa d;
     uint32_t n;
     uint32_t taken; /* of n */
-    const uint8_t *payload[HB_BURST];
-    uint16_t length[HB_BURST];
-    uint16_t packet[HB_BURST];
+    job job[HB_BURST];
     uint32_t lowest[HB_BURST + 1]; /* pattern, by packet; UINT32_MAX: none */
     uint32_t highest[HB_BURST + 1];
 } burst;
@@ -100,10 +105,10 @@ static uint32_t refill(burst *b, streams *s)
     const uint8_t *some = NULL;
     for (int k = 0; k < STREAMS; k++) {
         if (!s->left[k] && b->taken < b->n) {
-            uint32_t i = b->taken++;
-            s->at[k] = b->payload[i];
-            s->left[k] = b->length[i];
-            s->packet[k] = b->packet[i];
+            const job *next = &b->job[b->taken++];
+            s->at[k] = next->payload;
+            s->left[k] = next->length;
+            s->packet[k] = next->packet;
             s->state[k] = 0;
         }
         if (s->left[k]) {
@@ -136,46 +141,40 @@ static inline __attribute__((always_inline)) void search(burst *b, bool wide)
 /* ---- what of a burst is searched ---------------------------------------------------------------
  */
 
-enum { CLASSES = 64 };
-
 /* The longest first, near enough, so that streams end together and none runs on alone. */
-static void sort(burst *b, const uint8_t *const *payload, const uint16_t *length, uint32_t n)
+static void sort(burst *b, const job *jobs, uint32_t n)
 {
     uint32_t longest = 0, shift = 0, at = 0;
     uint16_t first[CLASSES] = {0};
     for (uint32_t i = 0; i < n; i++)
-        longest = length[i] > longest ? length[i] : longest;
+        longest = jobs[i].length > longest ? jobs[i].length : longest;
     while (longest >> shift >= CLASSES)
         shift++;
     for (uint32_t i = 0; i < n; i++)
-        first[CLASSES - 1 - (length[i] >> shift)]++;
+        first[CLASSES - 1 - (jobs[i].length >> shift)]++;
     for (uint32_t c = 0; c < CLASSES; c++) {
         uint32_t count = first[c];
         first[c] = (uint16_t)at;
         at += count;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t to = first[CLASSES - 1 - (length[i] >> shift)]++;
-        b->payload[to] = payload[i];
-        b->length[to] = length[i];
-        b->packet[to] = (uint16_t)i;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        b->job[first[CLASSES - 1 - (jobs[i].length >> shift)]++] = jobs[i];
     b->n = n;
 }
 
 static void collect(burst *b, const hb_nf_burst *in)
 {
-    const uint8_t *payload[HB_BURST];
-    uint16_t length[HB_BURST];
+    job jobs[HB_BURST];
+    uint32_t n = 0;
     for (uint32_t i = 0; i < in->n; i++) {
         hb_packet p = hb_packet_of(in, i);
         hb_nids_span span = hb_nids_span_of(&p);
-        payload[i] = p.frame + p.offset + span.at;
-        length[i] = (uint16_t)(span.end - span.at);
+        jobs[n] = (job){.payload = p.frame + p.offset + span.at,
+                        .length = (uint16_t)(span.end - span.at),
+                        .packet = (uint16_t)i};
+        n += span.end > span.at;
     }
-    sort(b, payload, length, in->n);
-    while (b->n && !b->length[b->n - 1])
-        b->n--;
+    sort(b, jobs, n);
 }
 
 static void run(hb_nf_seat *seat, const hb_nf_burst *in)
