@@ -45,7 +45,7 @@ class Oracle:
 
 def result_of(ids: Sequence[int]) -> int:
     """The result word of cl_kernels/nf/nids.cl."""
-    return (max(ids) + 1) << 32 | (min(ids) + 1) if ids else 0
+    return min(ids) + 1 if ids else 0
 
 
 def region(patterns: Sequence[Pattern]) -> nf.Array:

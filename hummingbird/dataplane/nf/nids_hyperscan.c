@@ -11,8 +11,8 @@
 
 #include "nf/nids.cl"
 
-/* The database of an instance, by its table; only the control thread touches the list. Those who run
- * read what `database` points to. */
+/* The database of an instance, by its table; only the control thread touches the list. Those who
+ * run read what `database` points to. */
 typedef struct shared {
     struct shared *next;
     const void *table;
@@ -111,19 +111,13 @@ void hb_nids_hyperscan_close(hb_nf_seat *seat)
     give_back(h->of);
 }
 
-/* Patterns + 1 found in a packet. */
-typedef struct {
-    uint32_t lowest;
-    uint32_t highest;
-} found;
-
+/* Of the patterns found, + 1, the lowest; UINT32_MAX: none. */
 static int note(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
-                void *context)
+                void *lowest)
 {
     (void)from, (void)to, (void)flags;
-    found *f = context;
-    f->lowest = id + 1 < f->lowest ? id + 1 : f->lowest;
-    f->highest = id + 1 > f->highest ? id + 1 : f->highest;
+    uint32_t *low = lowest;
+    *low = id + 1 < *low ? id + 1 : *low;
     return 0;
 }
 
@@ -133,13 +127,13 @@ void hb_nids_hyperscan_run(hb_nf_seat *seat, const hb_nf_burst *b)
     if (!b->result)
         return;
     for (uint32_t i = 0; i < b->n; i++) {
-        found f = {UINT32_MAX, 0};
+        uint32_t lowest = UINT32_MAX;
         hb_packet p = hb_packet_of(b, i);
         hb_nids_span span = hb_nids_span_of(&p);
         if (h->of && span.end > span.at)
-            hs_scan(h->of->database, (const char *)p.frame + p.offset + span.at, span.end - span.at, 0,
-                    h->scratch, note, &f);
-        b->result[i] = f.highest ? (uint64_t)f.highest << 32 | f.lowest : 0;
+            hs_scan(h->of->database, (const char *)p.frame + p.offset + span.at, span.end - span.at,
+                    0, h->scratch, note, &lowest);
+        b->result[i] = lowest == UINT32_MAX ? 0 : lowest;
     }
 }
 #else
