@@ -5,8 +5,9 @@
  * no sender can slow it down. It only says that there is something; finish() looks at the rules.
  *
  * Result, the same from every engine: 0 if no pattern occurs in what is searched of the packet,
- * else the lowest pattern's number + 1 in bits 0..31, and the highest one's + 1 in bits 32..63. It
- * depends neither on the order in which matches are found nor on how often each is.
+ * else the lowest number of those that do, + 1. It depends neither on the order in which matches
+ * are found nor on how often each is. Matching states are numbered so that the highest one met
+ * stands for it: a step takes a maximum, and never branches on what is found.
  *
  * Table, built by hummingbird/nfs/automaton.py. Words (u32) of its head; all `*_at` are bytes from
  * the table's start, multiples of 128:
@@ -16,9 +17,9 @@
  *   [3] hot states: rows of the local part   [10] patterns_at: u32 [pattern][2]
  *   [4] patterns                             [11] bytes_at: u8
  *   [5] next_at: u16 or u32 [state][byte]
- *   [6] ends_at: u32 [matching state][2]     [31] free, for the host part
+ *   [6] ends_at: u32 [matching state]        [31] free, for the host part
  * next    the search starts in state 0; a state from [1] on ends a pattern
- * ends    the lowest and the highest pattern that end in a matching state
+ * ends    the lowest pattern that ends in a matching state; they descend
  * lists   where the numbers of all of them start in ids, ascending; the next entry is their end
  * depth   bytes of text that a state stands for: what came before them makes no difference
  * patterns  where in bytes it starts; its length, bit 31: letter case makes no difference
@@ -26,8 +27,6 @@
  * then u16 [hot state][class], the next state.
  */
 #define HB_NIDS_CLASSES 256u /* entries in front of the hot rows */
-#define HB_NIDS_PARTS 4      /* of a long payload, searched at once ... */
-#define HB_NIDS_LONG 256u    /* ... which is one of so many bytes */
 
 /* Protocol at l4, behind the extension headers of IPv6 (RFC 8200 section 4); 0 if they do not end
  * there. */
@@ -79,125 +78,84 @@ static inline hb_nids_span hb_nids_span_of(const hb_packet *p)
     return span;
 }
 
-/* What a search reads of the table's head, and what it has found. */
+/* What a search reads of the table's head. */
 typedef struct {
-    hb_table t; /* by value: compilers then keep it in registers */
-    hb_u32 first_match;
+    hb_table t;   /* by value: compilers then keep it in registers */
     hb_u32 next;  /* index of next[0][0] among elements of its width */
-    hb_u32 ends;  /* index of ends[0] */
     hb_u32 depth; /* index of depth[0] */
     hb_u32 classes;
     hb_u32 hot;
-    hb_u32 lowest; /* pattern + 1; 0xffffffff: none */
-    hb_u32 highest;
-} hb_nids_search;
+} hb_nids_dfa;
 
 /* `wide` is a constant wherever this is used. */
-static inline hb_u32 hb_nids_next(const hb_nids_search *s, hb_u32 wide, hb_u32 state, hb_u32 byte)
+static inline hb_u32 hb_nids_next(const hb_nids_dfa *d, hb_u32 wide, hb_u32 state, hb_u32 byte)
 {
 #ifndef HB_LOCAL_IS_TABLE
-    if (state < s->hot)
-        return hb_local16(&s->t, HB_NIDS_CLASSES + state * s->classes + hb_local16(&s->t, byte));
+    if (state < d->hot)
+        return hb_local16(&d->t, HB_NIDS_CLASSES + state * d->classes + hb_local16(&d->t, byte));
 #endif
-    hb_u32 i = s->next + (state << 8 | byte);
-    return wide ? hb_table32(&s->t, i) : hb_table16(&s->t, i);
+    hb_u32 i = d->next + (state << 8 | byte);
+    return wide ? hb_table32(&d->t, i) : hb_table16(&d->t, i);
 }
 
-static inline void hb_nids_note(hb_nids_search *s, hb_u32 state)
+static inline hb_u32 hb_nids_max(hb_u32 a, hb_u32 b)
 {
-    if (state < s->first_match)
-        return;
-    hb_u32 i = s->ends + 2 * (state - s->first_match);
-    hb_u32 low = hb_table32(&s->t, i) + 1, high = hb_table32(&s->t, i + 1) + 1;
-    s->lowest = low < s->lowest ? low : s->lowest;
-    s->highest = high > s->highest ? high : s->highest;
+    return a > b ? a : b;
 }
 
-static inline hb_u32 hb_nids_step(hb_nids_search *s, hb_u32 wide, hb_u32 state, hb_u32 byte)
+/* The highest state met on bytes at .. end-1. They are searched as two halves at once, because each
+ * step waits for the one before. The first goes on into the second until what its state remembers
+ * lies in there entirely: from there on the second has been in the same state. */
+static inline hb_u32 hb_nids_run(const hb_nids_dfa *d, hb_u32 wide, const hb_packet *p, hb_u32 at,
+                                 hb_u32 end)
 {
-    state = hb_nids_next(s, wide, state, byte);
-    hb_nids_note(s, state);
-    return state;
-}
-
-/* Search bytes at .. end-1 from a state on; returns the last state. */
-static inline hb_u32 hb_nids_run(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 state,
-                                 hb_u32 at, hb_u32 end)
-{
-    for (; at < end && (p->offset + at) % 4; at++)
-        state = hb_nids_step(s, wide, state, hb_get8(p, at));
-    for (; at + 4 <= end; at += 4) {
-        hb_u32 word = hb_word(p, at);
-        state = hb_nids_step(s, wide, state, word & 255);
-        state = hb_nids_step(s, wide, state, word >> 8 & 255);
-        state = hb_nids_step(s, wide, state, word >> 16 & 255);
-        state = hb_nids_step(s, wide, state, word >> 24);
+    hb_u32 a = 0, b = 0, top = 0;
+    for (; at < end && (p->offset + at) % 4; at++) {
+        a = hb_nids_next(d, wide, a, hb_get8(p, at));
+        top = hb_nids_max(top, a);
     }
-    for (; at < end; at++)
-        state = hb_nids_step(s, wide, state, hb_get8(p, at));
-    return state;
-}
-
-/* A long payload in parts of equal length, all searched at once, because each step waits for the
- * one before. Every part but the last goes on into the next one until what its state remembers lies
- * in there entirely: from there on the next part has been in the same state. `at` is aligned. */
-static inline void hb_nids_run_parts(hb_nids_search *s, hb_u32 wide, const hb_packet *p,
-                                     hb_u32 state, hb_u32 at, hb_u32 end)
-{
-    hb_u32 part = (end - at) / (4 * HB_NIDS_PARTS) * 4;
-    hb_u32 states[HB_NIDS_PARTS], words[HB_NIDS_PARTS];
-    for (int k = 0; k < HB_NIDS_PARTS; k++)
-        states[k] = k ? 0 : state;
-    for (hb_u32 done = 0; done < part; done += 4) {
-        for (int k = 0; k < HB_NIDS_PARTS; k++)
-            words[k] = hb_word(p, at + (hb_u32)k * part + done);
-        for (int byte = 0; byte < 4; byte++) {
-            for (int k = 0; k < HB_NIDS_PARTS; k++)
-                states[k] = hb_nids_next(s, wide, states[k], words[k] >> 8 * byte & 255);
-            for (int k = 0; k < HB_NIDS_PARTS; k++)
-                hb_nids_note(s, states[k]);
-        }
+    hb_u32 middle = (end - at) / 8 * 4;
+    for (hb_u32 i = 0; i < middle; i += 4) {
+        hb_u32 x = hb_word(p, at + i), y = hb_word(p, at + middle + i);
+        a = hb_nids_next(d, wide, a, x & 255);
+        b = hb_nids_next(d, wide, b, y & 255);
+        top = hb_nids_max(top, hb_nids_max(a, b));
+        a = hb_nids_next(d, wide, a, x >> 8 & 255);
+        b = hb_nids_next(d, wide, b, y >> 8 & 255);
+        top = hb_nids_max(top, hb_nids_max(a, b));
+        a = hb_nids_next(d, wide, a, x >> 16 & 255);
+        b = hb_nids_next(d, wide, b, y >> 16 & 255);
+        top = hb_nids_max(top, hb_nids_max(a, b));
+        a = hb_nids_next(d, wide, a, x >> 24);
+        b = hb_nids_next(d, wide, b, y >> 24);
+        top = hb_nids_max(top, hb_nids_max(a, b));
     }
-    hb_nids_run(s, wide, p, states[HB_NIDS_PARTS - 1], at + HB_NIDS_PARTS * part, end);
-    for (int k = 0; k < HB_NIDS_PARTS - 1; k++) {
-        hb_u32 from = at + (hb_u32)(k + 1) * part;
-        state = states[k];
-        for (hb_u32 i = 0; from + i < end && hb_table16(&s->t, s->depth + state) > i; i++)
-            state = hb_nids_step(s, wide, state, hb_get8(p, from + i));
+    for (hb_u32 i = at + 2 * middle; i < end; i++) {
+        b = hb_nids_next(d, wide, b, hb_get8(p, i));
+        top = hb_nids_max(top, b);
     }
-}
-
-static inline void hb_nids_run_all(hb_nids_search *s, hb_u32 wide, const hb_packet *p, hb_u32 at,
-                                   hb_u32 end)
-{
-    if (end - at < HB_NIDS_LONG) {
-        hb_nids_run(s, wide, p, 0, at, end);
-        return;
+    at += middle;
+    for (hb_u32 i = 0; at + i < end && hb_table16(&d->t, d->depth + a) > i; i++) {
+        a = hb_nids_next(d, wide, a, hb_get8(p, at + i));
+        top = hb_nids_max(top, a);
     }
-    hb_u32 lead = at + (4 - (p->offset + at) % 4) % 4;
-    hb_u32 state = hb_nids_run(s, wide, p, 0, at, lead);
-    hb_nids_run_parts(s, wide, p, state, lead, end);
+    return top;
 }
 
 static inline hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
 {
     (void)arg;
     hb_nids_span span = hb_nids_span_of(p);
-    hb_u32 wide = hb_table32(t, 0);
-    hb_nids_search s;
-    s.t = *t;
-    s.first_match = hb_table32(t, 1);
-    s.classes = hb_table32(t, 2);
-    s.hot = hb_table32(t, 3);
-    s.next = hb_table32(t, 5) / (wide ? 4 : 2);
-    s.ends = hb_table32(t, 6) / 4;
-    s.depth = hb_table32(t, 9) / 2;
-    s.lowest = 0xffffffffu;
-    s.highest = 0;
-    if (wide)
-        hb_nids_run_all(&s, 1, p, span.at, span.end);
-    else
-        hb_nids_run_all(&s, 0, p, span.at, span.end);
-    *result = s.highest ? (hb_u64)s.highest << 32 | s.lowest : 0;
+    hb_u32 wide = hb_table32(t, 0), first_match = hb_table32(t, 1);
+    hb_nids_dfa d;
+    d.t = *t;
+    d.classes = hb_table32(t, 2);
+    d.hot = hb_table32(t, 3);
+    d.next = hb_table32(t, 5) / (wide ? 4 : 2);
+    d.depth = hb_table32(t, 9) / 2;
+    hb_u32 top =
+        wide ? hb_nids_run(&d, 1, p, span.at, span.end) : hb_nids_run(&d, 0, p, span.at, span.end);
+    if (top >= first_match)
+        *result = hb_table32(t, hb_table32(t, 6) / 4 + (top - first_match)) + 1;
     return HB_PASS;
 }

@@ -73,9 +73,10 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
         raise ValueError("a pattern without bytes would be found everywhere")
     dfa = make_automaton(patterns)
     states = dfa.rare.size
-    matching = np.zeros(states, dtype=bool)
-    matching[list(dfa.ends)] = True
-    order = np.lexsort((dfa.rare, matching))  # matching states last, frequent ones first
+    key = dfa.rare - dfa.rare.max()  # states that are met most first ...
+    for state, ids in dfa.ends.items():
+        key[state] = len(patterns) - ids[0]  # ... matching ones last, in the order of what they say
+    order = np.argsort(key, kind="stable")
     rank = np.empty(states, dtype=np.int32)
     rank[order] = np.arange(states)
     wide = states <= SMALL or states > 1 << 16
@@ -91,7 +92,7 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
     parts = [
         local,
         following,
-        np.array([(ids[0], ids[-1]) for ids in lists], dtype=np.uint32),
+        np.array([ids[0] for ids in lists], dtype=np.uint32),
         counts.astype(np.uint32),
         np.array([i for ids in lists for i in ids], dtype=np.uint32),
         np.minimum(dfa.depth[order], 0xFFFF).astype(np.uint16),
@@ -152,7 +153,8 @@ def _rareness() -> npt.NDArray[np.float32]:
     weight[[*b"etaoinsrhld/.-=01 \r\n"]] = 12
     weight[[*b'cumfpgwybv23456789"<>&:;,_']] = 8
     weight[0] = 24
-    return (-np.log(weight / weight.sum())).astype(np.float32)
+    rareness: npt.NDArray[np.float32] = -np.log(weight / weight.sum()).astype(np.float32)
+    return rareness
 
 
 def _check(states: int) -> None:

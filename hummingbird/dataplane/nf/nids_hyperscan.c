@@ -11,9 +11,19 @@
 
 #include "nf/nids.cl"
 
+/* The database of an instance, by its table; only the control thread touches the list. Those who
+ * run read what `database` points to. */
+typedef struct shared {
+    struct shared *next;
+    const void *table;
+    hs_database_t *database;
+    uint32_t users;
+} shared;
+static shared *all;
+
 /* seat->engine_state: of one lcore. */
 typedef struct {
-    hs_database_t *database; /* NULL: there are no patterns */
+    shared *of; /* NULL: there are no patterns */
     hs_scratch_t *scratch;
 } hyperscan;
 
@@ -52,36 +62,62 @@ static hs_database_t *compile(const hb_table *t, uint32_t n)
     return database;
 }
 
+static shared *take(const hb_table *t, uint32_t patterns)
+{
+    for (shared *s = all; s; s = s->next)
+        if (s->table == t->base) {
+            s->users++;
+            return s;
+        }
+    shared *s = malloc(sizeof *s);
+    hs_database_t *database = s ? compile(t, patterns) : NULL;
+    if (!database) {
+        free(s);
+        return NULL;
+    }
+    *s = (shared){.next = all, .table = t->base, .database = database, .users = 1};
+    return all = s;
+}
+
+static void give_back(shared *s)
+{
+    if (!s || --s->users)
+        return;
+    shared **at = &all;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    hs_free_database(s->database);
+    free(s);
+}
+
 int hb_nids_hyperscan_open(hb_nf_seat *seat)
 {
     hyperscan *h = seat->engine_state;
     uint32_t patterns = ((const uint32_t *)seat->table.base)[4];
     if (!patterns)
         return 0;
-    h->database = compile(&seat->table, patterns);
-    return h->database && hs_alloc_scratch(h->database, &h->scratch) == HS_SUCCESS ? 0 : -1;
+    h->of = take(&seat->table, patterns);
+    if (h->of && hs_alloc_scratch(h->of->database, &h->scratch) == HS_SUCCESS)
+        return 0;
+    give_back(h->of);
+    return -1;
 }
 
 void hb_nids_hyperscan_close(hb_nf_seat *seat)
 {
     hyperscan *h = seat->engine_state;
     hs_free_scratch(h->scratch);
-    hs_free_database(h->database);
+    give_back(h->of);
 }
 
-/* Patterns + 1 found in a packet. */
-typedef struct {
-    uint32_t lowest;
-    uint32_t highest;
-} found;
-
+/* Of the patterns found, + 1, the lowest; UINT32_MAX: none. */
 static int note(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
-                void *context)
+                void *lowest)
 {
     (void)from, (void)to, (void)flags;
-    found *f = context;
-    f->lowest = id + 1 < f->lowest ? id + 1 : f->lowest;
-    f->highest = id + 1 > f->highest ? id + 1 : f->highest;
+    uint32_t *low = lowest;
+    *low = id + 1 < *low ? id + 1 : *low;
     return 0;
 }
 
@@ -91,13 +127,13 @@ void hb_nids_hyperscan_run(hb_nf_seat *seat, const hb_nf_burst *b)
     if (!b->result)
         return;
     for (uint32_t i = 0; i < b->n; i++) {
-        found f = {UINT32_MAX, 0};
+        uint32_t lowest = UINT32_MAX;
         hb_packet p = hb_packet_of(b, i);
         hb_nids_span span = hb_nids_span_of(&p);
-        if (h->database && span.end > span.at)
-            hs_scan(h->database, (const char *)p.frame + p.offset + span.at, span.end - span.at, 0,
-                    h->scratch, note, &f);
-        b->result[i] = f.highest ? (uint64_t)f.highest << 32 | f.lowest : 0;
+        if (h->of && span.end > span.at)
+            hs_scan(h->of->database, (const char *)p.frame + p.offset + span.at, span.end - span.at,
+                    0, h->scratch, note, &lowest);
+        b->result[i] = lowest == UINT32_MAX ? 0 : lowest;
     }
 }
 #else

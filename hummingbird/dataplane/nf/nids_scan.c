@@ -9,14 +9,14 @@
 
 #include "nf/nids.cl"
 
-enum { STREAMS = 8, SPARE = HB_BURST };
+enum { STREAMS = 8, SPARE = HB_BURST, CLASSES = 64 };
 
 /* The table as pointers; see nids.cl. */
 typedef struct {
     const uint32_t *next32; /* [state][256]; one of these two */
     const uint16_t *next16;
     uint32_t first_match;
-    const uint32_t (*ends)[2];
+    const uint32_t *ends;
     const uint32_t *lists;
     const uint32_t *ids;
 } dfa;
@@ -42,17 +42,21 @@ static inline uint32_t next_of(const dfa *d, bool wide, uint32_t state, uint8_t 
 /* ---- one burst ---------------------------------------------------------------------------------
  */
 
-/* Payloads of a burst, longest first, and what was found in each packet; one entry to spare, for a
- * stream that has run out of payloads. */
+/* What is to be searched of a packet. */
+typedef struct {
+    const uint8_t *payload;
+    uint16_t length;
+    uint16_t packet;
+} job;
+
+/* The jobs of a burst, longest first, and the highest state met in each packet; one entry to spare,
+ * for a stream that has run out of jobs. */
 typedef struct {
     dfa d;
     uint32_t n;
     uint32_t taken; /* of n */
-    const uint8_t *payload[HB_BURST];
-    uint16_t length[HB_BURST];
-    uint16_t packet[HB_BURST];
-    uint32_t lowest[HB_BURST + 1]; /* pattern, by packet; UINT32_MAX: none */
-    uint32_t highest[HB_BURST + 1];
+    job job[HB_BURST];
+    uint32_t top[HB_BURST + 1]; /* by packet */
 } burst;
 
 /* What is being searched: streams with nothing left repeat what another one searches. */
@@ -60,36 +64,30 @@ typedef struct {
     const uint8_t *at[STREAMS];
     uint32_t left[STREAMS]; /* bytes */
     uint32_t state[STREAMS];
+    uint32_t top[STREAMS]; /* highest state met; only matching ones count */
     uint32_t packet[STREAMS];
 } streams;
 
-static __attribute__((noinline)) void note(burst *b, uint32_t packet, uint32_t state)
-{
-    const uint32_t *ends = b->d.ends[state - b->d.first_match];
-    if (ends[0] < b->lowest[packet])
-        b->lowest[packet] = ends[0];
-    if (ends[1] > b->highest[packet])
-        b->highest[packet] = ends[1];
-}
-
 /* Every stream searches `steps` bytes. */
-static inline __attribute__((always_inline)) void advance(burst *b, bool wide, streams *s,
+static inline __attribute__((always_inline)) void advance(const dfa *of, bool wide, streams *s,
                                                           uint32_t steps)
 {
-    const dfa d = b->d;
+    const dfa d = *of;
     const uint8_t *at[STREAMS];
-    uint32_t state[STREAMS];
+    uint32_t state[STREAMS], top[STREAMS];
     memcpy(at, s->at, sizeof at);
     memcpy(state, s->state, sizeof state);
+    memcpy(top, s->top, sizeof top);
     for (uint32_t i = 0; i < steps; i++) {
 #pragma GCC unroll 8
         for (int k = 0; k < STREAMS; k++) {
             state[k] = next_of(&d, wide, state[k], at[k][i]);
-            if (__builtin_expect(state[k] >= d.first_match, 0))
-                note(b, s->packet[k], state[k]);
+            if (__builtin_expect(state[k] > top[k], 0))
+                top[k] = state[k];
         }
     }
     memcpy(s->state, state, sizeof state);
+    memcpy(s->top, top, sizeof top);
 }
 
 /* Streams that are at their end get the next payload. Returns how many steps all streams can do; 0
@@ -99,12 +97,15 @@ static uint32_t refill(burst *b, streams *s)
     uint32_t steps = UINT32_MAX;
     const uint8_t *some = NULL;
     for (int k = 0; k < STREAMS; k++) {
+        if (!s->left[k])
+            b->top[s->packet[k]] = s->top[k];
         if (!s->left[k] && b->taken < b->n) {
-            uint32_t i = b->taken++;
-            s->at[k] = b->payload[i];
-            s->left[k] = b->length[i];
-            s->packet[k] = b->packet[i];
+            const job *next = &b->job[b->taken++];
+            s->at[k] = next->payload;
+            s->left[k] = next->length;
+            s->packet[k] = next->packet;
             s->state[k] = 0;
+            s->top[k] = b->d.first_match - 1;
         }
         if (s->left[k]) {
             steps = s->left[k] < steps ? s->left[k] : steps;
@@ -124,8 +125,10 @@ static uint32_t refill(burst *b, streams *s)
 static inline __attribute__((always_inline)) void search(burst *b, bool wide)
 {
     streams s = {.left = {0}};
+    for (int k = 0; k < STREAMS; k++)
+        s.packet[k] = SPARE;
     for (uint32_t steps; (steps = refill(b, &s)) != 0;) {
-        advance(b, wide, &s, steps);
+        advance(&b->d, wide, &s, steps);
         for (int k = 0; k < STREAMS; k++) {
             s.at[k] += steps;
             s.left[k] -= s.left[k] ? steps : 0;
@@ -136,46 +139,40 @@ static inline __attribute__((always_inline)) void search(burst *b, bool wide)
 /* ---- what of a burst is searched ---------------------------------------------------------------
  */
 
-enum { CLASSES = 64 };
-
 /* The longest first, near enough, so that streams end together and none runs on alone. */
-static void sort(burst *b, const uint8_t *const *payload, const uint16_t *length, uint32_t n)
+static void sort(burst *b, const job *jobs, uint32_t n)
 {
     uint32_t longest = 0, shift = 0, at = 0;
     uint16_t first[CLASSES] = {0};
     for (uint32_t i = 0; i < n; i++)
-        longest = length[i] > longest ? length[i] : longest;
+        longest = jobs[i].length > longest ? jobs[i].length : longest;
     while (longest >> shift >= CLASSES)
         shift++;
     for (uint32_t i = 0; i < n; i++)
-        first[CLASSES - 1 - (length[i] >> shift)]++;
+        first[CLASSES - 1 - (jobs[i].length >> shift)]++;
     for (uint32_t c = 0; c < CLASSES; c++) {
         uint32_t count = first[c];
         first[c] = (uint16_t)at;
         at += count;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t to = first[CLASSES - 1 - (length[i] >> shift)]++;
-        b->payload[to] = payload[i];
-        b->length[to] = length[i];
-        b->packet[to] = (uint16_t)i;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        b->job[first[CLASSES - 1 - (jobs[i].length >> shift)]++] = jobs[i];
     b->n = n;
 }
 
 static void collect(burst *b, const hb_nf_burst *in)
 {
-    const uint8_t *payload[HB_BURST];
-    uint16_t length[HB_BURST];
+    job jobs[HB_BURST];
+    uint32_t n = 0;
     for (uint32_t i = 0; i < in->n; i++) {
         hb_packet p = hb_packet_of(in, i);
         hb_nids_span span = hb_nids_span_of(&p);
-        payload[i] = p.frame + p.offset + span.at;
-        length[i] = (uint16_t)(span.end - span.at);
+        jobs[n] = (job){.payload = p.frame + p.offset + span.at,
+                        .length = (uint16_t)(span.end - span.at),
+                        .packet = (uint16_t)i};
+        n += span.end > span.at;
     }
-    sort(b, payload, length, in->n);
-    while (b->n && !b->length[b->n - 1])
-        b->n--;
+    sort(b, jobs, n);
 }
 
 static void run(hb_nf_seat *seat, const hb_nf_burst *in)
@@ -186,8 +183,7 @@ static void run(hb_nf_seat *seat, const hb_nf_burst *in)
     burst b;
     b.d = dfa_of(in->table);
     b.taken = 0;
-    memset(b.lowest, 0xff, sizeof b.lowest);
-    memset(b.highest, 0, sizeof b.highest);
+    memset(b.top, 0, sizeof b.top);
     collect(&b, in);
     if (b.d.next32)
         search(&b, true);
@@ -195,7 +191,7 @@ static void run(hb_nf_seat *seat, const hb_nf_burst *in)
         search(&b, false);
     for (uint32_t i = 0; i < in->n; i++)
         in->result[i] =
-            b.lowest[i] == UINT32_MAX ? 0 : (uint64_t)(b.highest[i] + 1) << 32 | (b.lowest[i] + 1);
+            b.top[i] < b.d.first_match ? 0 : (uint64_t)b.d.ends[b.top[i] - b.d.first_match] + 1;
 }
 
 const hb_nf_engine hb_nids_engines[HB_NIDS_ENGINES] = {
