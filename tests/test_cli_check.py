@@ -126,7 +126,7 @@ def test_check_accepts_what_is_shipped(
         ("branch_gateway.yaml", ": 0x1001", ": 5", "branch_gateway.yaml:26:nfs.ipsec0.sas.gateway"),
         ("branch_gateway.csv", "voice,in0,ipsec0", "voice,in0,ipsc0", "branch_gateway.csv:9:next"),
         ("branch_gateway.csv", "*,ipsec0,router0", "", "branch_gateway.csv:6: packets of type web"),
-        ("demo/patterns.txt", 'jndi-ldap: "jndi', "jndi-ldap: jndi", "demo/patterns.txt:9:"),
+        ("demo/web.rules", 'content:"jndi', "content:jndi", "demo/web.rules:8:"),
         ("demo/routes.csv", "192.0.2.1/32,gateway", "192.0.2.1/32,gatweay", "demo/routes.csv:17:"),
         ("demo/ipsec.key", "\nencryption:", "\nencription:", "demo/ipsec.key:5:"),
     ],

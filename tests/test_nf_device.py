@@ -49,7 +49,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "routes": "routes.csv",
         "next_hops": {name: MAC for name in ("isp", "core", "branch", "servers", "gateway")},
     },
-    "nids": {"patterns": "patterns.txt", "on_match": "suspicious"},
+    "nids": {"rules": "web.rules", "on_alert": "suspicious"},
     "ipsec": tunnel(4096, "192.0.2.9", "192.0.2.1", "ipsec.key"),
 }
 

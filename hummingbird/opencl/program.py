@@ -57,7 +57,8 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     Args:
         codes: the packet functions that rows may name.
         kernels: the file that calls them.
-        local_bytes: local memory for the tables of the largest program.
+        local_bytes: local memory for the tables of the largest program; 0: accessors of local
+            parts read the tables themselves.
 
     Raises:
         UserError: an NF breaks the rules, or the data plane was built with other layouts.
@@ -73,6 +74,7 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     )
     return "\n".join(
         [
+            "" if local_bytes else "#define HB_LOCAL_IS_TABLE",
             _part(header, header.read_text(encoding="utf-8")),
             *(_nf_part(code.path) for code in chosen),
             f"#define HB_NF_CASES {cases}",
@@ -122,7 +124,7 @@ def build(
 
     import pyopencl as cl
 
-    text = source(codes, kernels, local_bytes)
+    text = source(codes, kernels, 0 if device.is_cpu else local_bytes)
     complaint = ""
     for dialect in dialects():
         for options in _OPTIONS[dialect]:
