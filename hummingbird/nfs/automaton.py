@@ -102,7 +102,14 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
         np.frombuffer(b"".join(contents), dtype=np.uint8),
     ]
     data, offsets = _join(parts)
-    head = [wide, (states - len(lists)) * (256 if wide else 1), classes, hot, len(patterns), *offsets[1:]]
+    head = [
+        wide,
+        (states - len(lists)) * (256 if wide else 1),
+        classes,
+        hot,
+        len(patterns),
+        *offsets[1:],
+    ]
     data.view(np.uint32)[: len(head)] = head
     return PatternTable(data, HEAD, local.nbytes, states)
 
