@@ -18,13 +18,14 @@
  *   [4] patterns                             [11] bytes_at: u8
  *   [5] next_at: u16 or u32 [state][byte]
  *   [6] ends_at: u32 [matching state]        [31] free, for the host part
- * next    the search starts in state 0; a state from [1] on ends a pattern
+ * next    the search starts in state 0; a state from [1] on ends a pattern. In u32, [1] included,
+ *         a state is 256 times its number, which saves a shift; in u16 it is its number
  * ends    the lowest pattern that ends in a matching state; they descend
  * lists   where the numbers of all of them start in ids, ascending; the next entry is their end
  * depth   bytes of text that a state stands for: what came before them makes no difference
  * patterns  where in bytes it starts; its length, bit 31: letter case makes no difference
  * The local part, from byte 128 on, serves the states that are met most: u16 class of each byte,
- * then u16 [hot state][class], the next state.
+ * then u16 [hot state][class], the number of the next state.
  */
 #define HB_NIDS_CLASSES 256u /* entries in front of the hot rows */
 
@@ -91,11 +92,14 @@ typedef struct {
 static inline hb_u32 hb_nids_next(const hb_nids_dfa *d, hb_u32 wide, hb_u32 state, hb_u32 byte)
 {
 #ifndef HB_LOCAL_IS_TABLE
-    if (state < d->hot)
-        return hb_local16(&d->t, HB_NIDS_CLASSES + state * d->classes + hb_local16(&d->t, byte));
+    hb_u32 number = state >> (wide ? 8 : 0);
+    if (number < d->hot) {
+        hb_u32 i = HB_NIDS_CLASSES + number * d->classes + hb_local16(&d->t, byte);
+        return hb_local16(&d->t, i) << (wide ? 8 : 0);
+    }
 #endif
-    hb_u32 i = d->next + (state << 8 | byte);
-    return wide ? hb_table32(&d->t, i) : hb_table16(&d->t, i);
+    return wide ? hb_table32(&d->t, d->next + state + byte)
+                : hb_table16(&d->t, d->next + (state << 8) + byte);
 }
 
 static inline hb_u32 hb_nids_max(hb_u32 a, hb_u32 b)
@@ -135,7 +139,8 @@ static inline hb_u32 hb_nids_run(const hb_nids_dfa *d, hb_u32 wide, const hb_pac
         top = hb_nids_max(top, b);
     }
     at += middle;
-    for (hb_u32 i = 0; at + i < end && hb_table16(&d->t, d->depth + a) > i; i++) {
+    for (hb_u32 i = 0; at + i < end && hb_table16(&d->t, d->depth + (a >> (wide ? 8 : 0))) > i;
+         i++) {
         a = hb_nids_next(d, wide, a, hb_get8(p, at + i));
         top = hb_nids_max(top, a);
     }
@@ -156,6 +161,6 @@ static inline hb_u32 hb_nf_nids(hb_packet *p, const hb_table *t, hb_u64 arg, hb_
     hb_u32 top =
         wide ? hb_nids_run(&d, 1, p, span.at, span.end) : hb_nids_run(&d, 0, p, span.at, span.end);
     if (top >= first_match)
-        *result = hb_table32(t, hb_table32(t, 6) / 4 + (top - first_match)) + 1;
+        *result = hb_table32(t, hb_table32(t, 6) / 4 + (top - first_match) / (wide ? 256 : 1)) + 1;
     return HB_PASS;
 }

@@ -82,6 +82,8 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
     wide = states <= SMALL or states > 1 << 16
     following = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
     local, classes, hot = _local_part(following)
+    if wide:
+        following *= 256  # the row of a state, ready for the next step
     lists = [dfa.ends[state] for state in order[states - len(dfa.ends) :].tolist()]
     counts = np.cumsum([0, *(len(ids) for ids in lists)])
     if counts[-1] > MAX_IDS:
@@ -100,7 +102,14 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
         np.frombuffer(b"".join(contents), dtype=np.uint8),
     ]
     data, offsets = _join(parts)
-    head = [wide, states - len(lists), classes, hot, len(patterns), *offsets[1:]]
+    head = [
+        wide,
+        (states - len(lists)) * (256 if wide else 1),
+        classes,
+        hot,
+        len(patterns),
+        *offsets[1:],
+    ]
     data.view(np.uint32)[: len(head)] = head
     return PatternTable(data, HEAD, local.nbytes, states)
 

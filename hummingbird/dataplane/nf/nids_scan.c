@@ -16,6 +16,7 @@ typedef struct {
     const uint32_t *next32; /* [state][256]; one of these two */
     const uint16_t *next16;
     uint32_t first_match;
+    uint32_t shift; /* from a state to its number */
     const uint32_t *ends;
     const uint32_t *lists;
     const uint32_t *ids;
@@ -28,15 +29,22 @@ static dfa dfa_of(const hb_table *t)
     return (dfa){.next32 = head[0] ? next : NULL,
                  .next16 = head[0] ? NULL : next,
                  .first_match = head[1],
+                 .shift = head[0] ? 8 : 0,
                  .ends = (const void *)(t->base + head[6]),
                  .lists = (const void *)(t->base + head[7]),
                  .ids = (const void *)(t->base + head[8])};
 }
 
+/* A state is the row of its next states in a wide table, else its number. */
 static inline uint32_t next_of(const dfa *d, bool wide, uint32_t state, uint8_t byte)
 {
-    uint32_t i = state << 8 | byte;
-    return wide ? d->next32[i] : d->next16[i];
+    return wide ? d->next32[state + byte] : d->next16[state << 8 | byte];
+}
+
+/* Which of the matching states it is. */
+static inline uint32_t match_of(const dfa *d, uint32_t state)
+{
+    return (state - d->first_match) >> d->shift;
 }
 
 /* ---- one burst ---------------------------------------------------------------------------------
@@ -68,26 +76,30 @@ typedef struct {
     uint32_t packet[STREAMS];
 } streams;
 
+/* Rare, so out of the way. */
+static __attribute__((noinline)) void note(streams *s, int k, uint32_t state)
+{
+    s->top[k] = state > s->top[k] ? state : s->top[k];
+}
+
 /* Every stream searches `steps` bytes. */
 static inline __attribute__((always_inline)) void advance(const dfa *of, bool wide, streams *s,
                                                           uint32_t steps)
 {
     const dfa d = *of;
     const uint8_t *at[STREAMS];
-    uint32_t state[STREAMS], top[STREAMS];
+    uint32_t state[STREAMS];
     memcpy(at, s->at, sizeof at);
     memcpy(state, s->state, sizeof state);
-    memcpy(top, s->top, sizeof top);
     for (uint32_t i = 0; i < steps; i++) {
 #pragma GCC unroll 8
         for (int k = 0; k < STREAMS; k++) {
             state[k] = next_of(&d, wide, state[k], at[k][i]);
-            if (__builtin_expect(state[k] > top[k], 0))
-                top[k] = state[k];
+            if (__builtin_expect(state[k] >= d.first_match, 0))
+                note(s, k, state[k]);
         }
     }
     memcpy(s->state, state, sizeof state);
-    memcpy(s->top, top, sizeof top);
 }
 
 /* Streams that are at their end get the next payload. Returns how many steps all streams can do; 0
@@ -105,7 +117,7 @@ static uint32_t refill(burst *b, streams *s)
             s->left[k] = next->length;
             s->packet[k] = next->packet;
             s->state[k] = 0;
-            s->top[k] = b->d.first_match - 1;
+            s->top[k] = 0;
         }
         if (s->left[k]) {
             steps = s->left[k] < steps ? s->left[k] : steps;
@@ -140,12 +152,11 @@ static inline __attribute__((always_inline)) void search(burst *b, bool wide)
  */
 
 /* The longest first, near enough, so that streams end together and none runs on alone. */
-static void sort(burst *b, const job *jobs, uint32_t n)
+static void sort(job *jobs, uint32_t n, uint32_t longest)
 {
-    uint32_t longest = 0, shift = 0, at = 0;
+    job unsorted[HB_BURST];
+    uint32_t shift = 0, at = 0;
     uint16_t first[CLASSES] = {0};
-    for (uint32_t i = 0; i < n; i++)
-        longest = jobs[i].length > longest ? jobs[i].length : longest;
     while (longest >> shift >= CLASSES)
         shift++;
     for (uint32_t i = 0; i < n; i++)
@@ -155,24 +166,29 @@ static void sort(burst *b, const job *jobs, uint32_t n)
         first[c] = (uint16_t)at;
         at += count;
     }
+    memcpy(unsorted, jobs, n * sizeof *jobs);
     for (uint32_t i = 0; i < n; i++)
-        b->job[first[CLASSES - 1 - (jobs[i].length >> shift)]++] = jobs[i];
-    b->n = n;
+        jobs[first[CLASSES - 1 - (unsorted[i].length >> shift)]++] = unsorted[i];
 }
 
 static void collect(burst *b, const hb_nf_burst *in)
 {
-    job jobs[HB_BURST];
-    uint32_t n = 0;
+    uint32_t n = 0, longest = 0, shortest = UINT32_MAX;
     for (uint32_t i = 0; i < in->n; i++) {
         hb_packet p = hb_packet_of(in, i);
         hb_nids_span span = hb_nids_span_of(&p);
-        jobs[n] = (job){.payload = p.frame + p.offset + span.at,
-                        .length = (uint16_t)(span.end - span.at),
-                        .packet = (uint16_t)i};
-        n += span.end > span.at;
+        uint32_t length = span.end - span.at;
+        if (!length)
+            continue;
+        b->job[n++] = (job){.payload = p.frame + p.offset + span.at,
+                            .length = (uint16_t)length,
+                            .packet = (uint16_t)i};
+        longest = length > longest ? length : longest;
+        shortest = length < shortest ? length : shortest;
     }
-    sort(b, jobs, n);
+    if (longest > shortest)
+        sort(b->job, n, longest);
+    b->n = n;
 }
 
 static void run(hb_nf_seat *seat, const hb_nf_burst *in)
@@ -191,7 +207,7 @@ static void run(hb_nf_seat *seat, const hb_nf_burst *in)
         search(&b, false);
     for (uint32_t i = 0; i < in->n; i++)
         in->result[i] =
-            b.top[i] < b.d.first_match ? 0 : (uint64_t)b.d.ends[b.top[i] - b.d.first_match] + 1;
+            b.top[i] < b.d.first_match ? 0 : (uint64_t)b.d.ends[match_of(&b.d, b.top[i])] + 1;
 }
 
 const hb_nf_engine hb_nids_engines[HB_NIDS_ENGINES] = {
@@ -233,7 +249,7 @@ uint32_t hb_nids_ids(const hb_table *t, const uint8_t *payload, uint32_t n, uint
         state = next_of(&d, d.next32 != NULL, state, payload[i]);
         if (state < d.first_match)
             continue;
-        const uint32_t *list = d.lists + (state - d.first_match);
+        const uint32_t *list = d.lists + match_of(&d, state);
         for (uint32_t at = list[0]; at < list[1]; at++)
             found = insert(ids, found, most, d.ids[at]);
     }
