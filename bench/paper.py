@@ -29,6 +29,14 @@ SIZE_NOTE = (
 )
 
 
+def tunnel(key_file: str) -> dict[str, Any]:
+    """Parameters of an ipsec NF that sends everything through one tunnel."""
+    Path(key_file).chmod(0o600)  # which git does not keep
+    sa = {"direction": "out", "spi": 0x1001, "src": "198.51.100.1", "dst": "192.0.2.1"}
+    sa |= {"cipher": "aes-128-cbc", "auth": "hmac-sha1-96", "key_file": key_file}
+    return {"sas": {"gateway": sa}, "policies": [{"action": "gateway"}], "mtu": 1600}
+
+
 def nf(kind: str, engine: str) -> dict[str, Any]:
     """An NF of the paper as a topology has it.
 
@@ -47,11 +55,7 @@ def nf(kind: str, engine: str) -> dict[str, Any]:
             },
         },
         "nids": {"patterns": str(PATTERNS)},
-        "ipsec": {
-            "spi": 0x1001,
-            "tunnel": {"src": "198.51.100.1", "dst": "192.0.2.1"},
-            "key_file": str(DEMO / "ipsec.key"),
-        },
+        "ipsec": tunnel(str(DEMO / "ipsec.key")),
     }
     return {"type": kind, "engine": engine, **parameters[kind]}
 

@@ -46,9 +46,9 @@ nfs:
   ipsec0:
     type: ipsec
     engine: gpu
-    spi: 0x1001
-    tunnel: {src: 198.51.100.1, dst: 192.0.2.1}
-    key_file: keys
+    sas: {sa: {direction: out, spi: 4097, src: 198.51.100.1, dst: 192.0.2.1,
+      cipher: aes-128-cbc, auth: hmac-sha1-96, key_file: keys}}
+    policies: [{action: sa}]
 """
 
 
@@ -58,6 +58,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "routes.csv").write_text("packet_type,current_nf,next_nf\n*,in0,out0\n")
     (tmp_path / "patterns.txt").write_text('one: "x"\n')
     (tmp_path / "keys").write_text(f"encryption: {'0' * 32}\nauthentication: {'0' * 40}\n")
+    (tmp_path / "keys").chmod(0o600)
     (tmp_path / "in.pcap").write_bytes(b"")
     (tmp_path / "link").symlink_to("in.pcap")
     return tmp_path
@@ -392,8 +393,8 @@ MISTAKES = {
         "name a file",
     ),
     "field of a part of an NF": (
-        BASE + CHAIN.replace("dst: 192", "dest: 192").replace("2.1}", "2.1} # HERE"),
-        "nfs.ipsec0.tunnel.dest",
+        BASE + CHAIN.replace("dst: 192", "dest: 192").replace("2.1,", "2.1, # HERE"),
+        "nfs.ipsec0.sas.sa.dest",
         "unknown field 'dest'",
         "did you mean 'dst'?",
     ),
@@ -404,8 +405,8 @@ MISTAKES = {
         "did you mean 'mac'?",
     ),
     "address of a tunnel": (
-        BASE + CHAIN.replace("src: 198.51.100.1", "src: 198.51.100").replace("2.1}", "2.1} # HERE"),
-        "nfs.ipsec0.tunnel.src",
+        BASE + CHAIN.replace("src: 198.51.100.1", "src: 198.51.100").replace("2.1,", "2.1, # HERE"),
+        "nfs.ipsec0.sas.sa.src",
         "'198.51.100'",
         "IPv4 address",
     ),

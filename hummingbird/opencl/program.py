@@ -35,6 +35,9 @@ _FORBIDDEN = re.compile(
 )
 
 
+_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$')
+
+
 class Code(NamedTuple):
     """The packet function hb_nf_<name> of an NF kind."""
 
@@ -93,7 +96,7 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     return "\n".join(
         [
             _part(header, header.read_text(encoding="utf-8")),
-            *(_part(code.path, check_nf_source(code.path)) for code in chosen),
+            *(_nf_part(code.path) for code in chosen),
             f"#define HB_NF_CASES {cases}",
             f"#define HB_LOCAL_BYTES {local_bytes}",
             _part(KERNELS / kernels, (KERNELS / kernels).read_text(encoding="utf-8")),
@@ -104,6 +107,15 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
 def _part(path: Path, text: str) -> str:
     """A file's text, so that compilers complain about its lines."""
     return f'#line 1 "{path}"\n{text}'
+
+
+def _nf_part(path: Path) -> str:
+    """Likewise of an NF, checked, with the files of cl_kernels/nf in place that it includes."""
+    lines = check_nf_source(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if included := _INCLUDE.match(line):
+            lines[number - 1] = f'{_nf_part(KERNELS / included[1])}\n#line {number + 1} "{path}"'
+    return _part(path, "\n".join(lines))
 
 
 def dialects() -> tuple[str, ...]:
