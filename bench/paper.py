@@ -19,7 +19,7 @@ import chains
 from harness import Reading, Result
 
 DEMO = chains.POLICIES / "demo"
-PATTERNS = Path(__file__).resolve().parent / "nids147.txt"
+RULES = Path(__file__).resolve().parent / "nids147.rules"
 
 SIZES = {64: 60, 256: 256, 1024: 1024, 1472: 1472}
 """Packet sizes of the paper, bytes, and what a generator is asked for, which is without FCS: a
@@ -54,7 +54,7 @@ def nf(kind: str, engine: str) -> dict[str, Any]:
                 for i, name in enumerate(("gateway", "servers", "isp", "branch", "core"))
             },
         },
-        "nids": {"patterns": str(PATTERNS)},
+        "nids": {"rules": str(RULES)},
         "ipsec": tunnel(str(DEMO / "ipsec.key")),
     }
     return {"type": kind, "engine": engine, **parameters[kind]}

@@ -26,7 +26,7 @@ from chains import POLICIES, generator, straight
 from harness import Bench, Case, Ratio, Reading, Result, Settings
 from meters import Meter
 from notreadable import NotReadable
-from paper import PATTERNS, one_lcore
+from paper import RULES, one_lcore
 from watched import Shared, Stretch, folder, watched
 
 from hummingbird.errors import UserError
@@ -67,7 +67,7 @@ def topology(placement: Placement, size: int, at: Path) -> dict[str, Any]:
     for name, nf in made["nfs"].items():
         nf["engine"] = "gpu" if name in placement.gpu else "cpu"
     _key_file(made["nfs"]["ipsec0"]["sas"]["gateway"], at)
-    made["nfs"]["nids0"]["patterns"] = str(PATTERNS)
+    made["nfs"]["nids0"]["rules"] = str(RULES)
     made["nfs"]["router0"]["routes"] = str(POLICIES / made["nfs"]["router0"]["routes"])
     made["cores"] = one_lcore()
     return made

@@ -51,7 +51,7 @@ def _big_endian(value: int) -> tuple[int, int]:
 
 # ---- patterns ------------------------------------------------------------------------------------
 
-PATTERNS = Path(__file__).resolve().parent / "nids147.txt"
+PATTERNS = Path(__file__).resolve().parent / "nids147.rules"
 _CONTENT = re.compile(r'^[^#]*?(?:\bcontent|^[\w.-]+)\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 

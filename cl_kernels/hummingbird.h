@@ -19,8 +19,13 @@
 
 #ifdef __OPENCL_VERSION__
 #define HB_GLOBAL __global
+#ifdef HB_LOCAL_IS_TABLE /* as on a CPU, where a copy in local memory would be no nearer */
+#define HB_LOCAL __global
+#define HB_LOCAL_PART(part) (part)
+#else
 #define HB_LOCAL __local
 #define HB_LOCAL_PART(part) ((__local const uchar *)0) /* the kernel brings its copy */
+#endif
 typedef uchar hb_u8;
 typedef ushort hb_u16;
 typedef uint hb_u32;
@@ -30,6 +35,7 @@ typedef ulong hb_u64;
 #define HB_GLOBAL
 #define HB_LOCAL
 #define HB_LOCAL_PART(part) (part)
+#define HB_LOCAL_IS_TABLE
 typedef uint8_t hb_u8;
 typedef uint16_t hb_u16;
 typedef uint32_t hb_u32;
@@ -225,13 +231,14 @@ struct hb_nf_instance {
     X(no_sa, "ESP with an SPI that no inbound security association has")                           \
     X(replay, "it came before, or is older than the replay window")                                \
     X(not_for_sa, "what was encrypted is not what the policies of its security association allow") \
-    X(too_big, "longer than the MTU, and must not be cut")                                         \
+    X(too_big, "longer than the next link takes, and must not be cut")                             \
     X(keepalive, "a NAT keepalive, which ends here")                                               \
     X(link_local, "an IPv6 address that never leads off its link")                                 \
     X(no_neighbour, "the Ethernet address of the next hop is not known")                           \
     X(unreachable, "the route says unreachable or prohibited")                                     \
     X(blackhole, "the route says drop")                                                            \
     X(to_router, "addressed to the router itself")                                                 \
+    X(python_error, "the NF's Python function failed on its burst")                                \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
@@ -410,6 +417,15 @@ static inline hb_u32 hb_get16(const hb_packet *p, hb_u32 at)
         return 0;
     HB_GLOBAL const hb_u8 *b = p->frame + p->offset + at;
     return (hb_u32)b[0] << 8 | b[1];
+}
+
+/* Four bytes in one access, the first in the low bits; only where offset + at is a multiple of 4
+ * (frames start at multiples of 4), else 0. */
+static inline hb_u32 hb_word(const hb_packet *p, hb_u32 at)
+{
+    if (p->length < 4 || at > p->length - 4 || (p->offset + at) % 4)
+        return 0;
+    return *(HB_GLOBAL const hb_u32 *)(p->frame + p->offset + at);
 }
 
 static inline hb_u32 hb_get32(const hb_packet *p, hb_u32 at)

@@ -31,11 +31,11 @@ from hummingbird.engine import Engine, Wanted
 from hummingbird.nfs.ipsec import Keys
 from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.summary import summarise
+from hummingbird.testing import Sent, capture, read_capture
 from hummingbird.topology import Topology
 
 TIMEOUT_S = 60.0
 POLL_S = 0.0005
-NANOSECOND_PCAP = 0xA1B23C4D
 HEADER = "packet_type,current_nf,next_nf\n"
 
 Source = Mapping[str, Any] | str | Path
@@ -44,15 +44,6 @@ Packets = Sequence[Any]
 """Bytes, or what bytes() takes, such as scapy's packets."""
 
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What a written capture holds."""
-
-    packets: list[bytes]
-    times: list[int]
-    """Nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -93,33 +84,6 @@ class Result:
     def type_packets(self) -> dict[str, int]:
         """Packets that ended, by type."""
         return {name: entry["packets"] for name, entry in self.summary["types"].items()}
-
-
-# ---- captures ------------------------------------------------------------------------------------
-
-
-def capture(packets: Packets, times: Sequence[int] | None = None) -> bytes:
-    """An Ethernet capture; packet i at ``times[i]`` ns, by default at i microseconds."""
-    parts = [struct.pack("<IHHiIII", NANOSECOND_PCAP, 2, 4, 0, 0, 262144, 1)]
-    for number, packet in enumerate(packets):
-        data = bytes(packet)
-        seconds, ns = divmod(times[number] if times else number * 1000, 1_000_000_000)
-        parts += (struct.pack("<IIII", seconds, ns, len(data), len(data)), data)
-    return b"".join(parts)
-
-
-def read_capture(path: Path) -> Sent:
-    """Read a capture as the data plane writes it."""
-    data = path.read_bytes()
-    assert struct.unpack_from("<I16xI", data) == (NANOSECOND_PCAP, 1), f"{path} is damaged"
-    sent, at = Sent([], []), 24
-    while at < len(data):
-        seconds, ns, length, full = struct.unpack_from("<IIII", data, at)
-        assert length == full and at + 16 + length <= len(data), f"{path} is cut"
-        sent.packets.append(data[at + 16 : at + 16 + length])
-        sent.times.append(seconds * 1_000_000_000 + ns)
-        at += 16 + length
-    return sent
 
 
 # ---- running -------------------------------------------------------------------------------------

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import snort_oracle
 from chain import Result, flow_of, run_chain, started, tcp
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import rdpcap
-
-from hummingbird.nfs.nids import read_rules
 
 POLICIES = Path(__file__).parent.parent / "policies"
 DEMO = POLICIES / "demo" / "branch.pcap"
@@ -43,7 +42,7 @@ MARKING = "other,in0,nids0\nother,nids0,clean\nbad,in0,marked\nbad,nids0,{}\n"
 
 
 def marking(sticky: str) -> dict[str, Any]:
-    nids = {"type": "nids", "engine": "gpu", "patterns": "p.txt", "on_match": "bad"}
+    nids = {"type": "nids", "engine": "gpu", "rules": "p.rules", "on_alert": "bad"}
     return {"ports": PORTS, "nfs": {"nids0": nids | {"sticky": sticky}}}
 
 
@@ -60,7 +59,8 @@ def conversation(count: int, evil_at: int, client: str = "10.0.0.1") -> list[byt
 
 
 def marked(packets: list[bytes], sticky: str, to: str = "drop", **device: str) -> Result:
-    files = {"p.txt": f'evil: "{EVIL.decode()}"\n'}
+    content = f'content:"{EVIL.decode()}"'
+    files = {"p.rules": f'alert ip any any -> any any (msg:"evil"; {content}; sid:1;)'}
     return run_chain(marking(sticky), packets, MARKING.format(to), files=files, **device)
 
 
@@ -217,14 +217,17 @@ def demo_type(packet: Any) -> str:
     return "other"
 
 
-def demo_rule(packet: Any) -> str | None:
-    """The first pattern that is in the payload."""
-    payload = bytes(packet[TCP].payload)
-    for rule in read_rules(POLICIES / "demo" / "patterns.txt"):
-        text = payload.lower() if rule.nocase else payload
-        if (rule.content.lower() if rule.nocase else rule.content) in text:
-            return rule.name
-    return None
+def demo_rules(packet: Any) -> list[str]:
+    """What the rules that match the payload are called."""
+    payload, found = bytes(packet[TCP].payload), []
+    for line in (POLICIES / "demo" / "web.rules").read_text().splitlines():
+        if line.startswith("alert"):
+            options = dict(snort_oracle.parse(line).options)
+            content = snort_oracle.unescape(options["content"])
+            nocase = "nocase" in options
+            if (content.lower() in payload.lower()) if nocase else content in payload:
+                found.append(options["msg"].strip('"'))
+    return found
 
 
 @pytest.mark.parametrize("device", WAYS)
@@ -232,8 +235,9 @@ def test_the_demo_counts_what_a_model_counts(device: dict[str, str]) -> None:
     """branch.pcap through branch_gateway: every count of every type, NF and rule."""
     packets = list(rdpcap(str(DEMO)))
     types = Counter(map(demo_type, packets))
-    rules = Counter(demo_rule(p) for p in packets if demo_type(p) == "web")
-    clean_web = rules.pop(None)
+    web = [demo_rules(p) for p in packets if demo_type(p) == "web"]
+    rules = Counter(rule for found in web for rule in found)
+    clean_web = web.count([])
     suspicious = types["web"] - clean_web
     result = run_chain(POLICIES / "branch_gateway.yaml", DEMO, **device)
     not_ip = sum(1 for p in packets if IP not in p and IPv6 not in p)

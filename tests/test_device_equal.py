@@ -54,7 +54,7 @@ NFS: dict[str, dict[str, Any]] = {
         "next_hops": {name: MACS for name in ("isp", "core", "branch", "servers", "gateway")},
         "mtu": LARGEST,  # pieces of several packets of a flow come in another order by burst
     },
-    "nids": {"patterns": str(DEMO / "patterns.txt"), "on_match": "bad"},
+    "nids": {"rules": str(DEMO / "web.rules"), "on_alert": "bad"},
     "ipsec": tunnel(4096, "192.0.2.9", "192.0.2.1") | {"mtu": 3712},  # which nothing reaches
 }
 

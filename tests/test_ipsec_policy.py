@@ -17,7 +17,7 @@ from chain import IPV6, Result, run_chain, tcp, udp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ipsec_chains import LEFT, RIGHT, TestSa, ipsec, key_files, through
-from nf_helpers import ETHERNET
+from nf_helpers import ETHERNET, some_packet
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, defragment
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
@@ -402,3 +402,33 @@ def test_transport_mode_is_between_two_hosts() -> None:
     assert bytes(sa.scapy().decrypt(IP(esp[14:]))[UDP]) == mine[34:]
     back = run(ipsec(None, {"host": sa}), [esp], sa)
     assert back.packets == [mine]
+
+
+# ---- nonsense ------------------------------------------------------------------------------------
+
+
+def test_nonsense_is_counted_and_nothing_of_it_comes_out_of_an_association() -> None:
+    """Damaged and random packets, many of them ESP, also in UDP, for addresses of ours: cut at any
+    place, with the right SPI. Only a broken ICV check could let one through."""
+    back = TestSa(0x2001, RIGHT, LEFT, "aes-128-gcm", "none")
+    nat = TestSa(0x3001, RIGHT, LEFT, "aes-256-gcm", "none", udp=4500)
+    rng = np.random.default_rng(4303)
+    packets = [some_packet(rng) for _ in range(3000)]
+    for number in range(3000):
+        head = struct.pack(">II", (back, nat)[number % 2].spi, number)
+        body = head + rng.bytes(4 * int(rng.integers(0, 24)))
+        if number % 2:
+            body = struct.pack(">HHHH", 4500, 4500, 8 + len(body), 0) + body
+        protocol = (50, 17)[number % 2]
+        ip = IP(src=RIGHT, dst=LEFT, proto=protocol, flags=int(number % 37 == 0)) / body
+        raw = bytearray(ETHERNET + b"\x08\x00" + bytes(ip))
+        if number % 5 == 0:
+            raw[int(rng.integers(14, len(raw)))] ^= 1 << int(rng.integers(8))
+        packets.append(bytes(raw[: int(rng.integers(34, len(raw) + 1))] if number % 3 else raw))
+    nf = ipsec({"a": OUT["a"]}, {"back": back, "nat": nat})
+    nf["policies"] = [{"action": "back"}, {"action": "nat"}, {"action": "a"}]
+    result = run(nf, packets, OUT["a"], back, nat)
+    sas = result.summary["nfs"]["nf0"]["detail"]["sas"]
+    assert result.packets == [] and result.dropped["clear_text"] > 1000
+    assert sas["back"]["not_authentic"] > 300 < sas["nat"]["not_authentic"]
+    assert sas["back"]["packets"] == sas["nat"]["packets"] == 0

@@ -49,7 +49,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "routes": "routes.csv",
         "next_hops": {name: MAC for name in ("isp", "core", "branch", "servers", "gateway")},
     },
-    "nids": {"patterns": "patterns.txt", "on_match": "suspicious"},
+    "nids": {"rules": "web.rules", "on_alert": "suspicious"},
     "ipsec": tunnel(4096, "192.0.2.9", "192.0.2.1", "ipsec.key"),
 }
 
@@ -152,5 +152,5 @@ def test_the_device_answers_as_the_cpu_does(device: tuple[Any, Any], name: str) 
         assert (answers[field] == device_answers[field])[alive].all(), field
     assert (by_cpu == by_device).all()
     assert (device_answers["verdict"][~alive] == 0xEE).all()
-    verdicts = {"forward": 1, "probe": 1, "touch": 1}.get(name, 2)
+    verdicts = {"forward": 1, "probe": 1, "touch": 1, "nids": 1}.get(name, 2)
     assert len(np.unique(answers["verdict"])) == verdicts, "the packets did not try much"

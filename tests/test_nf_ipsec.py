@@ -101,11 +101,13 @@ def test_the_layout_is_that_of_the_header() -> None:
 def test_every_size_comes_out_of_the_tunnel_as_it_went_in(
     cipher: str, auth: str, version: int
 ) -> None:
-    """Inner packets of 20 (IPv6: 40) to 1,500 bytes, through cryptography."""
+    """Inner packets of 20 (IPv6: 40) to 1,500 bytes, through cryptography: each size for the two
+    suites that everybody uses, each residue modulo a block for the others."""
     rng = np.random.default_rng(4303)
     out = sa(cipher, auth)
     head, make = (20, nf.ipv4) if version == 4 else (40, nf.ipv6)
-    sizes = range(head, 1501)
+    common = (cipher, auth) in {("aes-128-cbc", "hmac-sha1-96"), ("aes-128-gcm", "none")}
+    sizes = range(head, 1501, 1 if common else 13)
     inner = [make(rng.bytes(size - head), 59, rng) for size in sizes]
     packets = [nf.ETHERNET + (IPV4_TYPE if version == 4 else IPV6_TYPE) + ip for ip in inner]
     align = 16 if cipher.endswith("cbc") else 4

@@ -181,7 +181,7 @@ def test_a_mistake_in_the_route_policy_is_refused(
     ("nf", "words"),
     [
         (IPSEC, ["topology.yaml", "sa.key", "no such file"]),
-        ({"type": "nids", "patterns": "nowhere.txt"}, ["topology.yaml", "nowhere.txt"]),
+        ({"type": "nids", "rules": "nowhere.rules"}, ["topology.yaml", "nowhere.rules"]),
         ({"type": "firewall"}, ["topology.yaml", "there is no type 'firewall'"]),
         ({"type": "forward", "engine": "fpga"}, ["there is no engine 'fpga'"]),
         ({"type": "forward", "speed": 1}, ["nfs.nf0.speed"]),

@@ -114,9 +114,9 @@ static void hb_set_ecn(hb_packet *p, hb_u32 ecn)
 
 /* The outer header at l3. DSCP is the inner packet's (RFC 4301 section 5.1.2), so is ECN (RFC 6040
  * section 4.1, normal mode), so is DF; IPv6 has no DF: the tunnel may fragment. */
-static void hb_outer_header(hb_packet *p, const hb_table *t, const hb_esp *e, hb_u32 tos, hb_u32 df)
+static void hb_outer_header(hb_packet *p, const hb_esp *e, hb_block sa, hb_u32 tos, hb_u32 df)
 {
-    hb_u32 src = hb_table32(t, e->sa + HB_SA_SRC), dst = hb_table32(t, e->sa + HB_SA_DST);
+    hb_u32 src = sa.c, dst = sa.d;
     hb_u32 protocol = HB_SA_UDP(e->kind) ? HB_PROTOCOL_UDP : HB_PROTOCOL_ESP;
     hb_u32 first = 0x45000000u | tos << 16 | (p->length - p->l3);
     hb_u32 second = e->sequence << 16 | df; /* identification, flags */
@@ -128,28 +128,35 @@ static void hb_outer_header(hb_packet *p, const hb_table *t, const hb_esp *e, hb
     hb_block b = {hb_swap32(first), hb_swap32(second), hb_swap32(third | (~sum & 0xffff)),
                   hb_swap32(src)};
     hb_put_block(p, p->l3, b);
-    hb_put32(p, p->l3 + 16, dst);
+    if (HB_SA_UDP(e->kind)) /* else hb_esp_header() does it */
+        hb_put32(p, p->l3 + 16, dst);
 }
 
-/* UDP around ESP (RFC 3948 section 2.1), without a checksum; SPI and sequence number. */
-static void hb_esp_header(hb_packet *p, const hb_table *t, const hb_esp *e)
+/* SPI and sequence number, and the eight bytes in front of them with the same store: UDP (RFC 3948
+ * section 2.1), without a checksum, or the end of the outer header. */
+static void hb_esp_header(hb_packet *p, const hb_table *t, const hb_esp *e, hb_block sa)
 {
+    hb_block b = {sa.c, sa.d, sa.b, e->sequence};
     if (HB_SA_UDP(e->kind)) {
-        hb_put32(p, e->header, hb_table32(t, e->sa + HB_SA_PORTS));
-        hb_put32(p, e->header + 4, (p->length - e->header) << 16);
+        b.a = hb_table32(t, e->sa + HB_SA_PORTS);
+        b.b = (p->length - e->header) << 16;
+    } else if (!HB_SA_TUNNEL(e->kind)) { /* the IP header stays as it is */
+        b.a = hb_get32(p, e->esp - 8);
+        b.b = hb_get32(p, e->esp - 4);
     }
-    hb_put32(p, e->esp, hb_table32(t, e->sa + HB_SA_SPI));
-    hb_put32(p, e->esp + 4, e->sequence);
+    b.a = hb_swap32(b.a), b.b = hb_swap32(b.b), b.c = hb_swap32(b.c), b.d = hb_swap32(b.d);
+    hb_put_block(p, e->esp - 8, b);
 }
 
 /* Padding 1, 2, 3, ..., its length and the next header (RFC 4303 section 2.4 ff.). */
 static void hb_esp_trailer(hb_packet *p, hb_u32 at, hb_u32 pad, hb_u32 next_header)
 {
-    hb_u32 i = 0;
-    for (; i + 4 <= pad; i += 4)
-        hb_put32(p, at + i, 0x01020304u + 0x01010101u * i);
-    for (; i < pad; i++)
-        hb_put8(p, at + i, i + 1);
+    hb_block all = {0x04030201u, 0x08070605u, 0x0c0b0a09u, 0x100f0e0du};
+    if (at + 16 <= p->length) /* what is too much, trailer and ICV write over */
+        hb_put_block(p, at, all);
+    else
+        for (hb_u32 i = 0; i < pad; i++)
+            hb_put8(p, at + i, i + 1);
     hb_put16(p, at + pad, pad << 8 | next_header);
 }
 
@@ -161,7 +168,8 @@ static hb_u32 hb_esp_wrap(hb_packet *p, const hb_table *t, hb_esp *e)
         return HB_DROP(HB_REASON_not_ip);
     if (!end)
         return HB_DROP(HB_REASON_malformed);
-    e->kind = hb_sa_kind(t, e->sa);
+    hb_block sa = hb_table_block(t, e->sa / 4); /* kind, SPI, addresses */
+    e->kind = sa.a;
     hb_u32 tunnel = HB_SA_TUNNEL(e->kind), kept = p->l3; /* bytes that stay in front of it all */
     hb_u32 next = version == 4 ? HB_PROTOCOL_IPV4 : HB_PROTOCOL_IPV6;
     e->next_at = 0;
@@ -186,12 +194,13 @@ static hb_u32 hb_esp_wrap(hb_packet *p, const hb_table *t, hb_esp *e)
     e->n = payload + pad + 2;
     hb_move(p, 0, head, kept);
     if (tunnel) {
-        hb_outer_header(p, t, e, tos, df);
-        hb_set_ethertype(p, 4);
+        hb_outer_header(p, e, sa, tos, df);
+        if (version != 4)
+            hb_set_ethertype(p, 4);
     } else {
         hb_ip_changed(p, e->next_at, HB_SA_UDP(e->kind) ? HB_PROTOCOL_UDP : HB_PROTOCOL_ESP);
     }
-    hb_esp_header(p, t, e);
+    hb_esp_header(p, t, e, sa);
     hb_esp_trailer(p, e->data + payload, pad, next);
     p->l4 = e->header;
     return HB_PASS;

@@ -114,6 +114,9 @@ typedef struct {
 int hb_add_cnf(hb_dataplane *dp, const hb_nf *nf);
 /* workgroups: how many logical workgroups each of its syncers gives it. */
 int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups);
+/* An NF that a thread of its own runs: host is its hb_peer, code is hb_peer_kind(); see
+ * nf/peer_api.h. */
+int hb_add_peer(hb_dataplane *dp, const hb_nf *nf);
 
 /* ---- the device ------------------------------------------------------------------------------ */
 

@@ -31,12 +31,13 @@ LOOK_S = 1.0
 NEARLY = END - (END >> 4)
 """From here on there is a warning that the numbers run out."""
 
-_COUNTS = ("packets", "bytes", "last", "no_number", "too_big", "fragmented", "not_authentic")
-_COUNTS += ("replayed", "mismatched", "malformed")
 _IN = ("packets", "bytes", "last", "not_authentic", "replayed", "mismatched", "malformed")
 _OUT = ("packets", "bytes", "last", "no_number", "too_big", "fragmented", "malformed")
-_TOTALS = ("bypassed", "discarded", "no_policy", "no_sa", "clear", "fragments", "keepalives")
-_TOTALS += ("icmp_suppressed",)
+_COUNTS = tuple(dict.fromkeys(_IN + _OUT))
+_TOTALS = (
+    *("bypassed", "discarded", "no_policy", "no_sa", "clear", "fragments", "keepalives"),
+    "icmp_suppressed",
+)
 _EVENTS = {
     "not_authentic": "packets with a wrong ICV: forged, damaged, or the peer has another key",
     "mismatched": "packets that its policies do not allow: the peer has other policies",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from hummingbird.dataplane._native import lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import KERNELS
+from hummingbird.nfs.source import check_nf_source
 from hummingbird.opencl.device import Device
 
 C11 = "c11"
@@ -30,9 +31,6 @@ _OPTIONS = {
     ),
     CL12: ("-cl-std=CL1.2",),
 }
-_FORBIDDEN = re.compile(
-    r"\b(__global|global|HB_GLOBAL|__local|local|barrier|work_group_barrier|asm|__asm__)\b"
-)
 
 
 _INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$')
@@ -53,33 +51,14 @@ def builtin(name: str) -> Code:
     return Code(name, kinds[name], KERNELS / "nf" / f"{name}.cl")
 
 
-def check_nf_source(path: Path) -> str:
-    """The source of an NF, if it keeps to the checked accessors (design section 7).
-
-    Raises:
-        UserError: it uses a raw pointer into device memory, local memory, a barrier or assembly.
-    """
-    text = path.read_text(encoding="utf-8")
-    bare = re.sub(r"/\*.*?\*/|//[^\n]*", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
-    for number, line in enumerate(bare.splitlines(), 1):
-        found = _FORBIDDEN.search(line)
-        if found:
-            raise UserError(
-                f"an NF may not use `{found[0]}`",
-                path=path,
-                line=number,
-                fix="reach packets and tables through the accessors of hummingbird.h",
-            )
-    return text
-
-
 def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: int = 0) -> str:
     """The whole device program.
 
     Args:
         codes: the packet functions that rows may name.
         kernels: the file that calls them.
-        local_bytes: local memory for the tables of the largest program.
+        local_bytes: local memory for the tables of the largest program; 0: accessors of local
+            parts read the tables themselves.
 
     Raises:
         UserError: an NF breaks the rules, or the data plane was built with other layouts.
@@ -95,6 +74,7 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     )
     return "\n".join(
         [
+            "" if local_bytes else "#define HB_LOCAL_IS_TABLE",
             _part(header, header.read_text(encoding="utf-8")),
             *(_nf_part(code.path) for code in chosen),
             f"#define HB_NF_CASES {cases}",
@@ -144,7 +124,7 @@ def build(
 
     import pyopencl as cl
 
-    text = source(codes, kernels, local_bytes)
+    text = source(codes, kernels, 0 if device.is_cpu else local_bytes)
     complaint = ""
     for dialect in dialects():
         for options in _OPTIONS[dialect]:

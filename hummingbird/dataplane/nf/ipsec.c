@@ -60,11 +60,6 @@ static inline bool is_too_big(const hb_sa *sa, const hb_spd_packet *p)
     return length_of(p) > sa->most && length_of(p) > most_of(sa, p) && !may_be_cut(p);
 }
 
-static bool is_fragment(const hb_spd_packet *p)
-{
-    return p->v6 ? p->ends[-2] == 44 : hb_get_be16(p->ends - 6) & 0x3fff;
-}
-
 static uint64_t encapsulate(hb_ipsec *ipsec, uint32_t number, const hb_spd_packet *p)
 {
     hb_sa *sa = ipsec->sa + number;
@@ -72,7 +67,7 @@ static uint64_t encapsulate(hb_ipsec *ipsec, uint32_t number, const hb_spd_packe
         hb_ipsec_bump(&sa->count.too_big, 1);
         return drop(HB_REASON_too_big); /* finish() tells the sender */
     }
-    if (sa->transport && is_fragment(p)) { /* RFC 4303 section 3.3.4: whole packets only */
+    if (sa->transport && hb_spd_is_fragment(p)) { /* RFC 4303 section 3.3.4: whole packets only */
         hb_ipsec_bump(&ipsec->total.fragments, 1);
         return drop(HB_REASON_esp_fragment);
     }

@@ -21,6 +21,8 @@
 
 #include "nf/ipsec.cl"
 
+#define STEP 32 /* packets framed and submitted at a time: what they touch stays in L1 */
+
 /* What the library makes of a GCM key. Owned by the engine; `made_of` is the SA's hash key, so that
  * a new key in the table is noticed. */
 typedef struct {
@@ -47,7 +49,7 @@ typedef struct {
     uint32_t sas;
     uint32_t jobs; /* filled in, not yet submitted ... */
     uint32_t room; /* ... of this many */
-    IMB_JOB *job[IMB_MAX_BURST_SIZE];
+    IMB_JOB *job[STEP];
     packet packets[HB_BURST];
 } mb_state;
 
@@ -172,7 +174,7 @@ static IMB_JOB *next_job(mb_state *s)
     if (s->jobs == s->room) {
         if (s->jobs)
             submit(s);
-        while (!(s->room = IMB_GET_NEXT_BURST(s->manager, IMB_MAX_BURST_SIZE, s->job)))
+        while (!(s->room = IMB_GET_NEXT_BURST(s->manager, STEP, s->job)))
             flush(s);
     }
     return s->job[s->jobs++];
@@ -311,11 +313,11 @@ __attribute__((target("aes,sse4.1"))) static void write_some_ivs(const hb_table 
 }
 
 /* IVs of all packets on the way out. */
-static void write_ivs(mb_state *s, const hb_table *t, uint32_t n)
+static void write_ivs(mb_state *s, const hb_table *t, uint32_t from, uint32_t to)
 {
-    packet *cbc[HB_BURST + AT_ONCE];
+    packet *cbc[STEP + AT_ONCE];
     uint32_t found = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = from; i < to; i++) {
         packet *k = s->packets + i;
         if (!under_way(k, HB_ESP_ENCAPSULATE))
             continue;
@@ -332,23 +334,24 @@ static void write_ivs(mb_state *s, const hb_table *t, uint32_t n)
         write_some_ivs(t, cbc + i);
 }
 
-/* Frames a packet for the way out. `flatten`: packet and layout stay in registers until the end; a
- * struct that is copied right after it was written word by word stalls for its stores. */
-__attribute__((flatten)) static void wrap(const hb_nf_burst *b, uint32_t i, packet *k)
+/* Frames a packet for the way out. `flatten`: packet and layout stay in registers until the end,
+ * when only what jobs need is stored; a struct that is copied right after it was written word by
+ * word stalls for its stores. */
+__attribute__((flatten)) static void wrap(const hb_nf_burst *b, uint32_t i, uint32_t sa, packet *k)
 {
     hb_packet p = hb_packet_of(b, i);
-    hb_esp e = {.sequence = (uint32_t)b->arg[i],
-                .sa = hb_sa_of(b->table, (uint32_t)(b->arg[i] >> 32) & 0xffff)};
+    hb_esp e = {.sequence = (uint32_t)b->arg[i], .sa = sa};
     uint32_t verdict = hb_esp_wrap(&p, b->table, &e);
-    k->p = p;
-    k->e = e;
+    k->p.frame = p.frame, k->p.offset = p.offset, k->p.length = p.length;
+    k->e.sa = sa, k->e.kind = e.kind, k->e.sequence = e.sequence;
+    k->e.esp = e.esp, k->e.data = e.data, k->e.n = e.n;
     k->verdict = verdict == HB_PASS ? 0 : verdict;
 }
 
-__attribute__((flatten)) static void find(const hb_nf_burst *b, uint32_t i, packet *k)
+__attribute__((flatten)) static void find(const hb_nf_burst *b, uint32_t i, uint32_t sa, packet *k)
 {
     hb_packet p = hb_packet_of(b, i);
-    hb_esp e = {.sa = hb_sa_of(b->table, (uint32_t)(b->arg[i] >> 32) & 0xffff)};
+    hb_esp e = {.sa = sa};
     uint32_t verdict = hb_esp_find(&p, b->table, &e);
     k->p = p;
     k->e = e;
@@ -392,17 +395,16 @@ static void begin(mb_state *s, const hb_nf_burst *b, uint32_t i)
 {
     packet *k = s->packets + i;
     uint64_t arg = b->arg ? b->arg[i] : 0;
+    uint32_t sa = hb_sa_of(b->table, (uint32_t)(arg >> 32) & 0xffff);
     prefetch(b, i);
     k->op = (uint32_t)(arg >> 48) & 255;
-    if (!for_jobs(s, b->table, k->op, hb_sa_of(b->table, (uint32_t)(arg >> 32) & 0xffff))) {
+    k->result = 0;
+    if (!for_jobs(s, b->table, k->op, sa))
         other(s, b, i);
-    } else if (k->op == HB_ESP_DECAPSULATE) {
-        k->result = 0;
-        find(b, i, k);
-    } else {
-        k->result = 0;
-        wrap(b, i, k);
-    }
+    else if (k->op == HB_ESP_DECAPSULATE)
+        find(b, i, sa, k);
+    else
+        wrap(b, i, sa, k);
 }
 
 /* The same time wherever the first difference is. */
@@ -467,19 +469,21 @@ static void end(mb_state *s, const hb_nf_burst *b, uint32_t i)
 void hb_ipsec_mb_run(hb_nf_seat *seat, const hb_nf_burst *b)
 {
     mb_state *s = state_of(seat);
-    uint32_t in = 0, out = 0;
-    for (uint32_t i = 0; i < b->n; i++) {
-        begin(s, b, i);
-        out += s->packets[i].op == HB_ESP_ENCAPSULATE;
-        in += s->packets[i].op == HB_ESP_DECAPSULATE;
-    }
-    if (out) {
-        write_ivs(s, b->table, b->n);
-        for (uint32_t i = 0; i < b->n; i++)
+    uint32_t in = 0;
+    for (uint32_t from = 0; from < b->n; from += STEP) {
+        uint32_t to = from + STEP < b->n ? from + STEP : b->n;
+        for (uint32_t i = from; i < to; i++) {
+            begin(s, b, i);
+            in += s->packets[i].op == HB_ESP_DECAPSULATE;
+        }
+        write_ivs(s, b->table, from, to);
+        for (uint32_t i = from; i < to; i++)
             if (under_way(s->packets + i, HB_ESP_ENCAPSULATE))
                 job_out(s, b->table, s->packets + i);
-        flush(s);
+        if (s->jobs)
+            submit(s);
     }
+    flush(s);
     if (in)
         decapsulate(s, b->table, b->n);
     for (uint32_t i = 0; i < b->n; i++)

@@ -44,7 +44,8 @@ static inline void hb_replay_accept(hb_replay *r, uint32_t number)
             words = r->mask + 1;
         for (uint32_t i = 1; i <= words; i++)
             r->word[(from + i) & r->mask] = 0;
-        r->top = number;
+        /* relaxed: the control thread looks at it */
+        __atomic_store_n(&r->top, number, __ATOMIC_RELAXED);
     }
     r->word[(number >> 6) & r->mask] |= (uint64_t)1 << (number & 63);
 }

@@ -9,7 +9,7 @@
 
 #define IPV4_BITS 96 /* in front of an IPv4 address in its 128-bit form */
 
-enum { TCP = 6, UDP = 17, IPV6_FRAGMENT = 44, SCTP = 132 };
+enum { TCP = 6, UDP = 17, SCTP = 132 };
 
 /* ---- making it ------------------------------------------------------------------------------- */
 
@@ -99,74 +99,54 @@ void hb_spd_free(hb_spd *spd)
 
 /* ---- looking at packets ---------------------------------------------------------------------- */
 
-static inline bool has_ports(uint32_t proto)
-{
-    return proto == TCP || proto == UDP || proto == SCTP;
-}
-
-hb_spd_packet hb_spd_look(const hb_mbuf *m, const uint8_t *bytes)
-{
-    hb_spd_packet p = {.proto = m->protocol};
-    const uint8_t *ip = bytes + m->l3;
-    if (m->l3 == HB_NO_LAYER || m->l3 + 20u > m->data_len)
-        return p;
-    bool fragment;
-    p.v6 = ip[0] >> 4 == 6;
-    if (!p.v6) {
-        fragment = (hb_get_be16(ip + 6) & 0x3fff) != 0;
-        p.ends = ip[0] >> 4 == 4 ? ip + 12 : NULL;
-    } else {
-        if (m->l3 + 40u > m->data_len)
-            return p;
-        fragment = ip[6] == IPV6_FRAGMENT;
-        p.ends = ip + 8;
-    }
-    if (!has_ports(p.proto))
-        return p;
-    p.ports = !fragment && m->l4 != HB_NO_LAYER && m->l4 + 4u <= m->data_len;
-    p.no_ports = !p.ports;
-    if (p.ports) {
-        p.src_port = (uint16_t)hb_get_be16(bytes + m->l4);
-        p.dst_port = (uint16_t)hb_get_be16(bytes + m->l4 + 2);
-    }
-    return p;
-}
-
 static inline bool in_range(uint32_t port, const uint16_t range[2])
 {
     return port >= range[0] && port <= range[1];
 }
 
-/* Does the rest of an entry match, whose addresses do? A fragment counts as a match: see below. */
-static inline bool matches(const hb_spd_rest *e, const hb_spd_packet *p, int32_t only)
+/* Are the ports those of an entry that asks for some? Ports that cannot be seen may be. */
+static bool ports_match(const hb_spd_rest *e, const hb_spd_packet *p, bool *hidden)
 {
-    if ((p->proto ^ e->proto) & e->proto_mask)
+    uint32_t proto = p->m->protocol, l4 = p->m->l4;
+    if (proto != TCP && proto != UDP && proto != SCTP)
+        return false;
+    *hidden = hb_spd_is_fragment(p) || l4 == HB_NO_LAYER || l4 + 4 > p->m->data_len;
+    if (*hidden)
+        return true;
+    uint32_t src = hb_get_be16(p->bytes + l4), dst = hb_get_be16(p->bytes + l4 + 2);
+    return in_range(src, e->src_port) && in_range(dst, e->dst_port) &&
+           (in_range(src, e->port) || in_range(dst, e->port));
+}
+
+/* Does an entry match, whose addresses do? Then *action is its action, or HB_SPD_FRAGMENT: ports
+ * that nobody sees may be the ones of this entry or not. Whatever comes behind it must not get the
+ * packet: it might leave in the clear (RFC 4301 section 7). */
+static inline bool matches(const hb_spd_rest *e, const hb_spd_packet *p, int32_t only,
+                           int32_t *action)
+{
+    bool hidden = false;
+    if ((p->m->protocol ^ e->proto) & e->proto_mask)
         return false;
     if (only >= 0 && e->action >= 0 && e->action != only)
         return false;
-    if (!e->ports || p->no_ports)
-        return true;
-    return p->ports && in_range(p->src_port, e->src_port) && in_range(p->dst_port, e->dst_port) &&
-           (in_range(p->src_port, e->port) || in_range(p->dst_port, e->port));
-}
-
-/* Ports that nobody sees may be the ones of this entry or not. Whatever comes behind it must not
- * get the packet: it might leave in the clear (RFC 4301 section 7). */
-static inline int32_t decide(const hb_spd_rest *e, const hb_spd_packet *p, uint32_t *policy)
-{
-    *policy = e->policy;
-    return e->ports && p->no_ports ? HB_SPD_FRAGMENT : e->action;
+    if (e->ports && !ports_match(e, p, &hidden))
+        return false;
+    *action = hidden ? HB_SPD_FRAGMENT : e->action;
+    return true;
 }
 
 static int32_t find6(const hb_spd *spd, const hb_spd_packet *p, int32_t only, uint32_t *policy)
 {
     uint64_t a[4];
+    int32_t action;
     memcpy(a, p->ends, sizeof a);
     for (const hb_spd_entry6 *e = spd->v6; e < spd->v6 + spd->n6; e++) {
         uint64_t differ = ((a[0] ^ e->ends[0]) & e->mask[0]) | ((a[1] ^ e->ends[1]) & e->mask[1]) |
                           ((a[2] ^ e->ends[2]) & e->mask[2]) | ((a[3] ^ e->ends[3]) & e->mask[3]);
-        if (!differ && matches(&e->rest, p, only))
-            return decide(&e->rest, p, policy);
+        if (!differ && matches(&e->rest, p, only, &action)) {
+            *policy = e->rest.policy;
+            return action;
+        }
     }
     return HB_SPD_NONE;
 }
@@ -176,9 +156,12 @@ int32_t hb_spd_find(const hb_spd *spd, const hb_spd_packet *packet, int32_t only
     if (packet->v6)
         return find6(spd, packet, only, policy);
     uint64_t ends;
+    int32_t action;
     memcpy(&ends, packet->ends, sizeof ends);
     for (const hb_spd_entry4 *e = spd->v4; e < spd->v4 + spd->n4; e++)
-        if (!((ends ^ e->ends) & e->mask) && matches(&e->rest, packet, only))
-            return decide(&e->rest, packet, policy);
+        if (!((ends ^ e->ends) & e->mask) && matches(&e->rest, packet, only, &action)) {
+            *policy = e->rest.policy;
+            return action;
+        }
     return HB_SPD_NONE;
 }

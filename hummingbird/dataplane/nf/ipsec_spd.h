@@ -40,15 +40,12 @@ typedef struct {
     uint32_t n6;
 } hb_spd;
 
-/* What a policy sees of a packet. */
+/* What a policy sees of a packet. Ports are looked at only where a policy asks for them. */
 typedef struct {
     const uint8_t *ends; /* source and destination address as in the packet; NULL: not sound IP */
+    const uint8_t *bytes;
+    const hb_mbuf *m;
     bool v6;
-    bool no_ports; /* ports cannot be seen although the protocol has some: a fragment */
-    bool ports;    /* they can */
-    uint8_t proto;
-    uint16_t src_port;
-    uint16_t dst_port;
 } hb_spd_packet;
 
 #define HB_SPD_NONE (-3)     /* no entry matches */
@@ -58,8 +55,27 @@ typedef struct {
 int hb_spd_init(hb_spd *spd, const hb_ipsec_selector *selector, uint32_t n);
 void hb_spd_free(hb_spd *spd);
 
-/* A packet's view, from its header and bytes; bounds are checked, offsets are believed. */
-hb_spd_packet hb_spd_look(const hb_mbuf *m, const uint8_t *bytes);
+/* A packet's view, from its header and bytes; nothing behind its end is read. */
+static inline hb_spd_packet hb_spd_look(const hb_mbuf *m, const uint8_t *bytes)
+{
+    hb_spd_packet p = {.bytes = bytes, .m = m};
+    const uint8_t *ip = bytes + m->l3;
+    if (m->l3 == HB_NO_LAYER || m->l3 + 20u > m->data_len)
+        return p;
+    if (ip[0] >> 4 == 4) {
+        p.ends = ip + 12;
+    } else if (ip[0] >> 4 == 6 && m->l3 + 40u <= m->data_len) {
+        p.v6 = true;
+        p.ends = ip + 8;
+    }
+    return p;
+}
+
+/* Is it a fragment, of any offset? */
+static inline bool hb_spd_is_fragment(const hb_spd_packet *p)
+{
+    return p->v6 ? p->ends[-2] == 44 : (p->ends[-6] & 0x3f) | p->ends[-5];
+}
 
 /* The action of the first entry that matches, or HB_SPD_*; *policy is its policy.
  * `only`: entries of other security associations do not count, to check what came out of one; -1:
