@@ -29,7 +29,7 @@ class BuildExt(build_ext):
 # HUMMINGBIRD_IN_PLACE=1 all that is left to install is a line that says where the package lies.
 beside = {
     "cl_kernels": ["*.h", "*.cl", "nf/*.h", "nf/*.cl"],
-    "bench": ["*.txt"],  # Python files are shipped anyway
+    "bench": ["*.txt", "peers/*.[ch]", "peers/*.cl"],  # Python files are shipped anyway
     "policies": ["*.yaml", "*.csv", "demo/*"],
 }
 in_place = os.environ.get("HUMMINGBIRD_IN_PLACE") == "1"

@@ -445,8 +445,9 @@ def _check_nf_files(yaml: YamlFile, params: BaseModel, place: Location) -> None:
         value = getattr(params, name)
         if isinstance(value, BaseModel):
             _check_nf_files(yaml, value, (*place, name))
-        elif isinstance(value, Path):
-            _check_readable(yaml, value, (*place, name))
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path):
+                _check_readable(yaml, path, (*place, name))
 
 
 def _check_readable(yaml: YamlFile, path: Path, place: Location) -> None:

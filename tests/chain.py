@@ -98,6 +98,7 @@ def run_chain(
     timeout: float = TIMEOUT_S,
     times: Sequence[int] | None = None,
     memory: Mapping[str, int] | None = None,
+    state: Path | None = None,
     **device: Any,
 ) -> Result:
     """Run a topology until its inputs have ended.
@@ -111,9 +112,10 @@ def run_chain(
         timeout: seconds.
         times: nanoseconds, of ``packets``.
         memory: fields of the section ``memory:`` to set.
+        state: where NFs keep what survives a restart; None: a fresh one.
         device: fields of the section ``device:`` to set, such as ``executor="launch"``.
     """
-    options: dict[str, Any] = {"files": files, "times": times, "memory": memory}
+    options: dict[str, Any] = {"files": files, "times": times, "memory": memory, "state": state}
     with started(source, packets, rows, **options, **device) as run:
         run.wait(timeout)
         return run.stop()
@@ -128,6 +130,7 @@ def started(
     files: Mapping[str, str | bytes] | None = None,
     times: Sequence[int] | None = None,
     memory: Mapping[str, int] | None = None,
+    state: Path | None = None,
     **device: Any,
 ) -> Iterator[Run]:
     """A topology that runs; as `run_chain`, which waits for its end. Stop it before you leave."""
@@ -140,11 +143,24 @@ def started(
             memory=wanted.memory.model_copy(update=memory or {}),
         )
         engine = Engine(f"test-{os.getpid()}-{next(_numbers)}")
-        try:
-            yield Run(engine, wanted)
-        finally:
-            engine.close()
-            _forget(engine.name)
+        with _environment("STATE_DIRECTORY", str(state or base / "state")):
+            try:
+                yield Run(engine, wanted)
+            finally:
+                engine.close()
+                _forget(engine.name)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _load(
@@ -329,6 +345,14 @@ def line(*nfs: Mapping[str, Any] | str, **sections: Any) -> tuple[dict[str, Any]
         "out0": {"driver": "pcap", "write": "$out"},
     }
     return {"ports": ports, "nfs": dict(zip(names[1:-1], entries, strict=True)), **sections}, rows
+
+
+def tunnel(spi: int, src: str, dst: str, key_file: str = "sa.key") -> dict[str, Any]:
+    """Parameters of ``type: ipsec``: one outbound tunnel for all packets, with the two algorithms
+    of `open_esp`."""
+    sa = {"direction": "out", "spi": spi, "src": src, "dst": dst, "key_file": key_file}
+    sa |= {"cipher": "aes-128-cbc", "auth": "hmac-sha1-96"}
+    return {"sas": {"sa": sa}, "policies": [{"action": "sa"}]}
 
 
 # ---- packets, made fast --------------------------------------------------------------------------

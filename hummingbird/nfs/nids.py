@@ -1,236 +1,148 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""nids: finds byte strings in payloads. Reads the patterns and builds the Aho-Corasick automaton
-(CACM 1975) that ``cl_kernels/nf/nids.cl`` runs."""
+"""nids: finds what Snort and Suricata rules describe. Its packet function searches payloads for the
+rules' patterns (``cl_kernels/nf/nids.cl``); the CPU then looks at the rules whose pattern is there
+(``hummingbird/dataplane/nf/nids.c``)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import BeforeValidator, Field
 
 from hummingbird.errors import UserError
-from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable, Reads
+from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Reads
+from hummingbird.nfs.automaton import make_table
+from hummingbird.nfs.nids_rules import Compiled, compile_rules, describe, without_bad_regexes
+from hummingbird.nfs.snort import read
+from hummingbird.nfs.snort_header import Variables
+from hummingbird.nfs.snort_model import Rule
 
-MAX_STATES = 1 << 20
-NEXT = 128  # bytes in front of the next states
-NO_RULE = 0xFFFFFFFF
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _variable(value: Any) -> Any:
+    """As a rule file would say it: a list in YAML is one in brackets."""
+    if isinstance(value, list):
+        return "[" + ",".join(str(member) for member in value) + "]"
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+VariableName = Annotated[str, Field(pattern=r"^\w+$")]
 
 
 class NidsParams(NfParams):
     """Parameters of ``type: nids``."""
 
-    patterns: Path
-    """One rule a line: ``name: "content"``, and ``nocase`` behind it if case does not matter."""
-    on_match: str = "pass"
-    """``pass`` and count, ``drop``, or the packet type that matching packets get."""
+    rules: Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
+    """Files with Snort or Suricata rules."""
+    variables: dict[VariableName, Annotated[str, BeforeValidator(_variable)]] = {}
+    """What rules mean by ``$HOME_NET`` and the like, without the ``$``."""
+    on_alert: str = "pass"
+    """``pass``, ``drop``, or the packet type that packets with an alert get."""
     sticky: Literal["packet", "flow"] = "packet"
     """Does the new type hold for this packet, or for its flow from here on?"""
+    handshake: Literal["seen", "assumed"] = "seen"
+    """Is a TCP connection established only if its handshake came by?"""
+    eve: str | None = None
+    """File that alerts are appended to, as EVE JSON."""
+    alert_rate: Annotated[int, Field(ge=0)] = 100
+    """Alerts written of one rule per second of packet time; 0: all."""
+    packet_alerts: Annotated[int, Field(ge=0)] = 15
+    """Alerts written of one packet, those that block first; 0: all."""
+    list_skipped: bool = False
+    """Name each rule that is skipped, not only how many."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One line of the patterns file."""
+class Loaded:
+    """What build() leaves for the host part (NfTable.extra)."""
 
-    name: str
-    content: bytes
-    nocase: bool = False
+    compiled: Compiled
+    skipped: int
 
 
 def content_types(params: NidsParams) -> list[str]:
-    """The type that matching packets get."""
-    return [] if params.on_match in ("pass", "drop") else [params.on_match]
+    """The type that packets with an alert get."""
+    return [] if params.on_alert in ("pass", "drop") else [params.on_alert]
 
 
 def build(params: NidsParams, context: BuildContext) -> NfTable:
-    """Read the patterns and lay out the automaton."""
-    path = context.base / params.patterns
-    rules = read_rules(path)
-    actions = {"pass": 0, "drop": 1, **{name: 2 + n for name, n in context.types.items()}}
-    if params.on_match not in actions:
+    """Read the rules and lay out the automaton of their patterns."""
+    _check(params, context)
+    variables = Variables.of(params.variables)
+    paths = [context.base / path for path in params.rules]
+    found = without_bad_regexes(read(paths, variables))
+    if not found.rules:
+        what = f"none of {len(found.skipped)} rules can be used" if found.skipped else "no rule"
+        raise UserError(what, path=paths[0], fix="see docs/nids.md for what is implemented")
+    compiled = compile_rules(found.rules)
+    try:
+        table = make_table(compiled.patterns)
+    except ValueError as error:
+        raise UserError(str(error), path=paths[0]) from None
+    return NfTable(
+        table.data,
+        names_of(compiled.rules),
+        local_off=table.local_off,
+        local_bytes=table.local_bytes,
+        notes=describe(found, len(compiled.patterns), every=params.list_skipped),
+        extra=Loaded(compiled, len(found.skipped)),
+    )
+
+
+def _check(params: NidsParams, context: BuildContext) -> None:
+    field = f"nfs.{context.name}"
+    if params.on_alert not in ("pass", "drop", *context.types):
         raise UserError(
-            f"unknown packet type {params.on_match}",
-            field=f"nfs.{context.name}.on_match",
+            f"unknown packet type {params.on_alert}",
+            field=f"{field}.on_alert",
             fix="write pass, drop or the name of a packet type",
         )
-    try:
-        data = make_table(rules, actions[params.on_match])
-    except ValueError as error:
-        raise UserError(str(error), path=path) from None
-    return NfTable(data, [rule.name for rule in rules])
-
-
-# ---- the patterns file ---------------------------------------------------------------------------
-
-_RULE = re.compile(
-    r"""\s* ([A-Za-z0-9_][\w.-]*) \s* : \s* "((?:[^"\\]|\\.)*)" \s* (nocase)? \s* (?:\#.*)?""",
-    re.VERBOSE,
-).fullmatch
-_BLANK = re.compile(r"\s*(?:#.*)?").fullmatch
-_FIX = 'write it like  web-passwd: "GET /etc/passwd|0d 0a|" nocase'
-
-
-def read_rules(path: Path) -> list[Rule]:
-    """Read the patterns file; rules are numbered in its order."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the patterns: {error}", path=path) from None
-    rules: dict[str, Rule] = {}
-    for number, line in enumerate(lines, 1):
-        found = _RULE(line)
-        if not found:
-            if _BLANK(line):
-                continue
-            raise UserError(f"no rule: {line.strip()}", path=path, line=number, fix=_FIX)
-        name, content, nocase = found.groups()
-        if name in rules:
-            raise UserError(f"a second rule called {name}", path=path, line=number)
+    variables = Variables.of(params.variables)
+    for name, text in params.variables.items():
+        read_as = variables.ports if name.endswith("PORTS") else variables.addresses
         try:
-            rules[name] = Rule(name, parse_content(content), nocase is not None)
+            read_as(text)
         except ValueError as error:
-            raise UserError(f"rule {name}: {error}", path=path, line=number, fix=_FIX) from None
-    if not rules:
-        raise UserError("there is no rule in this file", path=path, fix=_FIX)
-    return list(rules.values())
-
-
-def parse_content(text: str) -> bytes:
-    r"""The bytes of a content as Snort writes it: text, hex between bars, ``\" \\ \; \:``."""
-    parts = text.split("|")
-    if len(parts) % 2 == 0:
-        raise ValueError("a bar is not closed; a bar itself is |7c|")
-    content = b""
-    for i, part in enumerate(parts):
-        if i % 2:
-            if not re.fullmatch(r"\s*([0-9a-fA-F]{2}\s*)+", part):
-                raise ValueError(f"|{part}| is not hex bytes")
-            content += bytes.fromhex(part)
-            continue
-        plain = re.sub(r'\\(["\\;:])', lambda m: "" if m[1] == "\\" else m[1], part)
-        if "\\" in plain:
-            raise ValueError(r'a backslash goes only before " \ ; or :')
-        if not part.isascii():
-            raise ValueError("write bytes beyond ASCII as hex, such as |c3 a4|")
-        content += re.sub(r"\\(.)", r"\1", part).encode("ascii")
-    if not content:
-        raise ValueError("the content is empty")
-    return content
-
-
-# ---- the automaton -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Automaton:
-    """A DFA that starts in state 0."""
-
-    next: npt.NDArray[np.int32]
-    """[state, byte]"""
-    rule: npt.NDArray[np.int64]
-    """[state]: the lowest rule that ends there, or NO_RULE"""
-
-
-def make_table(rules: Sequence[Rule], action: int) -> npt.NDArray[np.uint8]:
-    """Lay out the automaton, matching states last. Raises ValueError if it gets too large."""
-    dfa = make_automaton(rules)
-    matching = dfa.rule != NO_RULE
-    order = np.argsort(matching, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(order.size)
-    first_match = int(order.size - matching.sum())
-
-    entry = np.uint16 if order.size <= 1 << 16 else np.uint32
-    following = rank.astype(entry)[dfa.next[order]]
-    ends = dfa.rule[order[first_match:]].astype(np.uint32)
-    head = np.zeros(NEXT // 4, dtype=np.uint32)
-    head[:4] = (entry == np.uint32, first_match, action, (NEXT + following.nbytes) // 4)
-    parts = (head, following.reshape(-1), ends)
-    return np.concatenate([part.view(np.uint8) for part in parts])
-
-
-def make_automaton(rules: Sequence[Rule]) -> Automaton:
-    """One automaton for all rules, whether case matters to them or not."""
-    exact = [(number, rule.content) for number, rule in enumerate(rules) if not rule.nocase]
-    folded = [(number, rule.content.lower()) for number, rule in enumerate(rules) if rule.nocase]
-    if not folded:
-        return _aho_corasick(exact)
-    either = _aho_corasick(folded)
-    either.next[:, ord("A") : ord("Z") + 1] = either.next[:, ord("a") : ord("z") + 1]
-    return _both(_aho_corasick(exact), either) if exact else either
-
-
-def _check(states: int) -> None:
-    if states > MAX_STATES:
-        raise ValueError(
-            f"the patterns need more than {MAX_STATES} states; use fewer or shorter ones"
+            raise UserError(
+                str(error),
+                field=f"{field}.variables.{name}",
+                fix="write ports as 80 or [80, 1024:2048], addresses as [10.0.0.0/8, !10.1.0.0/16]",
+            ) from None
+    if params.eve and not (context.base / params.eve).parent.is_dir():
+        raise UserError(
+            f"no folder {(context.base / params.eve).parent}",
+            field=f"{field}.eve",
+            fix="make it, or name a file elsewhere",
         )
 
 
-def _aho_corasick(patterns: Sequence[tuple[int, bytes]]) -> Automaton:
-    """The automaton of patterns, each with its rule's number; level by level of their trie."""
-    children: list[dict[int, int]] = [{}]
-    rules = [NO_RULE]
-    levels: list[list[tuple[int, int, int]]] = []  # by depth: parent, byte, child
-    for number, content in patterns:
-        state = 0
-        for depth, byte in enumerate(content):
-            child = children[state].get(byte)
-            if child is None:
-                child = children[state][byte] = len(children)
-                children.append({})
-                rules.append(NO_RULE)
-                if depth == len(levels):
-                    levels.append([])
-                levels[depth].append((state, byte, child))
-            state = child
-        rules[state] = min(rules[state], number)
-        _check(len(rules))
-
-    dfa = Automaton(np.zeros((len(rules), 256), dtype=np.int32), np.array(rules, dtype=np.int64))
-    fail = np.zeros(len(rules), dtype=np.int64)  # the longest suffix that is in the trie, too
-    for depth, level in enumerate(levels):
-        parent, byte, child = np.array(level).T
-        if depth:
-            fail[child] = dfa.next[fail[parent], byte]
-        dfa.next[parent, byte] = child
-        dfa.next[child] = dfa.next[fail[child]]
-        dfa.rule[child] = np.minimum(dfa.rule[child], dfa.rule[fail[child]])
-    return dfa
+def names_of(rules: Iterable[Rule]) -> list[str]:
+    """What the counter of each rule is called: its message, with the sid if others say the same."""
+    rules = list(rules)
+    messages = Counter(rule.msg for rule in rules)
+    names = [
+        rule.msg if rule.msg and messages[rule.msg] == 1 else f"{rule.msg} (sid {rule.sid})".strip()
+        for rule in rules
+    ]
+    doubles = Counter(names)
+    return [
+        name if doubles[name] == 1 else f"{name} (gid {rule.gid})"
+        for name, rule in zip(names, rules, strict=True)
+    ]
 
 
-def _both(a: Automaton, b: Automaton) -> Automaton:
-    """The automaton that runs both at once: its states are the pairs of states that can occur.
+def host(params: NidsParams, table: NfTable, context: HostContext) -> NfHost:
+    """Rules in the data plane, alerts in a file."""
+    from hummingbird.nfs.nids_host import NidsHost
 
-    There are hardly more than in both together, because the text that one state stands for
-    mostly settles the other state.
-    """
-    column, first = _columns(np.concatenate([a.next, b.next]))
-    a_next, b_next = a.next[:, first].astype(np.int64), b.next[:, first].astype(np.int64)
-    known = np.zeros(1, dtype=np.int64)  # all pairs so far, as one number each, sorted
-    fresh = known  # those whose next states are still to be looked at
-    while fresh.size:
-        x, y = np.divmod(fresh, b.rule.size)
-        targets = (a_next[x] * b.rule.size + b_next[y]).reshape(-1)
-        place = np.minimum(np.searchsorted(known, targets), known.size - 1)
-        fresh = np.unique(targets[known[place] != targets])
-        known = np.union1d(known, fresh)
-        _check(known.size)
-    x, y = np.divmod(known, b.rule.size)
-    following = np.searchsorted(known, a_next[x] * b.rule.size + b_next[y]).astype(np.int32)
-    return Automaton(following[:, column], np.minimum(a.rule[x], b.rule[y]))
-
-
-def _columns(table: npt.NDArray[np.int32]) -> tuple[list[int], list[int]]:
-    """Bytes with the same next states share a column, which most do, as they occur in no pattern:
-    the column of each byte, and a byte of each column."""
-    seen: dict[bytes, int] = {}
-    column = [seen.setdefault(table[:, byte].tobytes(), len(seen)) for byte in range(256)]
-    return column, [column.index(i) for i in range(len(seen))]
+    return NidsHost(params, table.extra, context)
 
 
 NF = Nf(
@@ -240,4 +152,6 @@ NF = Nf(
     build=build,
     content_types=content_types,
     reads=Reads.PACKET,
+    host=host,
+    engines={"hyperscan": "install libhyperscan-dev, then run make"},
 )

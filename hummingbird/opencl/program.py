@@ -33,6 +33,9 @@ _OPTIONS = {
 }
 
 
+_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$')
+
+
 class Code(NamedTuple):
     """The packet function hb_nf_<name> of an NF kind."""
 
@@ -54,7 +57,8 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     Args:
         codes: the packet functions that rows may name.
         kernels: the file that calls them.
-        local_bytes: local memory for the tables of the largest program.
+        local_bytes: local memory for the tables of the largest program; 0: accessors of local
+            parts read the tables themselves.
 
     Raises:
         UserError: an NF breaks the rules, or the data plane was built with other layouts.
@@ -70,8 +74,9 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
     )
     return "\n".join(
         [
+            "" if local_bytes else "#define HB_LOCAL_IS_TABLE",
             _part(header, header.read_text(encoding="utf-8")),
-            *(_part(code.path, check_nf_source(code.path)) for code in chosen),
+            *(_nf_part(code.path) for code in chosen),
             f"#define HB_NF_CASES {cases}",
             f"#define HB_LOCAL_BYTES {local_bytes}",
             _part(KERNELS / kernels, (KERNELS / kernels).read_text(encoding="utf-8")),
@@ -82,6 +87,15 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
 def _part(path: Path, text: str) -> str:
     """A file's text, so that compilers complain about its lines."""
     return f'#line 1 "{path}"\n{text}'
+
+
+def _nf_part(path: Path) -> str:
+    """Likewise of an NF, checked, with the files of cl_kernels/nf in place that it includes."""
+    lines = check_nf_source(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if included := _INCLUDE.match(line):
+            lines[number - 1] = f'{_nf_part(KERNELS / included[1])}\n#line {number + 1} "{path}"'
+    return _part(path, "\n".join(lines))
 
 
 def dialects() -> tuple[str, ...]:
@@ -110,7 +124,7 @@ def build(
 
     import pyopencl as cl
 
-    text = source(codes, kernels, local_bytes)
+    text = source(codes, kernels, 0 if device.is_cpu else local_bytes)
     complaint = ""
     for dialect in dialects():
         for options in _OPTIONS[dialect]:
