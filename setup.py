@@ -29,16 +29,17 @@ class BuildExt(build_ext):
 # HUMMINGBIRD_IN_PLACE=1 all that is left to install is a line that says where the package lies.
 beside = {
     "cl_kernels": ["*.h", "*.cl", "nf/*.h", "nf/*.cl"],
-    "bench": ["*.txt"],  # Python files are shipped anyway
+    "bench": ["*.txt", "peers/*.[ch]", "peers/*.cl"],  # Python files are shipped anyway
     "policies": ["*.yaml", "*.csv", "demo/*"],
 }
 in_place = os.environ.get("HUMMINGBIRD_IN_PLACE") == "1"
 shipped = {} if in_place else {f"hummingbird.{name}": data for name, data in beside.items()}
+headers = {} if in_place else {"hummingbird.dataplane": ["*.h"]}  # NFs of users are compiled with
 
 setup(
     packages=find_packages(include=["hummingbird", "hummingbird.*"]) + list(shipped),
     package_dir={"": "."} if in_place else {name: name.partition(".")[2] for name in shipped},
-    package_data=shipped,
+    package_data=shipped | headers,
     include_package_data=False,
     cffi_modules=[] if in_place else ["hummingbird/dataplane/build.py:ffi"],
     cmdclass={"build_ext": BuildExt},

@@ -85,7 +85,14 @@ class Limit:
     two CPUs only samples taken while these were near count."""
 
     case: str
-    at_most: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def claim(self) -> dict[str, float]:
+        """As it is written down."""
+        bounds = {"at_least": self.at_least, "at_most": self.at_most}
+        return {kind: bound for kind, bound in bounds.items() if bound is not None}
 
 
 @dataclass
@@ -265,7 +272,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 def _check_limit(result: Result, limit: Limit) -> None:
     of_case = [s for s in result.samples if s["case"] == limit.case]
     values = [s["value"] for s in of_case if distance(s) in (None, "near")]
-    result.claims[limit.case] = {"at_most": limit.at_most}
+    result.claims[limit.case] = limit.claim
     result.limits[limit.case] = _spread(values) if values else None
     if of_case and not values:
         result.reasons[limit.case] = "in no round were the two CPUs near"

@@ -26,7 +26,7 @@ from chains import POLICIES, generator, straight
 from harness import Bench, Case, Ratio, Reading, Result, Settings
 from meters import Meter
 from notreadable import NotReadable
-from paper import PATTERNS, one_lcore
+from paper import RULES, one_lcore
 from watched import Shared, Stretch, folder, watched
 
 from hummingbird.errors import UserError
@@ -66,19 +66,19 @@ def topology(placement: Placement, size: int, at: Path) -> dict[str, Any]:
     made["ports"] = {"gen0": generator(SIZES[size]), "out0": {"driver": "sink"}}
     for name, nf in made["nfs"].items():
         nf["engine"] = "gpu" if name in placement.gpu else "cpu"
-    _key_file(made["nfs"]["ipsec0"], at)
-    made["nfs"]["nids0"]["patterns"] = str(PATTERNS)
+    _key_file(made["nfs"]["ipsec0"]["sas"]["gateway"], at)
+    made["nfs"]["nids0"]["rules"] = str(RULES)
     made["nfs"]["router0"]["routes"] = str(POLICIES / made["nfs"]["router0"]["routes"])
     made["cores"] = one_lcore()
     return made
 
 
-def _key_file(nf: dict[str, Any], at: Path) -> None:
-    """A copy that only its owner may read: with another a run begins with a warning."""
+def _key_file(sa: dict[str, Any], at: Path) -> None:
+    """A copy that only its owner may read: another is refused."""
     own = at / "ipsec.key"
     own.touch(0o600)
-    own.write_bytes((POLICIES / nf["key_file"]).read_bytes())
-    nf["key_file"] = str(own)
+    own.write_bytes((POLICIES / sa["key_file"]).read_bytes())
+    sa["key_file"] = str(own)
 
 
 def measure(

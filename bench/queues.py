@@ -67,7 +67,7 @@ def loop(batch: int, *, copies: bool) -> EnqueueLoop:
 def nids() -> Program:
     """The intrusion detection of the demonstration: no packet here has a pattern."""
     nf = load("nids")
-    params = nf.params.model_validate({"patterns": "demo/patterns.txt", "on_match": "suspicious"})
+    params = nf.params.model_validate({"rules": "demo/web.rules", "on_alert": "suspicious"})
     context = BuildContext("nids0", POLICIES, {"other": 0, "suspicious": 1})
     return Program(nf.name, nf.kind, nf.build(params, context))
 

@@ -220,6 +220,25 @@ struct hb_nf_instance {
     X(bad_result, "the device answered something impossible")                                      \
     X(device_lost, "the device failed while it had the packet")                                    \
     X(port_error, "the port could not send it")                                                    \
+    X(bad_icv, "the integrity check of an ESP packet failed")                                      \
+    X(esp_malformed, "an ESP packet is too short, or its padding or contents are wrong")           \
+    X(esp_fragment, "a fragment, where ESP needs whole packets")                                   \
+    X(esp_dummy, "a dummy ESP packet, sent only to hide how much traffic there is")                \
+    X(bad_ecn, "marked for congestion inside a tunnel, by a mark the sender did not allow")        \
+    X(seq_unsaved, "the disk did not take the next sequence numbers of the security association")  \
+    X(no_policy, "no security policy covers the packet")                                           \
+    X(clear_text, "it came in the clear, although a security policy wants it encrypted")           \
+    X(no_sa, "ESP with an SPI that no inbound security association has")                           \
+    X(replay, "it came before, or is older than the replay window")                                \
+    X(not_for_sa, "what was encrypted is not what the policies of its security association allow") \
+    X(too_big, "longer than the next link takes, and must not be cut")                             \
+    X(keepalive, "a NAT keepalive, which ends here")                                               \
+    X(link_local, "an IPv6 address that never leads off its link")                                 \
+    X(no_neighbour, "the Ethernet address of the next hop is not known")                           \
+    X(unreachable, "the route says unreachable or prohibited")                                     \
+    X(blackhole, "the route says drop")                                                            \
+    X(to_router, "addressed to the router itself")                                                 \
+    X(python_error, "the NF's Python function failed on its burst")                                \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
@@ -299,6 +318,94 @@ typedef struct {
     hb_u32 local_length;              /* bytes */
 } hb_table;
 
+/*
+ * Sixteen bytes at once, as four words in memory order: the byte at the lowest address is the low
+ * byte of `a`. CPUs and devices are little-endian.
+ */
+typedef struct {
+    hb_u32 a, b, c, d;
+} hb_block;
+
+/* The other byte order. */
+static inline hb_u32 hb_swap32(hb_u32 x)
+{
+#ifdef __OPENCL_VERSION__
+    return (rotate(x, 8u) & 0x00ff00ffu) | (rotate(x, 24u) & 0xff00ff00u);
+#else
+    return __builtin_bswap32(x);
+#endif
+}
+
+#ifdef __OPENCL_VERSION__
+/* Devices may fault on a word that is not aligned: take the aligned words around the bytes and
+ * shift. A word that holds none of the bytes is not touched. */
+static inline hb_u32 hb_load_word(__global const hb_u8 *frame, hb_u32 from)
+{
+    __global const hb_u32 *w = (__global const hb_u32 *)frame + (from >> 2);
+    hb_u32 odd = from & 3;
+    return w[0] >> 8 * odd | w[odd ? 1 : 0] << 1 << (31 - 8 * odd);
+}
+
+static inline void hb_store_word(__global hb_u8 *frame, hb_u32 to, hb_u32 v)
+{
+    __global hb_u32 *w = (__global hb_u32 *)frame + (to >> 2);
+    hb_u32 odd = to & 3, mask = 0xffffffffu << 8 * odd; /* bytes of the first word to write */
+    w[0] = (w[0] & ~mask) | v << 8 * odd;
+    if (odd)
+        w[1] = (w[1] & mask) | v >> 1 >> (31 - 8 * odd);
+}
+
+static inline hb_block hb_load_block(__global const hb_u8 *frame, hb_u32 from)
+{
+    __global const hb_u32 *w = (__global const hb_u32 *)frame + (from >> 2);
+    hb_u32 odd = from & 3, right = 8 * odd, left = 31 - right;
+    hb_u32 w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3], w4 = w[odd ? 4 : 3];
+    hb_block b;
+    b.a = w0 >> right | w1 << 1 << left;
+    b.b = w1 >> right | w2 << 1 << left;
+    b.c = w2 >> right | w3 << 1 << left;
+    b.d = w3 >> right | w4 << 1 << left;
+    return b;
+}
+
+static inline void hb_store_block(__global hb_u8 *frame, hb_u32 to, hb_block b)
+{
+    __global hb_u32 *w = (__global hb_u32 *)frame + (to >> 2);
+    hb_u32 odd = to & 3, left = 8 * odd, right = 31 - left;
+    hb_u32 mask = 0xffffffffu << left; /* bytes of the first word that are the block's */
+    w[0] = (w[0] & ~mask) | b.a << left;
+    w[1] = b.a >> 1 >> right | b.b << left;
+    w[2] = b.b >> 1 >> right | b.c << left;
+    w[3] = b.c >> 1 >> right | b.d << left;
+    if (odd)
+        w[4] = (w[4] & mask) | b.d >> 1 >> right;
+}
+#else
+static inline hb_u32 hb_load_word(const hb_u8 *frame, hb_u32 from)
+{
+    hb_u32 v;
+    __builtin_memcpy(&v, frame + from, sizeof(v));
+    return v;
+}
+
+static inline void hb_store_word(hb_u8 *frame, hb_u32 to, hb_u32 v)
+{
+    __builtin_memcpy(frame + to, &v, sizeof(v));
+}
+
+static inline hb_block hb_load_block(const hb_u8 *frame, hb_u32 from)
+{
+    hb_block b;
+    __builtin_memcpy(&b, frame + from, sizeof(b));
+    return b;
+}
+
+static inline void hb_store_block(hb_u8 *frame, hb_u32 to, hb_block b)
+{
+    __builtin_memcpy(frame + to, &b, sizeof(b));
+}
+#endif
+
 static inline hb_u32 hb_get8(const hb_packet *p, hb_u32 at)
 {
     return at < p->length ? p->frame[p->offset + at] : 0;
@@ -325,8 +432,7 @@ static inline hb_u32 hb_get32(const hb_packet *p, hb_u32 at)
 {
     if (p->length < 4 || at > p->length - 4)
         return 0;
-    HB_GLOBAL const hb_u8 *b = p->frame + p->offset + at;
-    return (hb_u32)b[0] << 24 | (hb_u32)b[1] << 16 | (hb_u32)b[2] << 8 | b[3];
+    return hb_swap32(hb_load_word(p->frame, p->offset + at));
 }
 
 static inline void hb_put8(hb_packet *p, hb_u32 at, hb_u32 v)
@@ -348,11 +454,7 @@ static inline void hb_put32(hb_packet *p, hb_u32 at, hb_u32 v)
 {
     if (p->length < 4 || at > p->length - 4)
         return;
-    HB_GLOBAL hb_u8 *b = p->frame + p->offset + at;
-    b[0] = (hb_u8)(v >> 24);
-    b[1] = (hb_u8)(v >> 16);
-    b[2] = (hb_u8)(v >> 8);
-    b[3] = (hb_u8)v;
+    hb_store_word(p->frame, p->offset + at, hb_swap32(v));
 }
 
 /* Grow the packet by n bytes in front (offsets shift: old byte 0 is now byte n). 0 if no room. */
@@ -380,6 +482,65 @@ static inline void hb_trim_tail(hb_packet *p, hb_u32 length)
         p->length = length;
 }
 
+/* Cut n bytes off the front (offsets shift: old byte n is now byte 0). */
+static inline void hb_trim_head(hb_packet *p, hb_u32 n)
+{
+    if (n > p->length)
+        n = p->length;
+    p->offset += n;
+    p->length -= n;
+}
+
+/* Move n bytes inside the packet; the two places may overlap. Nothing if not both are inside. */
+static inline void hb_move(hb_packet *p, hb_u32 to, hb_u32 from, hb_u32 n)
+{
+    hb_u32 last = to > from ? to : from;
+    if (n > p->length || last > p->length - n)
+        return;
+    HB_GLOBAL hb_u8 *b = p->frame + p->offset;
+#ifdef __OPENCL_VERSION__
+    hb_u32 words = n & ~3u;
+    if (to < from) {
+        for (hb_u32 i = 0; i < words; i += 4)
+            hb_store_word(p->frame, p->offset + to + i,
+                          hb_load_word(p->frame, p->offset + from + i));
+        for (hb_u32 i = words; i < n; i++)
+            b[to + i] = b[from + i];
+    } else { /* from the end, so that nothing is overwritten before it has moved */
+        for (hb_u32 i = n; i > words; i--)
+            b[to + i - 1] = b[from + i - 1];
+        for (hb_u32 i = words; i > 0; i -= 4)
+            hb_store_word(p->frame, p->offset + to + i - 4,
+                          hb_load_word(p->frame, p->offset + from + i - 4));
+    }
+#else
+    if (n < 8 || n > 16) {
+        __builtin_memmove(b + to, b + from, n);
+    } else { /* L2 headers are this short: a call would take longer */
+        hb_u64 first, last;
+        __builtin_memcpy(&first, b + from, 8);
+        __builtin_memcpy(&last, b + from + n - 8, 8);
+        __builtin_memcpy(b + to, &first, 8);
+        __builtin_memcpy(b + to + n - 8, &last, 8);
+    }
+#endif
+}
+
+static inline hb_block hb_get_block(const hb_packet *p, hb_u32 at)
+{
+    hb_block none = {0, 0, 0, 0};
+    if (p->length < 16 || at > p->length - 16)
+        return none;
+    return hb_load_block(p->frame, p->offset + at);
+}
+
+static inline void hb_put_block(hb_packet *p, hb_u32 at, hb_block b)
+{
+    if (p->length < 16 || at > p->length - 16)
+        return;
+    hb_store_block(p->frame, p->offset + at, b);
+}
+
 /* Table element i of the table's bytes taken as an array of u16 or u32 (host order). */
 static inline hb_u32 hb_table16(const hb_table *t, hb_u64 i)
 {
@@ -389,6 +550,13 @@ static inline hb_u32 hb_table16(const hb_table *t, hb_u64 i)
 static inline hb_u32 hb_table32(const hb_table *t, hb_u64 i)
 {
     return i < t->length / 4 ? ((HB_GLOBAL const hb_u32 *)t->base)[i] : 0;
+}
+
+/* Element i of the table's bytes taken as an array of 16-byte blocks. */
+static inline hb_block hb_table_block(const hb_table *t, hb_u64 i)
+{
+    hb_block none = {0, 0, 0, 0};
+    return i < t->length / 16 ? ((HB_GLOBAL const hb_block *)t->base)[i] : none;
 }
 
 /* The same of the part of the table that is in local memory. */

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hummingbird import ports
+from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost, NfTable
@@ -276,7 +277,8 @@ class Engine:
         spec = topology.nfs[index]
         on_device = self.placement.engines[spec.name] == "gpu"
         host = self.hosts[spec.name]
-        node = self.plane.add_nf(
+        add = self.plane.add_peer if spec.nf.peer else self.plane.add_nf
+        node = add(
             self.placement.nfs[spec.name],
             self._workgroups(topology) if on_device else 0,
             kind=spec.nf.kind,
@@ -289,6 +291,7 @@ class Engine:
             sticky=spec.sticky,
             engine=self._cpu_engines.get(spec.name, 0),
             host=host.pointer,
+            code=lib.hb_peer_kind() if spec.nf.peer else ffi.cast("void *", spec.nf.native),
         )
         host.attach(self.plane, node)
 
@@ -449,8 +452,10 @@ class Engine:
     def close(self) -> None:
         """Give everything back: threads, device, memory, the instance's name."""
         if self._plane:
-            if self._plane.device_state() == "hangs":
-                _in_use_for_good.append((self.session, self._plane))
+            self._plane.stop()
+            let_go = [host.stop() for host in self.hosts.values()]
+            if self._plane.device_state() == "hangs" or not all(let_go):
+                _in_use_for_good.append((self.session, self._plane, [*self._keep]))
             else:
                 self._plane.close()
             self._plane = None
@@ -465,7 +470,8 @@ class Engine:
 
 
 _in_use_for_good: list[Any] = []
-"""What a hanging kernel may still write to; freeing it would crash the process."""
+"""What a hanging kernel or Python function may still write to; freeing it would crash the
+process."""
 
 
 def _sizes(topology: Topology, placement: Placement, profile: bool) -> Sizes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hummingbird import nfs, placement, ports, yamlfile
 from hummingbird.dataplane.plane import cpu_engines
 from hummingbird.errors import UserError
-from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable
+from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable, user
 from hummingbird.placement import Cores, Placement
 from hummingbird.policy import DROP, OTHER, Vocabulary
 from hummingbird.ports import InputFile, PortParams, Whole, mistake
@@ -341,18 +341,38 @@ def _ports(
 
 
 def _nfs(yaml: YamlFile, file: _File) -> Iterator[NfSpec]:
+    own: dict[Path, Nf] = {}
     for name, data in file.nfs.items():
         place = ("nfs", name)
-        kind, rest = _take(yaml, data, place, "type", nfs.NAMES)
-        nf = nfs.load(kind)
+        kind, nf, rest = _nf_type(yaml, data, place, own)
         engine = rest.pop("engine", "auto")
-        options = ("auto", "cpu", "gpu", *nf.engines)
+        options = ("auto", "cpu", *(() if nf.peer else ("gpu",)), *nf.engines)
         if engine not in options:
             what = f"there is no engine {quoted(engine)} of {kind}"
             raise yaml.error(what, (*place, "engine"), f"write one of: {', '.join(options)}")
         params = yaml.validate(nf.params, rest, place, {"base": yaml.path.parent})
         _check_nf_files(yaml, params, place)
         yield NfSpec(name, kind, engine, params, nf, yaml.line(place))
+
+
+def _nf_type(
+    yaml: YamlFile, data: Mapping[Key, Any], place: Location, own: dict[Path, Nf]
+) -> tuple[str, Nf, dict[Key, Any]]:
+    """The value of ``type:``, the NF that it names, and the other fields. `own` are the users' NFs
+    so far, by their files."""
+    value = data.get("type")
+    if not (isinstance(value, str) and value.endswith(".py")):
+        kind, rest = _take(yaml, data, place, "type", nfs.TYPES)
+        return kind, nfs.load(kind), rest
+    path = Path(os.path.abspath(yaml.path.parent / value))
+    if path not in own:
+        _check_readable(yaml, path, (*place, "type"))
+        nf = replace(user.load(path), kind=nfs.FIRST_OWN + len(own))
+        if nf.name in (other.name for other in own.values()):
+            what = f"two files of NFs are called {nf.name}.py"
+            raise yaml.error(what, (*place, "type"), "rename one of the two, and what is in it")
+        own[path] = nf
+    return value, own[path], {key: entry for key, entry in data.items() if key != "type"}
 
 
 def _take(
@@ -425,8 +445,9 @@ def _check_nf_files(yaml: YamlFile, params: BaseModel, place: Location) -> None:
         value = getattr(params, name)
         if isinstance(value, BaseModel):
             _check_nf_files(yaml, value, (*place, name))
-        elif isinstance(value, Path):
-            _check_readable(yaml, value, (*place, name))
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path):
+                _check_readable(yaml, path, (*place, name))
 
 
 def _check_readable(yaml: YamlFile, path: Path, place: Location) -> None:

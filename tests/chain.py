@@ -31,11 +31,11 @@ from hummingbird.engine import Engine, Wanted
 from hummingbird.nfs.ipsec import Keys
 from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.summary import summarise
+from hummingbird.testing import Sent, capture, read_capture
 from hummingbird.topology import Topology
 
 TIMEOUT_S = 60.0
 POLL_S = 0.0005
-NANOSECOND_PCAP = 0xA1B23C4D
 HEADER = "packet_type,current_nf,next_nf\n"
 
 Source = Mapping[str, Any] | str | Path
@@ -44,15 +44,6 @@ Packets = Sequence[Any]
 """Bytes, or what bytes() takes, such as scapy's packets."""
 
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What a written capture holds."""
-
-    packets: list[bytes]
-    times: list[int]
-    """Nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -95,33 +86,6 @@ class Result:
         return {name: entry["packets"] for name, entry in self.summary["types"].items()}
 
 
-# ---- captures ------------------------------------------------------------------------------------
-
-
-def capture(packets: Packets, times: Sequence[int] | None = None) -> bytes:
-    """An Ethernet capture; packet i at ``times[i]`` ns, by default at i microseconds."""
-    parts = [struct.pack("<IHHiIII", NANOSECOND_PCAP, 2, 4, 0, 0, 262144, 1)]
-    for number, packet in enumerate(packets):
-        data = bytes(packet)
-        seconds, ns = divmod(times[number] if times else number * 1000, 1_000_000_000)
-        parts += (struct.pack("<IIII", seconds, ns, len(data), len(data)), data)
-    return b"".join(parts)
-
-
-def read_capture(path: Path) -> Sent:
-    """Read a capture as the data plane writes it."""
-    data = path.read_bytes()
-    assert struct.unpack_from("<I16xI", data) == (NANOSECOND_PCAP, 1), f"{path} is damaged"
-    sent, at = Sent([], []), 24
-    while at < len(data):
-        seconds, ns, length, full = struct.unpack_from("<IIII", data, at)
-        assert length == full and at + 16 + length <= len(data), f"{path} is cut"
-        sent.packets.append(data[at + 16 : at + 16 + length])
-        sent.times.append(seconds * 1_000_000_000 + ns)
-        at += 16 + length
-    return sent
-
-
 # ---- running -------------------------------------------------------------------------------------
 
 
@@ -134,6 +98,7 @@ def run_chain(
     timeout: float = TIMEOUT_S,
     times: Sequence[int] | None = None,
     memory: Mapping[str, int] | None = None,
+    state: Path | None = None,
     **device: Any,
 ) -> Result:
     """Run a topology until its inputs have ended.
@@ -147,9 +112,10 @@ def run_chain(
         timeout: seconds.
         times: nanoseconds, of ``packets``.
         memory: fields of the section ``memory:`` to set.
+        state: where NFs keep what survives a restart; None: a fresh one.
         device: fields of the section ``device:`` to set, such as ``executor="launch"``.
     """
-    options: dict[str, Any] = {"files": files, "times": times, "memory": memory}
+    options: dict[str, Any] = {"files": files, "times": times, "memory": memory, "state": state}
     with started(source, packets, rows, **options, **device) as run:
         run.wait(timeout)
         return run.stop()
@@ -164,6 +130,7 @@ def started(
     files: Mapping[str, str | bytes] | None = None,
     times: Sequence[int] | None = None,
     memory: Mapping[str, int] | None = None,
+    state: Path | None = None,
     **device: Any,
 ) -> Iterator[Run]:
     """A topology that runs; as `run_chain`, which waits for its end. Stop it before you leave."""
@@ -176,11 +143,24 @@ def started(
             memory=wanted.memory.model_copy(update=memory or {}),
         )
         engine = Engine(f"test-{os.getpid()}-{next(_numbers)}")
-        try:
-            yield Run(engine, wanted)
-        finally:
-            engine.close()
-            _forget(engine.name)
+        with _environment("STATE_DIRECTORY", str(state or base / "state")):
+            try:
+                yield Run(engine, wanted)
+            finally:
+                engine.close()
+                _forget(engine.name)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _load(
@@ -365,6 +345,14 @@ def line(*nfs: Mapping[str, Any] | str, **sections: Any) -> tuple[dict[str, Any]
         "out0": {"driver": "pcap", "write": "$out"},
     }
     return {"ports": ports, "nfs": dict(zip(names[1:-1], entries, strict=True)), **sections}, rows
+
+
+def tunnel(spi: int, src: str, dst: str, key_file: str = "sa.key") -> dict[str, Any]:
+    """Parameters of ``type: ipsec``: one outbound tunnel for all packets, with the two algorithms
+    of `open_esp`."""
+    sa = {"direction": "out", "spi": spi, "src": src, "dst": dst, "key_file": key_file}
+    sa |= {"cipher": "aes-128-cbc", "auth": "hmac-sha1-96"}
+    return {"sas": {"sa": sa}, "policies": [{"action": "sa"}]}
 
 
 # ---- packets, made fast --------------------------------------------------------------------------

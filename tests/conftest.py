@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -11,6 +12,9 @@ from hummingbird.opencl.device import reserve_cores
 
 # The first OpenCL call of a process settles it, so do it here, whichever test comes first.
 reserve_cores(max(1, len(os.sched_getaffinity(0)) - 1))
+
+# As key files have to be; git does not keep it.
+(Path(__file__).parent.parent / "policies" / "demo" / "ipsec.key").chmod(0o600)
 
 # No deadline: the time of an example depends on what else the machine does.
 settings.register_profile(

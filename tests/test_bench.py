@@ -85,7 +85,7 @@ def check_ratios(
     """Each is a median within its spread, or null with a reason."""
     assert set(result["ratios"]) == {ratio.name for ratio in declared}
     bounds = {r.name: (r.at_least, r.at_most) for r in declared} | {
-        limit.case: (None, limit.at_most) for limit in limits
+        limit.case: (limit.at_least, limit.at_most) for limit in limits
     }
     for name, (at_least, at_most) in bounds.items():
         given = {"at_least": at_least, "at_most": at_most}
@@ -228,6 +228,8 @@ def test_a_limit_is_about_samples_taken_near() -> None:
     result = result_of(("a", 2.0, NEAR), ("a", 9.0, FAR), ("a", 4.0, NEAR), ("a", 8.0, CHANGED))
     harness._check_limit(result, harness.Limit("a", at_most=5))
     assert result.limits["a"] == {"median": 3.0, "low": 2.0, "high": 4.0}
+    harness._check_limit(result, harness.Limit("a", at_least=2))
+    assert result.claims["a"] == {"at_least": 2}
     far = result_of(("a", 2.0, FAR))
     harness._check_limit(far, harness.Limit("a", at_most=5))
     assert far.limits["a"] is None and "near" in far.reasons["a"]

@@ -188,6 +188,7 @@ def test_the_demo_goes_where_its_description_says() -> None:
         "cmd-exe": 2,
         "script-alert": 2,
         "union-select": 2,
+        "shellshock": 1,
         "jndi-ldap": 1,
     }
     assert result.summary["types"]["suspicious"]["packets"] == 10

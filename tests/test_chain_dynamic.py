@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import snort_oracle
 from chain import Result, flow_of, run_chain, started, tcp
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import rdpcap
-
-from hummingbird.nfs.nids import read_rules
 
 POLICIES = Path(__file__).parent.parent / "policies"
 DEMO = POLICIES / "demo" / "branch.pcap"
@@ -43,7 +42,7 @@ MARKING = "other,in0,nids0\nother,nids0,clean\nbad,in0,marked\nbad,nids0,{}\n"
 
 
 def marking(sticky: str) -> dict[str, Any]:
-    nids = {"type": "nids", "engine": "gpu", "patterns": "p.txt", "on_match": "bad"}
+    nids = {"type": "nids", "engine": "gpu", "rules": "p.rules", "on_alert": "bad"}
     return {"ports": PORTS, "nfs": {"nids0": nids | {"sticky": sticky}}}
 
 
@@ -60,7 +59,8 @@ def conversation(count: int, evil_at: int, client: str = "10.0.0.1") -> list[byt
 
 
 def marked(packets: list[bytes], sticky: str, to: str = "drop", **device: str) -> Result:
-    files = {"p.txt": f'evil: "{EVIL.decode()}"\n'}
+    content = f'content:"{EVIL.decode()}"'
+    files = {"p.rules": f'alert ip any any -> any any (msg:"evil"; {content}; sid:1;)'}
     return run_chain(marking(sticky), packets, MARKING.format(to), files=files, **device)
 
 
@@ -217,14 +217,17 @@ def demo_type(packet: Any) -> str:
     return "other"
 
 
-def demo_rule(packet: Any) -> str | None:
-    """The first pattern that is in the payload."""
-    payload = bytes(packet[TCP].payload)
-    for rule in read_rules(POLICIES / "demo" / "patterns.txt"):
-        text = payload.lower() if rule.nocase else payload
-        if (rule.content.lower() if rule.nocase else rule.content) in text:
-            return rule.name
-    return None
+def demo_rules(packet: Any) -> list[str]:
+    """What the rules that match the payload are called."""
+    payload, found = bytes(packet[TCP].payload), []
+    for line in (POLICIES / "demo" / "web.rules").read_text().splitlines():
+        if line.startswith("alert"):
+            options = dict(snort_oracle.parse(line).options)
+            content = snort_oracle.unescape(options["content"])
+            nocase = "nocase" in options
+            if (content.lower() in payload.lower()) if nocase else content in payload:
+                found.append(options["msg"].strip('"'))
+    return found
 
 
 @pytest.mark.parametrize("device", WAYS)
@@ -232,12 +235,14 @@ def test_the_demo_counts_what_a_model_counts(device: dict[str, str]) -> None:
     """branch.pcap through branch_gateway: every count of every type, NF and rule."""
     packets = list(rdpcap(str(DEMO)))
     types = Counter(map(demo_type, packets))
-    rules = Counter(demo_rule(p) for p in packets if demo_type(p) == "web")
-    clean_web = rules.pop(None)
+    web = [demo_rules(p) for p in packets if demo_type(p) == "web"]
+    rules = Counter(rule for found in web for rule in found)
+    clean_web = web.count([])
     suspicious = types["web"] - clean_web
     result = run_chain(POLICIES / "branch_gateway.yaml", DEMO, **device)
-    not_ipv4 = sum(1 for p in packets if IP not in p)
-    assert {p.payload.__class__ for p in packets} >= {IP, IPv6, ARP} and not_ipv4
+    not_ip = sum(1 for p in packets if IP not in p and IPv6 not in p)
+    six = sum(1 for p in packets if IPv6 in p)  # neighbour discovery and the like
+    assert {p.payload.__class__ for p in packets} >= {IP, IPv6, ARP}
     assert result.alerts == {"nids0": dict(rules)}
     assert result.type_packets() == types | {"web": clean_web, "suspicious": suspicious}
     counts = {name: nf["packets"] for name, nf in result.summary["nfs"].items()}
@@ -248,11 +253,11 @@ def test_the_demo_counts_what_a_model_counts(device: dict[str, str]) -> None:
         "router0": tunnelled + types["other"],
     }
     expired = sum(1 for p in packets if IP in p and demo_type(p) == "other" and p[IP].ttl <= 1)
-    drops = {"policy": suspicious, "not_ipv4": not_ipv4, "ttl_expired": expired}
+    drops = {"policy": suspicious, "not_ip": not_ip, "link_local": six, "ttl_expired": expired}
     assert result.dropped == {name: count for name, count in drops.items() if count}
     assert len(result.packets) == len(packets) - sum(drops.values())
     echoes = sum(1 for p in packets if ICMP in p)
-    assert echoes and types["other"] >= echoes + not_ipv4
+    assert echoes and types["other"] >= echoes + not_ip + six
 
 
 def test_a_reload_moves_a_type_to_another_way() -> None:

@@ -75,10 +75,10 @@ def test_check_shows_paths_and_placement(
         "branch_gateway.yaml: ok",
         "",
         "TYPE   RULES     PATH",
-        "web    line 37   in0 -> nids0 -> ipsec0 -> router0 -> out0",
+        "web    line 46   in0 -> nids0 -> ipsec0 -> router0 -> out0",
         "                   suspicious: nids0 -> drop",
-        "voice  line 38   in0 -> ipsec0 -> router0 -> out0",
-        "video  line 39   in0 -> ipsec0 -> router0 -> out0",
+        "voice  line 47   in0 -> ipsec0 -> router0 -> out0",
+        "video  line 48   in0 -> ipsec0 -> router0 -> out0",
         "other  the rest  in0 -> router0 -> out0",
         "",
         "NODE     KIND    RUNS ON",
@@ -88,6 +88,7 @@ def test_check_shows_paths_and_placement(
         "ipsec0   ipsec   device, syncer on CPU 2",
         "router0  router  CPU 1",
         "",
+        "ipsec0: security associations: 1 outbound, 0 inbound; policies: 1",
         "Device: auto, executor auto. CPUs left to it: 0, 3.",
         "",
     ]
@@ -120,12 +121,12 @@ def test_check_accepts_what_is_shipped(
 @pytest.mark.parametrize(
     ("file", "old", "new", "place"),
     [
-        ("branch_gateway.yaml", "engine: cpu", "engin: cpu", "branch_gateway.yaml:27:nfs.router0"),
-        ("branch_gateway.yaml", "demo/routes", "demo/ruotes", "branch_gateway.yaml:28:nfs.router0"),
-        ("branch_gateway.yaml", ": 0x1001", ": 5", "branch_gateway.yaml:22:nfs.ipsec0.spi"),
+        ("branch_gateway.yaml", "engine: cpu", "engin: cpu", "branch_gateway.yaml:36:nfs.router0"),
+        ("branch_gateway.yaml", "demo/routes", "demo/ruotes", "branch_gateway.yaml:37:nfs.router0"),
+        ("branch_gateway.yaml", ": 0x1001", ": 5", "branch_gateway.yaml:26:nfs.ipsec0.sas.gateway"),
         ("branch_gateway.csv", "voice,in0,ipsec0", "voice,in0,ipsc0", "branch_gateway.csv:9:next"),
         ("branch_gateway.csv", "*,ipsec0,router0", "", "branch_gateway.csv:6: packets of type web"),
-        ("demo/patterns.txt", 'jndi-ldap: "jndi', "jndi-ldap: jndi", "demo/patterns.txt:9:"),
+        ("demo/web.rules", 'content:"jndi', "content:jndi", "demo/web.rules:8:"),
         ("demo/routes.csv", "192.0.2.1/32,gateway", "192.0.2.1/32,gatweay", "demo/routes.csv:17:"),
         ("demo/ipsec.key", "\nencryption:", "\nencription:", "demo/ipsec.key:5:"),
     ],
@@ -169,7 +170,7 @@ def test_explain_names_the_lines_that_decide(
     out = command(capsys, "explain", "branch_gateway.yaml", "--flow", flow)
     assert out.split("\n") == [
         "tcp 10.1.0.10:4000 -> 203.0.113.10:80",
-        "type web: rule at branch_gateway.yaml:37",
+        "type web: rule at branch_gateway.yaml:46",
         "",
         "in0     -> nids0    branch_gateway.csv:5   web,in0,nids0",
         "nids0   -> ipsec0   branch_gateway.csv:6   web,nids0,ipsec0",
@@ -184,9 +185,9 @@ def test_explain_names_the_lines_that_decide(
 @pytest.mark.parametrize(
     ("flow", "decided", "last"),
     [
-        ("tcp 203.0.113.10:443->10.1.0.11:9", "type web: rule at branch_gateway.yaml:37", "out0"),
-        ("udp 10.1.0.10:16399 -> 1.2.3.4:1", "type voice: rule at branch_gateway.yaml:38", "out0"),
-        ("udp 1.2.3.4:1 -> 10.1.0.10:16400", "type video: rule at branch_gateway.yaml:39", "out0"),
+        ("tcp 203.0.113.10:443->10.1.0.11:9", "type web: rule at branch_gateway.yaml:46", "out0"),
+        ("udp 10.1.0.10:16399 -> 1.2.3.4:1", "type voice: rule at branch_gateway.yaml:47", "out0"),
+        ("udp 1.2.3.4:1 -> 10.1.0.10:16400", "type video: rule at branch_gateway.yaml:48", "out0"),
         ("udp 10.1.0.10:80 -> 1.2.3.4:80", "type other: no rule of branch_gateway.yaml", "out0"),
         ("icmp 10.1.0.10 -> 1.2.3.4", "type other: no rule", "out0"),
         ("sctp 10.1.0.10:80 -> 1.2.3.4:80", "type other: no rule", "out0"),

@@ -20,7 +20,19 @@ from typing import Any
 import nf_helpers as nf
 import numpy as np
 import pytest
-from chain import IPV4, IPV6, Result, by_flow, capture, line, open_esp, run_chain, tcp, udp
+from chain import (
+    IPV4,
+    IPV6,
+    Result,
+    by_flow,
+    capture,
+    line,
+    open_esp,
+    run_chain,
+    tcp,
+    tunnel,
+    udp,
+)
 
 from hummingbird.nfs import ipsec
 from hummingbird.nfs.ipsec import Keys
@@ -34,20 +46,17 @@ DEMO = (Path(__file__).parent.parent / "policies" / "demo").resolve()
 KEYS = Keys(bytes(range(16)), bytes(range(20)))
 KEY_FILE = f"encryption: {KEYS.encryption.hex()}\nauthentication: {KEYS.authentication.hex()}\n"
 MACS = {"mac": "02:00:00:00:01:01", "src_mac": "02:00:00:00:02:01"}
+SMALLEST, LARGEST = 14, 1664  # an Ethernet header; what a frame has room for
 NFS: dict[str, dict[str, Any]] = {
     "forward": {},
     "router": {
         "routes": str(DEMO / "routes.csv"),
         "next_hops": {name: MACS for name in ("isp", "core", "branch", "servers", "gateway")},
+        "mtu": LARGEST,  # pieces of several packets of a flow come in another order by burst
     },
-    "nids": {"patterns": str(DEMO / "patterns.txt"), "on_match": "bad"},
-    "ipsec": {
-        "spi": 4096,
-        "tunnel": {"src": "192.0.2.9", "dst": "192.0.2.1"},
-        "key_file": "sa.key",
-    },
+    "nids": {"rules": str(DEMO / "web.rules"), "on_alert": "bad"},
+    "ipsec": tunnel(4096, "192.0.2.9", "192.0.2.1") | {"mtu": 3712},  # which nothing reaches
 }
-SMALLEST, LARGEST = 14, 1664  # an Ethernet header; what a frame has room for
 
 
 # ---- packets -------------------------------------------------------------------------------------
@@ -221,13 +230,16 @@ def test_room_runs_out_in_front_and_behind(executor: str, device: Device) -> Non
         needs_persistent(device)
     settings = {"use": "none"} if executor == "none" else {"executor": executor}
     some = [udp("10.0.0.1", "10.0.0.2", 1, 2, bytes(size)) for size in range(0, 1623)]
-    spec = {"type": "ipsec", "engine": "gpu"} | NFS["ipsec"]
+    first, second, third = (
+        {"type": "ipsec", "engine": "gpu", "mtu": 3712} | tunnel(spi, "192.0.2.9", "192.0.2.1")
+        for spi in (4096, 4097, 4098)
+    )
     files = {"sa.key": KEY_FILE}
-    once = run_chain(*with_packets(some, spec), files=files, **settings)
-    fits = [packet for packet in some if len(packet) + 29 <= LARGEST]  # the tail that it declares
+    once = run_chain(*with_packets(some, first), files=files, **settings)
+    fits = [packet for packet in some if len(packet) + 33 <= LARGEST]  # the tail that it declares
     assert [open_esp(packet, KEYS).packet for packet in once.packets] == fits
     assert once.dropped == {"no_room": len(some) - len(fits)}
-    thrice = run_chain(*with_packets(some, spec, spec, spec), files=files, **settings)
+    thrice = run_chain(*with_packets(some, first, second, third), files=files, **settings)
     assert thrice.packets == [] and thrice.dropped == {"no_room": len(some)}
     assert thrice.summary["nfs"]["nf2"]["dropped"] > 1000, "the third has no room in front"
     assert thrice.summary["nfs"]["nf1"]["dropped"] > 0, "the second has none behind"

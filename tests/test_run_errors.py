@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import HEADER, capture, read_capture, udp
+from chain import HEADER, capture, read_capture, tunnel, udp
 from process import Ended, Service, run, write_topology
 
 from hummingbird import cli
@@ -31,12 +31,7 @@ TOPOLOGY: dict[str, Any] = {
 }
 ROWS = "*,in0,nf0\n*,nf0,out0\n"
 NO_SVM = "coarse-grain buffer,fine-grain buffer,fine-grain system,atomics"
-IPSEC = {
-    "type": "ipsec",
-    "spi": 300,
-    "tunnel": {"src": "10.0.0.1", "dst": "10.0.0.2"},
-    "key_file": "sa.key",
-}
+IPSEC = {"type": "ipsec", **tunnel(300, "10.0.0.1", "10.0.0.2")}
 
 
 @pytest.fixture
@@ -186,7 +181,7 @@ def test_a_mistake_in_the_route_policy_is_refused(
     ("nf", "words"),
     [
         (IPSEC, ["topology.yaml", "sa.key", "no such file"]),
-        ({"type": "nids", "patterns": "nowhere.txt"}, ["topology.yaml", "nowhere.txt"]),
+        ({"type": "nids", "rules": "nowhere.rules"}, ["topology.yaml", "nowhere.rules"]),
         ({"type": "firewall"}, ["topology.yaml", "there is no type 'firewall'"]),
         ({"type": "forward", "engine": "fpga"}, ["there is no engine 'fpga'"]),
         ({"type": "forward", "speed": 1}, ["nfs.nf0.speed"]),
@@ -203,6 +198,7 @@ def test_a_mistake_in_the_topology_is_refused(
 def test_a_broken_key_is_refused_and_not_shown(content: str, folder: Path) -> None:
     write_topology(folder, TOPOLOGY | {"nfs": {"nf0": IPSEC}}, ROWS)
     (folder / "sa.key").write_text(content)
+    (folder / "sa.key").chmod(0o600)
     ended = go(folder)
     check_refused(ended, "sa.key")
     assert "0" * 32 not in ended.text

@@ -20,7 +20,7 @@ SHAPE: dict[str, Any] = {
     "received": int,
     "created": int,
     "sent": int,
-    "dropped": {"policy": int, "not_ipv4": int},
+    "dropped": {"policy": int, "not_ip": int},
     "in_flight": int,
     "ports": {
         "in0": {"received": int, "received_bytes": int},

@@ -20,7 +20,8 @@ GIB = 1 << 30
 
 def topology(folder: Path, engine: str, **generator: Any) -> Path:
     """A light and a heavy NF."""
-    (folder / "patterns.txt").write_text('never: "nothing like this"\n', encoding="ascii")
+    rule = 'alert ip any any -> any any (msg:"never"; content:"nothing like this"; sid:1;)\n'
+    (folder / "never.rules").write_text(rule, encoding="ascii")
     whole = {
         "ports": {
             "in0": {"driver": "generator", "size": 256, "flows": 1000, **generator},
@@ -28,7 +29,7 @@ def topology(folder: Path, engine: str, **generator: Any) -> Path:
         },
         "nfs": {
             "light0": {"type": "forward", "engine": engine},
-            "heavy0": {"type": "nids", "patterns": "patterns.txt", "engine": engine},
+            "heavy0": {"type": "nids", "rules": "never.rules", "engine": engine},
         },
     }
     return write_topology(folder, whole, ROWS)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent  # of the virtual environment; resolving links would leave it
 C_CODE = [
     path.relative_to(ROOT)
-    for top in ["hummingbird/dataplane", "cl_kernels", "tests/c"]
+    for top in ["hummingbird/dataplane", "cl_kernels", "tests/c", "bench/peers"]
     for path in sorted((ROOT / top).rglob("*.*"))
     if path.suffix in {".c", ".h", ".cl"}
 ]

@@ -42,13 +42,13 @@ ports:
 CHAIN = """\
 nfs:
   a: {type: forward}
-  nids0: {type: nids, engine: gpu, patterns: patterns.txt, on_match: bad}
+  nids0: {type: nids, engine: gpu, rules: one.rules, on_alert: bad}
   ipsec0:
     type: ipsec
     engine: gpu
-    spi: 0x1001
-    tunnel: {src: 198.51.100.1, dst: 192.0.2.1}
-    key_file: keys
+    sas: {sa: {direction: out, spi: 4097, src: 198.51.100.1, dst: 192.0.2.1,
+      cipher: aes-128-cbc, auth: hmac-sha1-96, key_file: keys}}
+    policies: [{action: sa}]
 """
 
 
@@ -56,8 +56,9 @@ nfs:
 def folder(tmp_path: Path) -> Path:
     """A folder with the files that the topologies here name."""
     (tmp_path / "routes.csv").write_text("packet_type,current_nf,next_nf\n*,in0,out0\n")
-    (tmp_path / "patterns.txt").write_text('one: "x"\n')
+    (tmp_path / "one.rules").write_text('alert ip any any -> any any (content:"xy"; sid:1;)\n')
     (tmp_path / "keys").write_text(f"encryption: {'0' * 32}\nauthentication: {'0' * 40}\n")
+    (tmp_path / "keys").chmod(0o600)
     (tmp_path / "in.pcap").write_bytes(b"")
     (tmp_path / "link").symlink_to("in.pcap")
     return tmp_path
@@ -118,7 +119,7 @@ def test_a_type_that_rules_and_an_nf_give_has_one_number(folder: Path) -> None:
 @pytest.mark.parametrize("sticky", ["packet", "flow"])
 def test_only_a_sticky_type_arrives_at_ports(folder: Path, sticky: str) -> None:
     """With `sticky: flow` the next packets of a flow come in with the type that an NF gave."""
-    text = (BASE + CHAIN).replace("on_match: bad", f"on_match: bad, sticky: {sticky}")
+    text = (BASE + CHAIN).replace("on_alert: bad", f"on_alert: bad, sticky: {sticky}")
     names = load(folder, text).vocabulary()
     assert names.arriving == (("other",) if sticky == "packet" else ("other", "bad"))
     assert names.retypes == {"nids0": ("bad",)}
@@ -374,26 +375,26 @@ MISTAKES = {
         "cpu or gpu",
     ),
     "NF field": (
-        BASE + "nfs:\n  x:\n    type: nids\n    paterns: p # HERE",
-        "nfs.x.paterns",
-        "unknown field 'paterns'",
-        "did you mean 'patterns'?",
+        BASE + "nfs:\n  x:\n    type: nids\n    ruels: p # HERE",
+        "nfs.x.ruels",
+        "unknown field 'ruels'",
+        "did you mean 'rules'?",
     ),
     "NF file": (
-        BASE + "nfs:\n  x:\n    type: nids\n    patterns: none # HERE",
-        "nfs.x.patterns",
+        BASE + "nfs:\n  x:\n    type: nids\n    rules: none # HERE",
+        "nfs.x.rules",
         "no such file",
         "relative to this file",
     ),
     "NF folder": (
-        BASE + "nfs:\n  x:\n    type: nids\n    patterns: . # HERE",
-        "nfs.x.patterns",
+        BASE + "nfs:\n  x:\n    type: nids\n    rules: . # HERE",
+        "nfs.x.rules",
         "cannot be read",
         "name a file",
     ),
     "field of a part of an NF": (
-        BASE + CHAIN.replace("dst: 192", "dest: 192").replace("2.1}", "2.1} # HERE"),
-        "nfs.ipsec0.tunnel.dest",
+        BASE + CHAIN.replace("dst: 192", "dest: 192").replace("2.1,", "2.1, # HERE"),
+        "nfs.ipsec0.sas.sa.dest",
         "unknown field 'dest'",
         "did you mean 'dst'?",
     ),
@@ -404,13 +405,13 @@ MISTAKES = {
         "did you mean 'mac'?",
     ),
     "address of a tunnel": (
-        BASE + CHAIN.replace("src: 198.51.100.1", "src: 198.51.100").replace("2.1}", "2.1} # HERE"),
-        "nfs.ipsec0.tunnel.src",
+        BASE + CHAIN.replace("src: 198.51.100.1", "src: 198.51.100").replace("2.1,", "2.1, # HERE"),
+        "nfs.ipsec0.sas.sa.src",
         "'198.51.100'",
         "IPv4 address",
     ),
     "content type": (
-        BASE + "nfs:\n  x: {type: nids, patterns: patterns.txt, on_match: Bad} # HERE",
+        BASE + "nfs:\n  x: {type: nids, rules: one.rules, on_alert: Bad} # HERE",
         "nfs.x",
         "'Bad' is no name of a packet type",
         "lower-case",
@@ -725,7 +726,7 @@ def test_what_an_nf_refuses_is_told_with_the_line_of_the_topology(folder: Path) 
     wanted = load(folder, BASE + CHAIN)
 
     def refuse(params: NfParams, context: Any) -> Any:
-        raise UserError("too sunny", field=f"nfs.{context.name}.patterns", fix="wait")
+        raise UserError("too sunny", field=f"nfs.{context.name}.rules", fix="wait")
 
     nids = dataclasses.replace(
         wanted.nfs[1], nf=dataclasses.replace(wanted.nfs[1].nf, build=refuse)
@@ -733,7 +734,7 @@ def test_what_an_nf_refuses_is_told_with_the_line_of_the_topology(folder: Path) 
     with pytest.raises(UserError) as caught:
         dataclasses.replace(wanted, nfs=(nids,)).build_tables()
     error = caught.value
-    assert (error.path, error.line, error.field) == (wanted.path, 7, "nfs.nids0.patterns")
+    assert (error.path, error.line, error.field) == (wanted.path, 7, "nfs.nids0.rules")
     assert (error.what, error.fix) == ("too sunny", "wait")
 
 

@@ -114,6 +114,9 @@ typedef struct {
 int hb_add_cnf(hb_dataplane *dp, const hb_nf *nf);
 /* workgroups: how many logical workgroups each of its syncers gives it. */
 int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups);
+/* An NF that a thread of its own runs: host is its hb_peer, code is hb_peer_kind(); see
+ * nf/peer_api.h. */
+int hb_add_peer(hb_dataplane *dp, const hb_nf *nf);
 
 /* ---- the device ------------------------------------------------------------------------------ */
 
@@ -231,6 +234,62 @@ typedef struct {
 } hb_enqueue_config;
 /* As hb_bare_queue(); rows are batches, launches enqueues. -1 also: an OpenCL call failed. */
 int hb_bare_enqueue(const hb_enqueue_config *config, hb_bare_result *result);
+
+/* One NF on one core, with neither ports nor routes: an engine, or a peer in its place, gets the
+ * same packets again and again. A pass takes all of them once, in bursts; before each pass,
+ * untimed, every packet is put back as it was. */
+typedef void hb_bare_peer(void *context, uint8_t *const *packet, uint32_t length, uint64_t *result,
+                          uint32_t n);
+typedef struct {
+    const void *tables; /* tables region; the NF is its instance 0 ... */
+    uint32_t kind;
+    uint32_t engine;    /* number, as for hb_nf_engine_name() */
+    uint32_t head;      /* bytes it may add in front ... */
+    uint32_t tail;      /* ... and behind */
+    hb_bare_peer *peer; /* ... or, if this is not NULL, the peer */
+    void *context;
+    void *frames;
+    uint32_t frame_size;
+    uint32_t mbufs;      /* packets there are */
+    const void *packets; /* [mbufs][length] bytes: what they are before a pass */
+    uint32_t length;     /* of each packet */
+    uint32_t first;      /* bytes from a frame's start to its packet, before a pass */
+    const uint64_t *arg; /* [mbufs] for the engine; NULL: all 0 */
+    int whole;           /* not the engine alone: what the NF does around it on the host, too ... */
+    void *host;          /* ... with this (hb_nf.host); the NF may not make packets */
+    uint32_t burst;      /* packets, at most 256 */
+    int cpu;             /* that the calling thread is pinned to meanwhile, -1 for none */
+    double seconds;      /* to measure, in whole passes; 0: one pass */
+    /* Of the last pass, [mbufs] each. The packets lie in `frames` as it left them. */
+    uint64_t *result;
+    uint32_t *verdict; /* HB_PASS, HB_DROP(), HB_RETYPE(); for a peer HB_PASS */
+    uint16_t *offset;  /* bytes from the frame's start to the first packet byte */
+    uint16_t *end;     /* bytes from there to behind the last one */
+} hb_bare_nf_config;
+typedef struct {
+    double ns; /* CPU time of a packet: lower quartile of the passes, as disturbances only add */
+    uint64_t passes;
+} hb_bare_nf_result;
+/* 0, or -1: out of memory, the engine did not open, a packet is malformed, or no such CPU. */
+int hb_bare_nf(const hb_bare_nf_config *config, hb_bare_nf_result *result);
+
+/* Look-ups of addresses by themselves: the router's, or a peer's. */
+typedef void hb_bare_lookup16(const void *table, const uint32_t *address, uint16_t *hop,
+                              uint32_t n);
+typedef void hb_bare_lookup64(void *context, const uint32_t *address, uint64_t *hop, uint32_t n);
+typedef struct {
+    hb_bare_lookup16 *ours; /* hb_router_lookup_bulk ... */
+    hb_bare_lookup64 *peer; /* ... or, if this is not NULL, the peer */
+    void *context;          /* table or context */
+    const uint32_t *address;
+    uint32_t n;
+    uint32_t burst; /* addresses a call, at most 256 */
+    int cpu;        /* as above, like the next */
+    double seconds;
+    uint64_t *hop; /* [n] what was found */
+} hb_bare_lookup_config;
+/* 0, or -1: out of memory, or no such CPU. ns are those of one look-up. */
+int hb_bare_lookup(const hb_bare_lookup_config *config, hb_bare_nf_result *result);
 
 /* ---- packet types and routes ----------------------------------------------------------------- */
 

@@ -2,9 +2,14 @@
 #include "bare.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define LINE 64 /* bytes between two words that NF `touch` changes */
+#include "clock.h"
+
+#define MOST_PASSES 65536u
+#define WARM_UP 2 /* passes that do not count */
+#define LINE 64   /* bytes between two words that NF `touch` changes */
 
 /* L2 and IPv4 of a UDP packet; the word at 0, which NF `touch` changes, is 0. */
 static void write_headers(uint8_t *packet, uint32_t length)
@@ -65,4 +70,29 @@ int hb_pin(int cpu, cpu_set_t *before)
 void hb_unpin(const cpu_set_t *before)
 {
     pthread_setaffinity_np(pthread_self(), sizeof *before, before);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+int hb_bare_passes(double (*pass)(void *context), void *context, double seconds, uint32_t n,
+                   hb_bare_nf_result *result)
+{
+    double *took = malloc(MOST_PASSES * sizeof *took);
+    uint32_t passes = 0;
+    if (!took)
+        return -1;
+    for (uint32_t i = 0; seconds > 0 && i < WARM_UP; i++)
+        pass(context);
+    uint64_t end = hb_monotonic_ns() + (uint64_t)(seconds * 1e9);
+    do
+        took[passes++] = pass(context);
+    while (passes < MOST_PASSES && hb_monotonic_ns() < end);
+    qsort(took, passes, sizeof *took, compare);
+    *result = (hb_bare_nf_result){.ns = took[passes / 4] / n, .passes = passes};
+    free(took);
+    return 0;
 }

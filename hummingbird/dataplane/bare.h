@@ -4,6 +4,7 @@
 #ifndef HB_BARE_H
 #define HB_BARE_H
 #include <sched.h>
+#include <time.h>
 
 #include "mbuf.h"
 
@@ -16,5 +17,20 @@ uint64_t hb_bare_wrong(const hb_arena *a, uint64_t sent, uint32_t touch);
 /* Pin the calling thread; *before is what hb_unpin() needs. -1: this CPU may not be used. */
 int hb_pin(int cpu, cpu_set_t *before);
 void hb_unpin(const cpu_set_t *before);
+
+/* CPU time of the calling thread: what else runs on its CPU does not count. */
+static inline uint64_t hb_thread_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Call pass(context), which says how many ns it took, for `seconds` after a few calls that do not
+ * count; at least once, and just once if `seconds` is 0. result->ns is the lower quartile by `n`:
+ * what
+ * disturbs a pass only makes it longer. -1: out of memory. */
+int hb_bare_passes(double (*pass)(void *context), void *context, double seconds, uint32_t n,
+                   hb_bare_nf_result *result);
 
 #endif

@@ -81,13 +81,17 @@ APIS = [os.path.join(HERE, "api.h"), *find("_api.h")]
 for path in APIS:
     with open(path, encoding="utf-8") as api:
         ffi.cdef(declarations(api.read()))
-ffi.cdef("#define HB_LAYOUTS ...")
+ffi.cdef("#define HB_LAYOUTS ...\n#define HB_INTERFACE ...")
 with open(os.path.join(KERNELS, "hummingbird.h"), "rb") as layouts:
     LAYOUTS = zlib.crc32(layouts.read())  # program.source() compares
+INTERFACE = LAYOUTS
+for name in ("api.h", "mbuf.h", "nf.h"):
+    with open(os.path.join(HERE, name), "rb") as header_file:
+        INTERFACE = zlib.crc32(header_file.read(), INTERFACE)  # nfs/native.py compares
 ffi.set_source(
     "hummingbird.dataplane._native",
     "\n".join(f'#include "{os.path.relpath(path, HERE)}"' for path in APIS)
-    + f"\n#define HB_LAYOUTS {LAYOUTS}u",
+    + f"\n#define HB_LAYOUTS {LAYOUTS}u\n#define HB_INTERFACE {INTERFACE}u",
     sources=find(".c"),
     depends=[*find(".h", ".cl"), os.path.join(HERE, "build.py")],
     include_dirs=INCLUDE_DIRS,

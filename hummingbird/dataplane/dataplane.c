@@ -118,6 +118,11 @@ int hb_add_gnf(hb_dataplane *dp, const hb_nf *nf, uint32_t workgroups)
     return add_nf(dp, HB_NODE_GNF, nf, workgroups);
 }
 
+int hb_add_peer(hb_dataplane *dp, const hb_nf *nf)
+{
+    return add_nf(dp, HB_NODE_PEER, nf, 0);
+}
+
 int hb_set_device(hb_dataplane *dp, const hb_device *device)
 {
     hb_device_ctl *d = zeroed(sizeof *d);
@@ -160,7 +165,8 @@ static bool served_by(const hb_node *node, uint32_t lcore)
  */
 static void order_nodes(hb_lcore *lc)
 {
-    static const enum hb_node_kind order[] = {HB_NODE_INPUT, HB_NODE_CNF, HB_NODE_OUTPUT};
+    static const enum hb_node_kind order[] = {HB_NODE_INPUT, HB_NODE_CNF, HB_NODE_PEER,
+                                              HB_NODE_OUTPUT};
     hb_dataplane *dp = lc->dp;
     for (uint32_t k = 0; k < sizeof order / sizeof *order; k++)
         for (uint32_t i = 0; i < dp->nodes; i++)
@@ -220,7 +226,7 @@ static int set_up_inputs(hb_dataplane *dp, hb_lcore *lc)
             continue;
         if (hb_fifo_init(&lc->input[i], dp->config.queue))
             return -1;
-        if ((node->kind == HB_NODE_CNF || node->kind == HB_NODE_GNF) && seat_nf(dp, lc, i))
+        if (hb_is_nf(node->kind) && seat_nf(dp, lc, i))
             return -1;
     }
     return 0;

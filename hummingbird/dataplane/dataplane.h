@@ -21,7 +21,12 @@
 typedef struct hb_device_ctl hb_device_ctl;
 typedef struct hb_syncer hb_syncer;
 
-enum hb_node_kind { HB_NODE_INPUT, HB_NODE_OUTPUT, HB_NODE_CNF, HB_NODE_GNF };
+enum hb_node_kind { HB_NODE_INPUT, HB_NODE_OUTPUT, HB_NODE_CNF, HB_NODE_GNF, HB_NODE_PEER };
+
+static inline bool hb_is_nf(enum hb_node_kind kind)
+{
+    return kind != HB_NODE_INPUT && kind != HB_NODE_OUTPUT;
+}
 
 /* A place a packet can be in: a port or an NF. */
 typedef struct {
@@ -183,7 +188,11 @@ static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t ticks
 uint32_t hb_poll_input(hb_lcore *lc, uint32_t node);  /* node_port.c */
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node); /* node_port.c */
 uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);    /* node_cnf.c */
+uint32_t hb_poll_peer(hb_lcore *lc, uint32_t node);   /* node_peer.c */
 uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
+
+/* The drain ran out of time: end what a peer has in its hands. Returns how many. */
+uint32_t hb_drop_peer(hb_lcore *lc, uint32_t node); /* node_peer.c */
 
 /* ---- nf_common.c: what CNFs and CPUSyncers do alike
  * ---------------------------------------------- */

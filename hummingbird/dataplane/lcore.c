@@ -45,6 +45,8 @@ static uint32_t poll_node(hb_lcore *lc, uint32_t node)
         return hb_poll_output(lc, node);
     case HB_NODE_CNF:
         return hb_poll_cnf(lc, node);
+    case HB_NODE_PEER:
+        return hb_poll_peer(lc, node);
     case HB_NODE_GNF:
         break; /* served by the lcore's CPUSyncer, all together */
     }
@@ -58,6 +60,8 @@ static uint32_t drop_all(hb_lcore *lc)
     for (uint32_t i = 0; i < lc->dp->nodes; i++) {
         if (!lc->input[i].slot)
             continue;
+        if (lc->dp->node[i].kind == HB_NODE_PEER)
+            total += hb_drop_peer(lc, i);
         while ((n = hb_fifo_take(&lc->input[i], handles, HB_BURST))) {
             for (uint32_t k = 0; k < n; k++)
                 hb_drop(lc, i, HB_REASON_shutdown, handles[k]);

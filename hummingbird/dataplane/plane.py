@@ -123,6 +123,14 @@ class Dataplane:
             return self._checked(lib.hb_add_gnf(self._dp, nf, workgroups))
         return self._checked(lib.hb_add_cnf(self._dp, nf))
 
+    def add_peer(self, lcores: Sequence[int], workgroups: int, **fields: Any) -> int:
+        """An NF that a thread of its own runs; as add_nf()."""
+        assert not workgroups
+        nf = ffi.new("hb_nf *", fields)
+        nf.lcores = len(lcores)
+        nf.lcore[0 : len(lcores)] = list(lcores)
+        return self._checked(lib.hb_add_peer(self._dp, nf))
+
     def set_device(self, config: Any) -> None:
         """The device of the GNFs, as ``hb_device *``."""
         self._checked(lib.hb_set_device(self._dp, config))
@@ -211,13 +219,13 @@ class CpuEngine:
 
 
 def cpu_engines(kind: int) -> list[CpuEngine]:
-    """The engines of an NF kind by number: ``cpu`` first, the best last; empty for kinds that are
-    not compiled in."""
+    """The engines of an NF kind by number: ``cpu`` first, the best last. Kinds that are not
+    compiled in have that one alone."""
     found: list[CpuEngine] = []
     while (name := lib.hb_nf_engine_name(kind, len(found))) != ffi.NULL:
         usable = bool(lib.hb_nf_engine_usable(kind, len(found)))
         found.append(CpuEngine(ffi.string(name).decode(), usable))
-    return found
+    return found or [CpuEngine("cpu", True)]
 
 
 def reasons() -> list[tuple[str, str]]:

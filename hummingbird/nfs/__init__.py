@@ -69,7 +69,7 @@ class BuildContext:
 class NfTable:
     """What a build returns."""
 
-    data: npt.NDArray[np.uint8]
+    data: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
     """The table, as the packet function's accessors see it (host byte order)."""
     rules: list[str] = field(default_factory=list)
     """Names of the counters that the NF's finish() keeps, such as intrusion rules."""
@@ -125,8 +125,17 @@ class NfHost:
         """What the summary shows under ``nfs.<name>.detail``."""
         return {}
 
+    def stop(self) -> bool:
+        """All lcores have ended: let go of the data plane's memory. False: something still uses it,
+        so it must never be freed."""
+        return True
+
     def close(self) -> None:
         """The data plane is gone; called once, also after a failed start."""
+
+
+def _no_table(params: Any, context: BuildContext) -> NfTable:
+    return NfTable()
 
 
 @dataclass(frozen=True)
@@ -134,10 +143,10 @@ class Nf:
     """One kind of NF and what it declares about itself (design section 7)."""
 
     name: str
-    kind: int
-    """Number in HB_NF_KINDS of hummingbird.h."""
-    params: type[NfParams]
-    build: Callable[[Any, BuildContext], NfTable]
+    kind: int = 0
+    """Number in HB_NF_KINDS of hummingbird.h; one from FIRST_OWN up for a user's NF."""
+    params: type[NfParams] = NfParams
+    build: Callable[[Any, BuildContext], NfTable] = _no_table
     content_types: Callable[[Any], list[str]] = lambda params: []
     """Packet types that the NF itself gives to packets."""
     reads: Reads = Reads.HEADER
@@ -152,6 +161,10 @@ class Nf:
     """CPU engines besides ``cpu``, and what to do where one is not built in."""
     source: Path | None = None
     """Its packet function, if that is not cl_kernels/nf/<name>.cl."""
+    native: int = 0
+    """Address of its hb_nf_kind, if that is not compiled in (hb_nf.code)."""
+    peer: bool = False
+    """It has no packet function but a thread of its own (dataplane/peer.h)."""
 
     @property
     def code(self) -> Path:
@@ -165,11 +178,16 @@ class Nf:
 
 
 NAMES = ("forward", "router", "nids", "ipsec")
+"""NFs with a packet function in cl_kernels/nf."""
+TYPES = (*NAMES, "python")
+"""What ``type:`` offers besides the file of a user's NF."""
+FIRST_OWN = 128
+"""Kind of the first user's NF of a topology; those behind it follow."""
 
 
 def load(name: str) -> Nf:
     """The NF called ``name`` in a topology's ``type:``; KeyError if there is none."""
-    if name not in NAMES:
+    if name not in TYPES:
         raise KeyError(name)
     nf = import_module(f"hummingbird.nfs.{name}").NF
     assert isinstance(nf, Nf)

@@ -83,7 +83,7 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
     following: Table = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
     local, classes, hot = _local_part(following)
     if wide:
-        following *= 256  # the row of a state, ready for the next step
+        following = following * 256  # the row of a state, ready for the next step
     lists = [dfa.ends[state] for state in order[states - len(dfa.ends) :].tolist()]
     counts = np.cumsum([0, *(len(ids) for ids in lists)])
     if counts[-1] > MAX_IDS:

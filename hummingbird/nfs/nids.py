@@ -1,122 +1,148 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""nids: finds byte strings in payloads. Reads the patterns and builds the Aho-Corasick automaton
-(CACM 1975) that ``cl_kernels/nf/nids.cl`` runs."""
+"""nids: finds what Snort and Suricata rules describe. Its packet function searches payloads for the
+rules' patterns (``cl_kernels/nf/nids.cl``); the CPU then looks at the rules whose pattern is there
+(``hummingbird/dataplane/nf/nids.c``)."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from pydantic import BeforeValidator, Field
 
 from hummingbird.errors import UserError
-from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable, Reads
-from hummingbird.nfs.automaton import Pattern, make_table
+from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Reads
+from hummingbird.nfs.automaton import make_table
+from hummingbird.nfs.nids_rules import Compiled, compile_rules, describe, without_bad_regexes
+from hummingbird.nfs.snort import read
+from hummingbird.nfs.snort_header import Variables
+from hummingbird.nfs.snort_model import Rule
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _variable(value: Any) -> Any:
+    """As a rule file would say it: a list in YAML is one in brackets."""
+    if isinstance(value, list):
+        return "[" + ",".join(str(member) for member in value) + "]"
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+VariableName = Annotated[str, Field(pattern=r"^\w+$")]
 
 
 class NidsParams(NfParams):
     """Parameters of ``type: nids``."""
 
-    patterns: Path
-    """One rule a line: ``name: "content"``, and ``nocase`` behind it if case does not matter."""
-    on_match: str = "pass"
-    """``pass`` and count, ``drop``, or the packet type that matching packets get."""
+    rules: Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
+    """Files with Snort or Suricata rules."""
+    variables: dict[VariableName, Annotated[str, BeforeValidator(_variable)]] = {}
+    """What rules mean by ``$HOME_NET`` and the like, without the ``$``."""
+    on_alert: str = "pass"
+    """``pass``, ``drop``, or the packet type that packets with an alert get."""
     sticky: Literal["packet", "flow"] = "packet"
     """Does the new type hold for this packet, or for its flow from here on?"""
+    handshake: Literal["seen", "assumed"] = "seen"
+    """Is a TCP connection established only if its handshake came by?"""
+    eve: str | None = None
+    """File that alerts are appended to, as EVE JSON."""
+    alert_rate: Annotated[int, Field(ge=0)] = 100
+    """Alerts written of one rule per second of packet time; 0: all."""
+    packet_alerts: Annotated[int, Field(ge=0)] = 15
+    """Alerts written of one packet, those that block first; 0: all."""
+    list_skipped: bool = False
+    """Name each rule that is skipped, not only how many."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One line of the patterns file."""
+class Loaded:
+    """What build() leaves for the host part (NfTable.extra)."""
 
-    name: str
-    content: bytes
-    nocase: bool = False
+    compiled: Compiled
+    skipped: int
 
 
 def content_types(params: NidsParams) -> list[str]:
-    """The type that matching packets get."""
-    return [] if params.on_match in ("pass", "drop") else [params.on_match]
+    """The type that packets with an alert get."""
+    return [] if params.on_alert in ("pass", "drop") else [params.on_alert]
 
 
 def build(params: NidsParams, context: BuildContext) -> NfTable:
-    """Read the patterns and lay out the automaton."""
-    path = context.base / params.patterns
-    rules = read_rules(path)
-    actions = {"pass": 0, "drop": 1, **{name: 2 + n for name, n in context.types.items()}}
-    if params.on_match not in actions:
+    """Read the rules and lay out the automaton of their patterns."""
+    _check(params, context)
+    variables = Variables.of(params.variables)
+    paths = [context.base / path for path in params.rules]
+    found = without_bad_regexes(read(paths, variables))
+    if not found.rules:
+        what = f"none of {len(found.skipped)} rules can be used" if found.skipped else "no rule"
+        raise UserError(what, path=paths[0], fix="see docs/nids.md for what is implemented")
+    compiled = compile_rules(found.rules)
+    try:
+        table = make_table(compiled.patterns)
+    except ValueError as error:
+        raise UserError(str(error), path=paths[0]) from None
+    return NfTable(
+        table.data,
+        names_of(compiled.rules),
+        local_off=table.local_off,
+        local_bytes=table.local_bytes,
+        notes=describe(found, len(compiled.patterns), every=params.list_skipped),
+        extra=Loaded(compiled, len(found.skipped)),
+    )
+
+
+def _check(params: NidsParams, context: BuildContext) -> None:
+    field = f"nfs.{context.name}"
+    if params.on_alert not in ("pass", "drop", *context.types):
         raise UserError(
-            f"unknown packet type {params.on_match}",
-            field=f"nfs.{context.name}.on_match",
+            f"unknown packet type {params.on_alert}",
+            field=f"{field}.on_alert",
             fix="write pass, drop or the name of a packet type",
         )
-    try:
-        table = make_table([Pattern(rule.content, rule.nocase) for rule in rules])
-    except ValueError as error:
-        raise UserError(str(error), path=path) from None
-    table.data[:128].view(np.uint32)[31] = actions[params.on_match]
-    names = [rule.name for rule in rules]
-    return NfTable(table.data, names, local_off=table.local_off, local_bytes=table.local_bytes)
-
-
-# ---- the patterns file ---------------------------------------------------------------------------
-
-_RULE = re.compile(
-    r"""\s* ([A-Za-z0-9_][\w.-]*) \s* : \s* "((?:[^"\\]|\\.)*)" \s* (nocase)? \s* (?:\#.*)?""",
-    re.VERBOSE,
-).fullmatch
-_BLANK = re.compile(r"\s*(?:#.*)?").fullmatch
-_FIX = 'write it like  web-passwd: "GET /etc/passwd|0d 0a|" nocase'
-
-
-def read_rules(path: Path) -> list[Rule]:
-    """Read the patterns file; rules are numbered in its order."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the patterns: {error}", path=path) from None
-    rules: dict[str, Rule] = {}
-    for number, line in enumerate(lines, 1):
-        found = _RULE(line)
-        if not found:
-            if _BLANK(line):
-                continue
-            raise UserError(f"no rule: {line.strip()}", path=path, line=number, fix=_FIX)
-        name, content, nocase = found.groups()
-        if name in rules:
-            raise UserError(f"a second rule called {name}", path=path, line=number)
+    variables = Variables.of(params.variables)
+    for name, text in params.variables.items():
+        read_as = variables.ports if name.endswith("PORTS") else variables.addresses
         try:
-            rules[name] = Rule(name, parse_content(content), nocase is not None)
+            read_as(text)
         except ValueError as error:
-            raise UserError(f"rule {name}: {error}", path=path, line=number, fix=_FIX) from None
-    if not rules:
-        raise UserError("there is no rule in this file", path=path, fix=_FIX)
-    return list(rules.values())
+            raise UserError(
+                str(error),
+                field=f"{field}.variables.{name}",
+                fix="write ports as 80 or [80, 1024:2048], addresses as [10.0.0.0/8, !10.1.0.0/16]",
+            ) from None
+    if params.eve and not (context.base / params.eve).parent.is_dir():
+        raise UserError(
+            f"no folder {(context.base / params.eve).parent}",
+            field=f"{field}.eve",
+            fix="make it, or name a file elsewhere",
+        )
 
 
-def parse_content(text: str) -> bytes:
-    r"""The bytes of a content as Snort writes it: text, hex between bars, ``\" \\ \; \:``."""
-    parts = text.split("|")
-    if len(parts) % 2 == 0:
-        raise ValueError("a bar is not closed; a bar itself is |7c|")
-    content = b""
-    for i, part in enumerate(parts):
-        if i % 2:
-            if not re.fullmatch(r"\s*([0-9a-fA-F]{2}\s*)+", part):
-                raise ValueError(f"|{part}| is not hex bytes")
-            content += bytes.fromhex(part)
-            continue
-        plain = re.sub(r'\\(["\\;:])', lambda m: "" if m[1] == "\\" else m[1], part)
-        if "\\" in plain:
-            raise ValueError(r'a backslash goes only before " \ ; or :')
-        if not part.isascii():
-            raise ValueError("write bytes beyond ASCII as hex, such as |c3 a4|")
-        content += re.sub(r"\\(.)", r"\1", part).encode("ascii")
-    if not content:
-        raise ValueError("the content is empty")
-    return content
+def names_of(rules: Iterable[Rule]) -> list[str]:
+    """What the counter of each rule is called: its message, with the sid if others say the same."""
+    rules = list(rules)
+    messages = Counter(rule.msg for rule in rules)
+    names = [
+        rule.msg if rule.msg and messages[rule.msg] == 1 else f"{rule.msg} (sid {rule.sid})".strip()
+        for rule in rules
+    ]
+    doubles = Counter(names)
+    return [
+        name if doubles[name] == 1 else f"{name} (gid {rule.gid})"
+        for name, rule in zip(names, rules, strict=True)
+    ]
+
+
+def host(params: NidsParams, table: NfTable, context: HostContext) -> NfHost:
+    """Rules in the data plane, alerts in a file."""
+    from hummingbird.nfs.nids_host import NidsHost
+
+    return NidsHost(params, table.extra, context)
 
 
 NF = Nf(
@@ -126,5 +152,6 @@ NF = Nf(
     build=build,
     content_types=content_types,
     reads=Reads.PACKET,
+    host=host,
     engines={"hyperscan": "install libhyperscan-dev, then run make"},
 )

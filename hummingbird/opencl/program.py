@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from hummingbird.dataplane._native import lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import KERNELS
+from hummingbird.nfs.source import check_nf_source
 from hummingbird.opencl.device import Device
 
 C11 = "c11"
@@ -30,9 +31,9 @@ _OPTIONS = {
     ),
     CL12: ("-cl-std=CL1.2",),
 }
-_FORBIDDEN = re.compile(
-    r"\b(__global|global|HB_GLOBAL|__local|local|barrier|work_group_barrier|asm|__asm__)\b"
-)
+
+
+_INCLUDE = re.compile(r'^#include "(nf/[\w.]+)"$')
 
 
 class Code(NamedTuple):
@@ -48,26 +49,6 @@ def builtin(name: str) -> Code:
     layouts = (KERNELS / "hummingbird.h").read_text(encoding="utf-8")
     kinds = {name: int(number) for number, name in re.findall(r"X\((\d+), (\w+)\)", layouts)}
     return Code(name, kinds[name], KERNELS / "nf" / f"{name}.cl")
-
-
-def check_nf_source(path: Path) -> str:
-    """The source of an NF, if it keeps to the checked accessors (design section 7).
-
-    Raises:
-        UserError: it uses a raw pointer into device memory, local memory, a barrier or assembly.
-    """
-    text = path.read_text(encoding="utf-8")
-    bare = re.sub(r"/\*.*?\*/|//[^\n]*", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
-    for number, line in enumerate(bare.splitlines(), 1):
-        found = _FORBIDDEN.search(line)
-        if found:
-            raise UserError(
-                f"an NF may not use `{found[0]}`",
-                path=path,
-                line=number,
-                fix="reach packets and tables through the accessors of hummingbird.h",
-            )
-    return text
 
 
 def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: int = 0) -> str:
@@ -95,7 +76,7 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
         [
             "" if local_bytes else "#define HB_LOCAL_IS_TABLE",
             _part(header, header.read_text(encoding="utf-8")),
-            *(_part(code.path, check_nf_source(code.path)) for code in chosen),
+            *(_nf_part(code.path) for code in chosen),
             f"#define HB_NF_CASES {cases}",
             f"#define HB_LOCAL_BYTES {local_bytes}",
             _part(KERNELS / kernels, (KERNELS / kernels).read_text(encoding="utf-8")),
@@ -106,6 +87,15 @@ def source(codes: Iterable[Code], kernels: str = "gpusyncer.cl", local_bytes: in
 def _part(path: Path, text: str) -> str:
     """A file's text, so that compilers complain about its lines."""
     return f'#line 1 "{path}"\n{text}'
+
+
+def _nf_part(path: Path) -> str:
+    """Likewise of an NF, checked, with the files of cl_kernels/nf in place that it includes."""
+    lines = check_nf_source(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if included := _INCLUDE.match(line):
+            lines[number - 1] = f'{_nf_part(KERNELS / included[1])}\n#line {number + 1} "{path}"'
+    return _part(path, "\n".join(lines))
 
 
 def dialects() -> tuple[str, ...]:

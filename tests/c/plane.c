@@ -90,23 +90,23 @@ static uint32_t unchanged(plane_sink *s, uint8_t *packet, uint32_t source, uint6
     return plane_packet(packet, source, number);
 }
 
-uint32_t plane_encrypted(plane_sink *s, uint8_t *packet, uint32_t source, uint64_t number,
-                         const uint8_t *have, uint32_t length)
+uint32_t plane_stamped(plane_sink *s, uint8_t *packet, uint32_t source, uint64_t number,
+                       const uint8_t *have, uint32_t length)
 {
     uint8_t frame[2048];
-    uint64_t sequence = 0, result;
+    uint64_t stamp = 0, result = 0;
     uint32_t offset = HB_FRAME_RESERVED + HB_FRAME_HEADROOM;
     hb_packet p = {.frame = frame, .offset = offset, .l3 = IP, .l4 = UDP, .flow = HB_NO_FLOW};
     if (length < UDP + 8)
         return 0;
     for (uint32_t i = UDP + 4; i < UDP + 8; i++)
-        sequence = sequence << 8 | have[i];
-    s->disordered += sequence <= s->last_sequence;
-    s->last_sequence = sequence;
+        stamp = stamp << 8 | have[i];
+    s->disordered += stamp <= s->last_number;
+    s->last_number = stamp;
     p.length = plane_packet(frame + offset, source, number);
-    p.low = offset - HB_IPSEC_HEAD;
+    p.low = offset - STAMP_HEAD;
     p.high = sizeof frame;
-    CHECK_EQUAL(hb_nf_run(s->plane->memory.tables, 0, &p, sequence, &result), HB_PASS);
+    CHECK_EQUAL(hb_nf_stamp(&p, NULL, stamp, &result), HB_PASS);
     memcpy(packet, frame + p.offset, p.length);
     return p.length;
 }
@@ -209,36 +209,20 @@ static uint32_t *table_of(plane *p, uint32_t instance)
     return (uint32_t *)((uint8_t *)p->memory.tables + HB_LINE * 32 + instance * TABLE_BYTES);
 }
 
-/* Looks for one X and re-types to type 1. */
-static void fill_nids(uint32_t *t)
-{
-    uint32_t rules = HB_NIDS_NEXT32 + 2 * 256;
-    t[0] = 1; /* 32-bit states: 0, and 1 behind an X */
-    t[1] = 1;
-    t[2] = 2 + 1;
-    t[3] = rules;
-    t[HB_NIDS_NEXT32 + 'X'] = t[HB_NIDS_NEXT32 + 256 + 'X'] = 1;
-    t[rules] = 0;
-}
-
-/* Any words will do: the CPU's answer is the one that counts. */
-static void fill_ipsec(uint32_t *t)
-{
-    for (uint32_t i = 0; i < HB_IPSEC_BYTES / 4; i++)
-        t[i] = (uint32_t)mix(i);
-}
-
 static hb_nf declare(enum plane_nf kind)
 {
     hb_nf nf = {.kind = kind, .reads = HB_READS_HEADER, .writes = HB_WRITES_NOTHING};
-    if (kind == NF_nids || kind == NF_ipsec)
+    if (kind == NF_sift) {
+        nf.code = (void *)&sift_kind;
         nf.reads = HB_READS_PACKET;
-    if (kind == NF_nids)
         nf.rules = 1;
-    if (kind == NF_ipsec) {
+    }
+    if (kind == NF_stamp) {
+        nf.code = (void *)&stamp_kind;
+        nf.reads = HB_READS_PACKET;
         nf.writes = HB_WRITES_PACKET;
-        nf.head = HB_IPSEC_HEAD;
-        nf.tail = 15 + 2 + HB_IPSEC_ICV_BYTES;
+        nf.head = STAMP_HEAD;
+        nf.tail = STAMP_TAIL;
     }
     return nf;
 }
@@ -251,10 +235,6 @@ int plane_add_nf(plane *p, enum plane_nf kind, uint32_t lcores, uint32_t workgro
     for (uint32_t l = 0; l < p->config.lcores; l++)
         if (lcores & 1u << l)
             nf.lcore[nf.lcores++] = l;
-    if (kind == NF_nids)
-        fill_nids(table_of(p, nf.instance));
-    if (kind == NF_ipsec)
-        fill_ipsec(table_of(p, nf.instance));
     uint8_t *base = p->memory.tables;
     ((struct hb_program *)(base + t->programs_off))[nf.instance] =
         (struct hb_program){.count = 1, .nf = {nf.instance}};
@@ -298,14 +278,14 @@ plane *plane_long_chain(const plane_config *config, uint64_t packets, uint32_t w
     uint32_t last = p->config.lcores - 1, some = last ? 6 : 1;
     int in = plane_add_source(p, 0, packets, false);
     int other = plane_add_source(p, last / 2, packets, false);
-    int nids = plane_add_nf(p, NF_nids, some, workgroups);
+    int sift = plane_add_nf(p, NF_sift, some, workgroups);
     int cnf = plane_add_nf(p, NF_forward, some, 0);
     int gnf = plane_add_nf(p, NF_forward, 1, workgroups);
     int out = plane_add_sink(p, last, NULL), odd = plane_add_sink(p, last / 2, NULL);
-    plane_route_all(p, in, nids);
-    plane_route_all(p, other, nids);
-    plane_route(p, NORMAL, nids, cnf);
-    plane_route(p, SUSPICIOUS, nids, gnf);
+    plane_route_all(p, in, sift);
+    plane_route_all(p, other, sift);
+    plane_route(p, NORMAL, sift, cnf);
+    plane_route(p, SUSPICIOUS, sift, gnf);
     plane_route_all(p, cnf, out);
     plane_route_all(p, gnf, odd);
     return p;

@@ -14,9 +14,9 @@
 enum plane_executor { PLANE_PERSISTENT, PLANE_LAUNCH, PLANE_STAGED };
 #define PLANE_EACH_EXECUTOR(e) for (uint32_t e = PLANE_PERSISTENT; e <= PLANE_STAGED; e++)
 
-#define PLANE_NF(number, name) NF_##name = number,
-enum plane_nf { HB_NF_KINDS(PLANE_NF) };
-enum plane_type { NORMAL, SUSPICIOUS }; /* of packets, by NF_nids */
+/* NFs: two real ones that need no table, the probe's, and two of these tests (test_nfs.h). */
+enum plane_nf { NF_forward = 1, NF_probe = 5, NF_touch = 6, NF_sift = 200, NF_stamp = 201 };
+enum plane_type { NORMAL, SUSPICIOUS }; /* of packets, by sift */
 
 typedef struct {
     enum plane_executor executor;
@@ -50,7 +50,7 @@ struct plane_sink {
     uint64_t altered, disordered;
     bool any_order;
     uint64_t next[PLANE_SOURCES][PLANE_FLOWS]; /* least number that may come */
-    uint64_t last_sequence;                    /* ESP */
+    uint64_t last_number;                      /* of stamp */
 };
 
 typedef struct plane {
@@ -82,10 +82,10 @@ void plane_route_all(plane *p, int from, int to);
 plane *plane_short_chain(const plane_config *config, enum plane_nf kind, uint64_t packets,
                          uint32_t workgroups);
 /*
- * source 0 --> GNF nids -- normal ------> CNF forward --> sink 0
+ * source 0 --> GNF sift -- normal ------> CNF forward --> sink 0
  * source 1 ------'     '-- suspicious --> GNF forward --> sink 1
  *
- * One lcore does it all; of three, 0 and 1 have a source each and so own flows, 1 and 2 serve nids
+ * One lcore does it all; of three, 0 and 1 have a source each and so own flows, 1 and 2 serve sift
  * and the CNF.
  */
 plane *plane_long_chain(const plane_config *config, uint64_t packets, uint32_t workgroups);
@@ -122,8 +122,8 @@ plane_totals plane_free(plane *p);
 uint32_t plane_packet(uint8_t *packet, uint32_t source, uint64_t number);
 /* One in five holds the byte string that the NIDS of these tests looks for. */
 bool plane_is_suspicious(uint64_t number);
-/* What comes out of the NF ipsec of these tests. */
-uint32_t plane_encrypted(plane_sink *s, uint8_t *packet, uint32_t source, uint64_t number,
-                         const uint8_t *have, uint32_t length);
+/* What comes out of the NF stamp. */
+uint32_t plane_stamped(plane_sink *s, uint8_t *packet, uint32_t source, uint64_t number,
+                       const uint8_t *have, uint32_t length);
 
 #endif

@@ -20,8 +20,8 @@ static bool wait_for_strikes(plane *p, uint64_t least)
 static void test_failure(const plane_config *c, uint32_t strikes)
 {
     enum { WORKGROUPS = 2 };
-    plane *p = plane_short_chain(c, NF_ipsec, 0, WORKGROUPS);
-    p->sink[0].expect = plane_encrypted;
+    plane *p = plane_short_chain(c, NF_stamp, 0, WORKGROUPS);
+    p->sink[0].expect = plane_stamped;
     plane_start(p);
     CHECK(wait_for_strikes(p, strikes));
     CHECK(plane_wait_for(&p->sink[0].packets, atomic_load(&p->sink[0].packets) + 300));
@@ -68,12 +68,12 @@ static void test_failures_of_many(void)
 static void test_wrong_answers(enum fake_fault fault)
 {
     PLANE_EACH_EXECUTOR(e)
-    for (uint32_t kind = NF_nids; kind <= NF_ipsec; kind++) {
+    for (uint32_t kind = NF_sift; kind <= NF_stamp; kind++) {
         plane_config c = {.executor = e};
         c.gpu = (fake_config){.fault = fault, .first = 9, .every = 10};
         plane *p = plane_short_chain(&c, kind, 800, 2);
-        if (kind == NF_ipsec)
-            p->sink[0].expect = plane_encrypted;
+        if (kind == NF_stamp)
+            p->sink[0].expect = plane_stamped;
         plane_totals t = plane_run(p);
         CHECK(t.gpu.garbled > 20);
         CHECK_EQUAL(t.reason[HB_REASON_bad_result], t.gpu.garbled);
@@ -89,7 +89,7 @@ static void test_impossible_index(void)
     {
         plane_config c = {.executor = e};
         c.gpu = (fake_config){.fault = FAKE_INDEX, .first = 30, .every = 40, .times = 6};
-        plane_totals t = plane_run(plane_short_chain(&c, NF_nids, 2000, 2));
+        plane_totals t = plane_run(plane_short_chain(&c, NF_sift, 2000, 2));
         CHECK_EQUAL(t.gpu.strikes, e == PLANE_STAGED ? 0 : 6);
         CHECK(e != PLANE_PERSISTENT || t.failures == 6);
         CHECK_EQUAL(t.dropped, t.reason[HB_REASON_device_lost]);

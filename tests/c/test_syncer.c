@@ -49,11 +49,11 @@ static void test_growth(void)
     PLANE_EACH_EXECUTOR(e)
     {
         plane_config c = {.executor = e};
-        plane *p = plane_short_chain(&c, NF_ipsec, 600, 3);
-        p->sink[0].expect = plane_encrypted;
+        plane *p = plane_short_chain(&c, NF_stamp, 600, 3);
+        p->sink[0].expect = plane_stamped;
         plane_start(p);
         plane_wait(p);
-        CHECK_EQUAL(p->sink[0].last_sequence, 600);
+        CHECK_EQUAL(p->sink[0].last_number, 600);
         plane_totals t = plane_end(p);
         plane_all_sent(&t, 600);
     }

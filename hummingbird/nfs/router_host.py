@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The router while it runs: applies edited files as a difference, learns neighbours, reports."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hummingbird.dataplane._native import ffi, lib
+from hummingbird.errors import UserError
+from hummingbird.nfs import HostContext, NfHost
+from hummingbird.nfs.router_fib import FORWARD, groups_needed
+from hummingbird.nfs.router_plan import (
+    Changes,
+    Loaded,
+    Plan,
+    difference,
+    files_of,
+    glean,
+    plan,
+)
+from hummingbird.nfs.routes_file import Address, Target, Via
+
+if TYPE_CHECKING:
+    from hummingbird.dataplane.plane import Dataplane
+    from hummingbird.nfs.router import RouterParams
+
+log = logging.getLogger("hummingbird")
+
+MOST_LEARNED = 4096
+HEARD_AT_ONCE = 256
+
+Mark = tuple[int, int, int] | None
+
+
+def _mark(path: Path) -> Mark:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # an editor is replacing it
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+class RouterHost(NfHost):
+    """One router."""
+
+    def __init__(self, params: RouterParams, loaded: Loaded, context: HostContext) -> None:
+        self._params, self._loaded, self._context = params, loaded, context
+        loaded.fib.move(context.table)
+        source = {address.version: address.packed for address in reversed(params.addresses)}
+        kind = params.icmp.type
+        pointer = lib.hb_router_host_new(
+            source.get(4, bytes(4)),
+            source.get(6, bytes(16)),
+            params.icmp.rate,
+            -1 if kind is None else context.types[kind],
+            params.learn,
+        )
+        if not pointer:
+            raise MemoryError("no memory for the router")
+        self.pointer = pointer
+        self._heard = ffi.new("hb_router_heard[]", HEARD_AT_ONCE)
+        self._files = {path: _mark(path) for path in files_of(params, context.base)}
+        self._pending: dict[Path, Mark] = {}
+        self._full = False
+
+    def attach(self, plane: Dataplane, node: int) -> None:
+        """From here on changes wait for the lcores and devices that read the table."""
+        self._loaded.fib.attach(plane.wait_readers, plane.tables_changed)
+
+    def poll(self) -> None:
+        """Learn, and look at the files."""
+        self._learn()
+        if self._context.watch and self._files_changed():
+            self.reload()
+
+    def close(self) -> None:
+        """Free what the data plane used."""
+        lib.hb_router_host_free(self.pointer)
+        self.pointer = ffi.NULL
+
+    # ---- files ----
+
+    def _files_changed(self) -> bool:
+        """Has a file changed, and then stayed the same for one look?"""
+        now = {path: _mark(path) for path in self._files}
+        if None in now.values() or now == self._files:
+            return False
+        if now != self._pending:
+            self._pending = now
+            return False
+        self._files = now
+        return True
+
+    def reload(self) -> None:
+        """Apply the files as they are now; a mistake in them changes nothing."""
+        try:
+            wanted = plan(self._params, self._context.base, self._loaded.hops)
+            changes = [
+                difference(old, new)
+                for old, new in zip(self._loaded.plan.families, wanted.families, strict=True)
+            ]
+            self._check_room(changes)
+        except UserError as error:
+            log.error("the routes of %s stay as they were: %s", self._context.name, error)
+            return
+        self._apply(wanted, changes)
+        added, changed, withdrawn = (
+            sum(getattr(one, what) for one in changes) for what in ("added", "changed", "withdrawn")
+        )
+        log.info(
+            "routes of %s: %d added, %d changed, %d withdrawn",
+            self._context.name, added, changed, withdrawn,
+        )  # fmt: skip
+
+    def _check_room(self, changes: list[Changes]) -> None:
+        """While old and new routes are there, there is room for both."""
+        fib = self._loaded.fib
+        for old, one, room in zip(
+            self._loaded.plan.families, changes, (fib.room.v4, fib.room.v6), strict=True
+        ):
+            put = one.hop >= 0
+            need = groups_needed(
+                old.family,
+                np.concatenate([old.hi, one.hi[put]]),
+                np.concatenate([old.lo, one.lo[put]]),
+                np.concatenate([old.length, one.length[put]]),
+            )
+            need += len(self._loaded.gleaned) * (1 if old.family == 4 else 14)
+            if need > room:
+                raise UserError(
+                    f"long IPv{old.family} prefixes may need {need} groups of entries, there is "
+                    f"room for {room}",
+                    path=self._context.base / self._params.routes,
+                    fix=f"write room: {need - room + (self._params.room or 1024)} and start again",
+                )
+
+    def _apply(self, wanted: Plan, changes: list[Changes]) -> None:
+        """Next hops first, then routes; then what no route leads to any more is free."""
+        loaded = self._loaded
+        loaded.hops.write(loaded.fib, wanted.numbers, wanted.new)
+        loaded.hops.numbers = wanted.numbers
+        for old, one in zip(loaded.plan.families, changes, strict=True):
+            loaded.fib.change(old.family, one.hi, one.lo, one.length, one.hop)
+        loaded.plan = wanted
+        glean(loaded, self._known())
+        loaded.fib.readers_passed()
+        self._forget_hops()
+
+    def _forget_hops(self) -> None:
+        """Give back the numbers of next hops that no route leads to."""
+        loaded = self._loaded
+        kept = {int(n) for family in loaded.plan.families for n in np.unique(family.hop)}
+        loaded.hops.keep(kept, loaded.gleaned)
+        loaded.plan = replace(
+            loaded.plan,
+            numbers=loaded.hops.numbers,
+            attached={n: dev for n, dev in loaded.plan.attached.items() if n in kept},
+        )
+
+    # ---- neighbours ----
+
+    def _known(self) -> list[Address]:
+        return [*self._params.neighbours, *self._loaded.hops.learned]
+
+    def _learn(self) -> None:
+        n = lib.hb_router_hear(self.pointer, self._heard, HEARD_AT_ONCE)
+        for heard in self._heard[0:n]:
+            raw = bytes(heard.address)
+            address = IPv4Address(raw[:4]) if heard.family == 4 else IPv6Address(raw)
+            self._hear(address, bytes(heard.mac))
+
+    def _hear(self, address: Address, mac: bytes) -> None:
+        """Believe it if it is news, if somebody is waiting for it, and if nobody has said
+        otherwise in the topology."""
+        loaded = self._loaded
+        learned = loaded.hops.learned
+        if learned.get(address) == mac or address in self._params.neighbours:
+            return
+        waiting = loaded.hops.by_address(address)
+        if not waiting and not self._is_attached(address):
+            return
+        if len(learned) >= MOST_LEARNED and address not in learned:
+            if not self._full:
+                log.warning("%s: no room for another neighbour", self._context.name)
+            self._full = True
+            return
+        learned[address] = mac
+        loaded.hops.write(loaded.fib, loaded.hops.numbers, list(waiting))
+        try:
+            glean(loaded, [address])
+        except UserError as error:
+            learned.pop(address)
+            log.warning("%s: neighbour %s: %s", self._context.name, address, error)
+
+    def _is_attached(self, address: Address) -> bool:
+        from hummingbird.nfs.router_plan import packed
+
+        bits = 32 if address.version == 4 else 128
+        found = self._loaded.fib.route(address.version, *packed(address), bits)
+        return found is not None and found[1] in self._loaded.plan.attached
+
+    # ---- report ----
+
+    def report(self) -> dict[str, Any]:
+        """Routes, next hops, neighbours, and what finish() has done."""
+        loaded = self._loaded
+        vias: list[Target] = [one for one in loaded.hops.numbers if isinstance(one, Via)]
+        counts = lib.hb_router_count(self.pointer) if self.pointer else None
+        names = ("icmp_errors", "icmp_suppressed", "fragmented", "unheard")
+        return {
+            "ipv4": loaded.fib.used(4),
+            "ipv6": loaded.fib.used(6),
+            "next_hops": len(loaded.hops.numbers),
+            "unresolved": sum(loaded.hops.hop(via).kind != FORWARD for via in vias),
+            "learned": {
+                str(a): m.hex(":") for a, m in sorted(loaded.hops.learned.items(), key=str)
+            },
+            **({name: int(getattr(counts, name)) for name in names} if counts else {}),
+        }
