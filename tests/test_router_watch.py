@@ -7,12 +7,15 @@ in0 (a capture for ever, at a rate) ── router0 ── out0        table.csv:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chain import capture, udp
 from process import Service, service, write_topology
+
+from hummingbird.opencl.device import choose
 
 TOPOLOGY: dict[str, Any] = {
     "ports": {
@@ -34,7 +37,14 @@ TABLE = "prefix,next_hop\n10.0.1.0/24,10.0.0.1\n"
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Service]:
     """A run with --watch that forwards everything."""
-    path = write_topology(tmp_path, TOPOLOGY, "*,in0,router0\n*,router0,out0\n")
+    with watching(tmp_path, TOPOLOGY) as run:
+        yield run
+
+
+@contextmanager
+def watching(tmp_path: Path, topology: dict[str, Any]) -> Iterator[Service]:
+    """Until packets come to the sink."""
+    path = write_topology(tmp_path, topology, "*,in0,router0\n*,router0,out0\n")
     (tmp_path / "table.csv").write_text(TABLE)
     (tmp_path / "in.pcap").write_bytes(
         capture([udp("10.0.0.1", f"10.0.1.{n}", 1000, 9) for n in range(100)])
@@ -63,3 +73,25 @@ def test_a_broken_edit_changes_nothing(watched: Service, tmp_path: Path) -> None
     (tmp_path / "table.csv").write_text(TABLE.replace("10.0.0.1", "drop"))
     watched.until(lambda: "0 added, 1 changed, 0 withdrawn" in watched.text, "a word about it")
     assert set(watched.stop().balanced["dropped"]) <= {"blackhole"}
+
+
+@pytest.mark.parametrize("executor, binding", [("persistent", None), ("launch", "staged")])
+def test_a_device_sees_the_edit(
+    executor: str, binding: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that shares memory sees the host's stores; one that has a copy gets what has changed."""
+    if choose("auto") is None:
+        pytest.skip("NOT TESTED on a device: there is none")
+    if binding:
+        monkeypatch.setenv("HUMMINGBIRD_BINDING", binding)
+    router = TOPOLOGY["nfs"]["router0"] | {"engine": "gpu"}
+    device = {"use": "required", "executor": executor}
+    with watching(tmp_path, TOPOLOGY | {"nfs": {"router0": router}, "device": device}) as run:
+        (tmp_path / "table.csv").write_text(TABLE.replace("10.0.0.1", "drop"))
+        run.until(lambda: "0 added, 1 changed, 0 withdrawn" in run.text, "a word about it")
+        came = run.packets(0, "in_packets")
+        run.until(lambda: run.packets(0, "in_packets") > came + 2000, "more packets")
+        summary = run.stop().balanced
+    assert summary["device"]["executor"] == executor
+    assert summary["device"]["binding"] == (binding or summary["device"]["binding"])
+    assert summary["dropped"]["blackhole"] > 1000
