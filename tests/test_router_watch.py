@@ -42,14 +42,14 @@ def watched(tmp_path: Path) -> Iterator[Service]:
 
 
 @contextmanager
-def watching(tmp_path: Path, topology: dict[str, Any]) -> Iterator[Service]:
+def watching(tmp_path: Path, topology: dict[str, Any], **environment: str) -> Iterator[Service]:
     """Until packets come to the sink."""
     path = write_topology(tmp_path, topology, "*,in0,router0\n*,router0,out0\n")
     (tmp_path / "table.csv").write_text(TABLE)
     (tmp_path / "in.pcap").write_bytes(
         capture([udp("10.0.0.1", f"10.0.1.{n}", 1000, 9) for n in range(100)])
     )
-    with service(tmp_path, path, "--in", "in.pcap", "--watch") as run:
+    with service(tmp_path, path, "--in", "in.pcap", "--watch", **environment) as run:
         run.until(lambda: run.packets(1) > 100, "packets at the sink")
         yield run
 
@@ -76,17 +76,15 @@ def test_a_broken_edit_changes_nothing(watched: Service, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("executor, binding", [("persistent", None), ("launch", "staged")])
-def test_a_device_sees_the_edit(
-    executor: str, binding: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_sees_the_edit(executor: str, binding: str | None, tmp_path: Path) -> None:
     """One that shares memory sees the host's stores; one that has a copy gets what has changed."""
     if choose("auto") is None:
         pytest.skip("NOT TESTED on a device: there is none")
-    if binding:
-        monkeypatch.setenv("HUMMINGBIRD_BINDING", binding)
+    environment = {"HUMMINGBIRD_BINDING": binding} if binding else {}
     router = TOPOLOGY["nfs"]["router0"] | {"engine": "gpu"}
     device = {"use": "required", "executor": executor}
-    with watching(tmp_path, TOPOLOGY | {"nfs": {"router0": router}, "device": device}) as run:
+    topology = TOPOLOGY | {"nfs": {"router0": router}, "device": device}
+    with watching(tmp_path, topology, **environment) as run:
         (tmp_path / "table.csv").write_text(TABLE.replace("10.0.0.1", "drop"))
         run.until(lambda: "0 added, 1 changed, 0 withdrawn" in run.text, "a word about it")
         came = run.packets(0, "in_packets")
