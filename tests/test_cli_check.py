@@ -90,6 +90,7 @@ def test_check_shows_paths_and_placement(
         "",
         "nids0: 6 rules loaded, 6 patterns; 0 skipped",
         "ipsec0: security associations: 1 outbound, 0 inbound; policies: 1",
+        "router0: 20 IPv4 and 0 IPv6 routes, 5 next hops",
         "Device: auto, executor auto. CPUs left to it: 0, 3.",
         "",
     ]
