@@ -237,6 +237,7 @@ class Engine:
                 table=table,
                 state=state_dir(self.name),
                 watch=self.watch,
+                nodes=topology.nodes,
             )
             with topology.errors_of(spec):
                 host = spec.nf.host(spec.params, self.tables[spec.name], context)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib import import_module
@@ -104,6 +104,8 @@ class HostContext:
     """Directory for what has to survive a restart; made by whoever writes there."""
     watch: bool
     """Files that the NF has read are to be read again when they change."""
+    nodes: Sequence[str] = ()
+    """Names of ports and NFs by node."""
 
 
 class NfHost:

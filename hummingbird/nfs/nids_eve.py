@@ -114,14 +114,14 @@ class Alert:
 class EveWriter:
     """Turns alerts into lines."""
 
-    def __init__(self, rules: Sequence[Rule], ports: Sequence[str] = ()) -> None:
+    def __init__(self, rules: Sequence[Rule], nodes: Sequence[str] = ()) -> None:
         """
         Args:
             rules: by number.
-            ports: names of the input ports by node, if they are known.
+            nodes: names of the ports by node, if they are known.
         """
         self._rules = rules
-        self._ports = ports
+        self._nodes = nodes
         self._said = [_alert_object(rule) for rule in rules]
 
     def lines(self, alerts: Iterable[Alert]) -> str:
@@ -134,8 +134,8 @@ class EveWriter:
             "timestamp": timestamp(alert.time_ns),
             "flow_id": alert.flow_id,
         }
-        if alert.in_port < len(self._ports):
-            event["in_iface"] = self._ports[alert.in_port]
+        if alert.in_port < len(self._nodes):
+            event["in_iface"] = self._nodes[alert.in_port]
         event |= {
             "pcap_cnt": alert.serial,
             "event_type": "alert",

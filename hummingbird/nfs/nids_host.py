@@ -29,7 +29,7 @@ class NidsHost(NfHost):
         self._name = context.name
         self._loaded = loaded
         self._file = self._open(params, context)
-        self._writer = EveWriter(loaded.compiled.rules)
+        self._writer = EveWriter(loaded.compiled.rules, context.nodes)
         self._alerts = ffi.new("hb_nids_alert[]", AT_ONCE)
         on_alert = {"pass": lib.HB_NIDS_PASS, "drop": lib.HB_NIDS_DROP}.get(params.on_alert)
         if on_alert is None:

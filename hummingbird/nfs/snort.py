@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird.errors import UserError
+from hummingbird.nfs.snort_draft import Draft
 from hummingbird.nfs.snort_header import ANY_PORT, Variables
 from hummingbird.nfs.snort_model import Action, Mistake, Rule, Skip, Skipped
-from hummingbird.nfs.snort_options import Draft
+from hummingbird.nfs.snort_options import add
 from hummingbird.textfile import decode, quoted, read_bytes
 
 MAX_BYTES = 256 << 20
@@ -133,7 +134,7 @@ def _parse(text: str, path: Path, line: int, variables: Variables) -> Rule:
         raise Mistake(f"{words[1]} has no ports", "write any for both")
     draft = Draft()
     for keyword, value in _options(rest[:-1]):
-        draft.add(keyword, value)
+        add(draft, keyword, value)
     texts: dict[str, Any] = draft.texts
     if "sid" not in texts:
         raise Mistake("the rule has no sid", "add sid:NUMBER;")
