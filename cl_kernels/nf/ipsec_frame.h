@@ -112,13 +112,15 @@ static void hb_set_ecn(hb_packet *p, hb_u32 ecn)
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
-/* The outer header at l3. DSCP is the inner packet's (RFC 4301 section 5.1.2), so is ECN (RFC 6040
- * section 4.1, normal mode), so is DF; IPv6 has no DF: the tunnel may fragment. */
-static void hb_outer_header(hb_packet *p, const hb_esp *e, hb_block sa, hb_u32 tos, hb_u32 df)
+/* The outer header's first 16 bytes, without the destination. DSCP is the inner packet's (RFC 4301
+ * section 5.1.2), so is ECN (RFC 6040 section 4.1, normal mode), so is DF; IPv6 has no DF: the
+ * tunnel may fragment. `length`: of the IP packet. */
+static inline hb_block hb_outer_header(const hb_esp *e, hb_block sa, hb_u32 length, hb_u32 tos,
+                                       hb_u32 df)
 {
     hb_u32 src = sa.c, dst = sa.d;
     hb_u32 protocol = HB_SA_UDP(e->kind) ? HB_PROTOCOL_UDP : HB_PROTOCOL_ESP;
-    hb_u32 first = 0x45000000u | tos << 16 | (p->length - p->l3);
+    hb_u32 first = 0x45000000u | tos << 16 | length;
     hb_u32 second = e->sequence << 16 | df; /* identification, flags */
     hb_u32 third = 64u << 24 | protocol << 16;
     hb_u32 sum = (first >> 16) + (first & 0xffff) + (second >> 16) + (second & 0xffff) +
@@ -127,9 +129,7 @@ static void hb_outer_header(hb_packet *p, const hb_esp *e, hb_block sa, hb_u32 t
     sum = (sum & 0xffff) + (sum >> 16);
     hb_block b = {hb_swap32(first), hb_swap32(second), hb_swap32(third | (~sum & 0xffff)),
                   hb_swap32(src)};
-    hb_put_block(p, p->l3, b);
-    if (HB_SA_UDP(e->kind)) /* else hb_esp_header() does it */
-        hb_put32(p, p->l3 + 16, dst);
+    return b;
 }
 
 /* SPI and sequence number, and the eight bytes in front of them with the same store: UDP (RFC 3948
@@ -148,10 +148,15 @@ static void hb_esp_header(hb_packet *p, const hb_table *t, const hb_esp *e, hb_b
     hb_put_block(p, e->esp - 8, b);
 }
 
-/* Padding 1, 2, 3, ..., its length and the next header (RFC 4303 section 2.4 ff.). */
+#define HB_PADDING                                                                                 \
+    {                                                                                              \
+        0x04030201u, 0x08070605u, 0x0c0b0a09u, 0x100f0e0du                                         \
+    } /* 1, 2, 3, ... */
+
+/* Padding, its length and the next header (RFC 4303 section 2.4 ff.). */
 static void hb_esp_trailer(hb_packet *p, hb_u32 at, hb_u32 pad, hb_u32 next_header)
 {
-    hb_block all = {0x04030201u, 0x08070605u, 0x0c0b0a09u, 0x100f0e0du};
+    hb_block all = HB_PADDING;
     if (at + 16 <= p->length) /* what is too much, trailer and ICV write over */
         hb_put_block(p, at, all);
     else
@@ -194,7 +199,8 @@ static hb_u32 hb_esp_wrap(hb_packet *p, const hb_table *t, hb_esp *e)
     e->n = payload + pad + 2;
     hb_move(p, 0, head, kept);
     if (tunnel) {
-        hb_outer_header(p, e, sa, tos, df);
+        hb_put_block(p, p->l3, hb_outer_header(e, sa, p->length - p->l3, tos, df));
+        hb_put32(p, p->l3 + 16, sa.d);
         if (version != 4)
             hb_set_ethertype(p, 4);
     } else {

@@ -80,7 +80,7 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
     rank = np.empty(states, dtype=np.int32)
     rank[order] = np.arange(states)
     wide = states <= SMALL or states > 1 << 16
-    following = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
+    following: Table = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
     local, classes, hot = _local_part(following)
     if wide:
         following = following * 256  # the row of a state, ready for the next step
