@@ -318,6 +318,25 @@ MISTAKES: dict[str, tuple[Files, dict[str, Any], str]] = {
         {},
         "mine.py: build() returned NoneType",
     ),
+    "a table of words": (
+        {
+            "mine.py": "import numpy as np\nfrom hummingbird.nfs import Nf, NfTable\n"
+            "NF = Nf('mine', build=lambda p, c: NfTable(np.zeros(4, dtype=np.uint32)))\n",
+            "mine.cl": GOOD,
+        },
+        {},
+        "mine.py: the table is 1-dimensional uint32, and not bytes",
+    ),
+    "a type for types": (
+        {"mine.py": PLAIN[:-2] + ", content_types=lambda p: 'odd')\n", "mine.cl": GOOD},
+        {},
+        "mine.py: content_types() returned 'odd'",
+    ),
+    "a kind": (
+        {"mine.py": PLAIN[:-2] + ", kind=3)\n", "mine.cl": GOOD},
+        {},
+        "mine.py: kind= is for built-in NFs",
+    ),
     "C that is none": (
         {"mine.py": PLAIN, "mine.cl": body("mine", "    hb_u32 x = ;\n    return HB_PASS;")},
         {},

@@ -28,7 +28,7 @@ from hummingbird import topology
 from hummingbird.cli import main
 from hummingbird.dataplane.plane import reasons
 from hummingbird.errors import UserError
-from hummingbird.nfs import python
+from hummingbird.nfs import python, userfile
 from hummingbird.nfs.burst import HEADER
 from hummingbird.telemetry.summary import summarise
 
@@ -150,6 +150,19 @@ def test_the_header_is_documented_field_by_field() -> None:
     assert HEADER.itemsize == 64
     for name in HEADER.names or ():
         assert f"`{name}`" in text, name
+
+
+def test_each_function_imports_what_lies_beside_it(tmp_path: Path) -> None:
+    """Two folders, each with a helper.py; and a random.py that nobody gets instead of Python's."""
+    text = "import random\nimport helper\nassert random.random\nWHO = helper.WHO\n"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "random.py").write_text("")
+        (tmp_path / name / "nf.py").write_text(text)
+        (tmp_path / name / "helper.py").write_text(f"WHO = {name!r}\n")
+    loaded = [userfile.load(tmp_path / name / "nf.py") for name in ("a", "b", "a")]
+    assert [module.WHO for module in loaded] == ["a", "b", "a"]
+    assert "helper" not in sys.modules and str(tmp_path / "a") not in sys.path
 
 
 # ---- where it runs -------------------------------------------------------------------------------

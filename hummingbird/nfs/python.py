@@ -4,6 +4,7 @@ lcores hand packets to and get them back from (dataplane/peer.h)."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ from hummingbird.nfs import (
     userfile,
 )
 from hummingbird.nfs.burst import HEADER, Array, Burst, drop
+
+log = logging.getLogger("hummingbird")
 
 IDLE_MS = 200
 """A thread without packets looks this often whether it shall end."""
@@ -69,6 +72,7 @@ class PythonHost(NfHost):
     """The thread of one NF."""
 
     def __init__(self, params: PythonParams, table: NfTable, context: HostContext) -> None:
+        self._name = context.name
         self._path, self._function = table.extra
         self._types = {name: context.types[name] for name in params.types}
         numbers = list(self._types.values())
@@ -114,6 +118,7 @@ class PythonHost(NfHost):
         if self._thread.ident is not None:
             self._thread.join(END_S)
         if self._thread.is_alive():
+            log.error("%s: the function does not return; it is left behind", self._name)
             return False
         self._views = {}
         return all(sys.getrefcount(memory) <= KEPT for memory in self._memory)

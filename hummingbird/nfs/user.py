@@ -6,11 +6,15 @@ checks as for built-in ones, at load and with the user's line. docs/write-an-nf.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hummingbird.errors import UserError
-from hummingbird.nfs import TYPES, Nf, NfParams, NfTable, Writes, native, userfile
+from hummingbird.nfs import TYPES, BuildContext, Nf, NfParams, NfTable, Writes, native, userfile
 from hummingbird.nfs.source import bare, check_nf_source
 from hummingbird.textfile import decode, quoted, read_bytes
 
@@ -64,8 +68,7 @@ def _declared(path: Path, data: bytes) -> Nf:
         nf,
         source=path.parent / source,
         build=userfile.guarded(_checked_build(nf, path), path),
-        content_types=userfile.guarded(nf.content_types, path),
-        host=userfile.guarded(nf.host, path),
+        content_types=userfile.guarded(_checked_types(nf, path), path),
     )
 
 
@@ -77,22 +80,38 @@ def _check_declared(nf: Nf, path: Path) -> None:
         refuse(f"the NF is called {quoted(nf.name)}", f'write NF = Nf("{path.stem}", ...)')
     if not (isinstance(nf.params, type) and issubclass(nf.params, NfParams)):
         refuse(f"params is {quoted(nf.params)}", "write a class that derives from NfParams")
-    for name in ("build", "content_types", "host"):
+    for name in ("build", "content_types"):
         if not callable(getattr(nf, name)):
             refuse(f"{name} is no function", f"write {name}=FUNCTION")
-    if nf.kind or nf.native or nf.peer or nf.engines:
-        refuse("kind, native, peer and engines are for built-in NFs", "leave them out")
+    for name in ("kind", "native", "peer", "engines", "host"):
+        if getattr(nf, name) != getattr(Nf("plain"), name):
+            refuse(f"{name}= is for built-in NFs", "leave it out")
 
 
-def _checked_build(nf: Nf, path: Path):  # type: ignore[no-untyped-def]
-    def build(params, context):  # type: ignore[no-untyped-def]
+def _checked_build(nf: Nf, path: Path) -> Callable[[Any, BuildContext], NfTable]:
+    def build(params: Any, context: BuildContext) -> NfTable:
         table = nf.build(params, context)
         if not isinstance(table, NfTable):
             what = f"build() returned {type(table).__name__}"
             raise UserError(what, path=path, fix="return NfTable(...)")
+        data = np.asarray(table.data)
+        if data.dtype != np.uint8 or data.ndim != 1:
+            what = f"the table is {data.ndim}-dimensional {data.dtype}, and not bytes"
+            raise UserError(what, path=path, fix="NfTable(array.reshape(-1).view(np.uint8), ...)")
         return table
 
     return build
+
+
+def _checked_types(nf: Nf, path: Path) -> Callable[[Any], list[str]]:
+    def content_types(params: Any) -> list[str]:
+        names = nf.content_types(params)
+        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+            return list(names)
+        what = f"content_types() returned {quoted(names)}"
+        raise UserError(what, path=path, fix="return a list of names of packet types")
+
+    return content_types
 
 
 def _check_function(nf: Nf, code: Path, text: str) -> None:

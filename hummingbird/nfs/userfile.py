@@ -22,7 +22,8 @@ LONGEST = 300
 
 
 def load(path: Path) -> ModuleType:
-    """The module in a file, run anew. It may import others from its folder.
+    """The module in a file, run anew. At its top it may import others from its folder: each user's
+    file gets its own, and none stands in the way of an installed module of the same name.
 
     Raises:
         UserError: it cannot be read, or something in it fails.
@@ -31,11 +32,16 @@ def load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError("no Python file", path=path, fix="name a file that ends in .py")
     module = module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
+    before = set(sys.modules)
+    sys.path.append(str(path.parent))
     try:
         guarded(spec.loader.exec_module, path)(module)
     finally:
         sys.path.remove(str(path.parent))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent == path.parent:
+                del sys.modules[name]
     return module
 
 
