@@ -148,7 +148,10 @@ static void hb_esp_header(hb_packet *p, const hb_table *t, const hb_esp *e, hb_b
     hb_put_block(p, e->esp - 8, b);
 }
 
-#define HB_PADDING {0x04030201u, 0x08070605u, 0x0c0b0a09u, 0x100f0e0du} /* 1, 2, 3, ... */
+#define HB_PADDING                                                                                 \
+    {                                                                                              \
+        0x04030201u, 0x08070605u, 0x0c0b0a09u, 0x100f0e0du                                         \
+    } /* 1, 2, 3, ... */
 
 /* Padding, its length and the next header (RFC 4303 section 2.4 ff.). */
 static void hb_esp_trailer(hb_packet *p, hb_u32 at, hb_u32 pad, hb_u32 next_header)

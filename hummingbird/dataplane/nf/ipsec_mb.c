@@ -392,7 +392,7 @@ static bool wrap_ipv4(const hb_nf_burst *b, uint32_t i, uint32_t sa_word, packet
     memcpy(frame + offset + 6, &last, 8);
     hb_store_block(frame, offset + 14, hb_outer_header(&e, sa, head + total + tail, tos, df));
     hb_store_block(frame, offset + 14 + 12, esp); /* its first word is the source, once more */
-    if (tail >= 16) /* what is too much, trailer and ICV write over */
+    if (tail >= 16)                               /* what is too much, trailer and ICV write over */
         hb_store_block(frame, offset + data + total, (hb_block)HB_PADDING);
     else
         for (uint32_t j = 0; j < pad; j++)
