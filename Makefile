@@ -21,7 +21,7 @@ WANT := $(firstword $(if $(filter test fmt,$(GOALS)),test) $(filter bench,$(GOAL
 build: ready $(BUILT) ## compile the data plane, installing what is missing
 
 demo: build ## replay a capture through a topology with a branch; results in build/demo
-	@mkdir -p $(DEMO) && chmod 600 policies/demo/ipsec.key
+	@mkdir -p $(DEMO)
 	.venv/bin/hummingbird run policies/branch_gateway.yaml --in policies/demo/branch.pcap \
 	    --pace original --out $(DEMO)/out.pcap --json $(DEMO)/summary.json
 
@@ -44,6 +44,7 @@ help: ## show this
 
 ready:
 	@tools/bootstrap $(WANT)
+	@chmod 600 policies/demo/ipsec.key # keys that others may read are refused, and git keeps no modes
 
 $(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.toml | ready
 	@echo "compiling the data plane"

@@ -238,7 +238,7 @@ class Nids:
 
     @functools.cached_property
     def _found(self) -> Words:
-        """Of each packet: the lowest and the highest pattern in it, by the packet function."""
+        """Of each packet: the lowest pattern in it, by the packet function."""
         return self._found_by("cpu")
 
     def _found_by(self, engine: str) -> Words:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,11 @@ reserve_cores(max(1, len(os.sched_getaffinity(0)) - 1))
 
 # As key files have to be; git does not keep it.
 (Path(__file__).parent.parent / "policies" / "demo" / "ipsec.key").chmod(0o600)
+
+# What NFs keep over restarts: of this session alone, or two sessions with the demonstration's keys
+# would exclude each other.
+_state = tempfile.TemporaryDirectory(prefix="hummingbird-state-")
+os.environ["STATE_DIRECTORY"] = _state.name
 
 # No deadline: the time of an example depends on what else the machine does.
 settings.register_profile(

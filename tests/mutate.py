@@ -43,11 +43,19 @@ def as_rows(packets: Sequence[bytes]) -> Array:
     return rows
 
 
+def apart(rows: Array) -> tuple[Array, Array]:
+    """Rows as bytes and lengths."""
+    return rows[:, 2:], rows[:, :2].copy().view("<u2")[:, 0].astype(np.int64)
+
+
+def packets(rows: Array) -> list[bytes]:
+    """Rows as packets."""
+    return [row[:n].tobytes() for row, n in zip(*apart(rows), strict=True)]
+
+
 def mutate(corpus: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """``count`` packets as [count, WIDTH], and their lengths."""
-    rows = corpus[rng.integers(len(corpus), size=count)]
-    length = rows[:, :2].copy().view("<u2")[:, 0].astype(np.int64)
-    data = rows[:, 2:]
+    data, length = apart(corpus[rng.integers(len(corpus), size=count)])
     every = np.arange(count)
     for _ in range(4):  # a byte somewhere, mostly in the headers
         chosen = every[rng.random(count) < 0.5]

@@ -52,10 +52,10 @@ def results(ways: Mapping[str, peer.Function], packets: Bytes) -> dict[str, list
 # ---- searching -----------------------------------------------------------------------------------
 
 
-def lowest_and_highest(payload: bytes, patterns: tuple[bytes, ...]) -> int:
-    """Numbers + 1 of the patterns that occur, looked for one by one."""
+def lowest(payload: bytes, patterns: tuple[bytes, ...]) -> int:
+    """Number + 1 of the first pattern that occurs, all looked for one by one."""
     numbers = [i + 1 for i, pattern in enumerate(patterns) if pattern in payload]
-    return numbers[-1] << 32 | numbers[0] if numbers else 0
+    return numbers[0] if numbers else 0
 
 
 PATTERNS = (b"she", b"he", b"hers", b"his", b"\x00\xff", b"aaaa", b"rsh")
@@ -71,7 +71,7 @@ def texts(n: int, size: int) -> Bytes:
 @pytest.mark.parametrize("name", ["dfa8", pytest.param("hyperscan", marks=needs("hyperscan"))])
 def test_searchers_find_the_patterns(name: str, n: int) -> None:
     payloads = texts(n, 60)
-    expected = [lowest_and_highest(row.tobytes(), PATTERNS) for row in payloads]
+    expected = [lowest(row.tobytes(), PATTERNS) for row in payloads]
     assert n == 1 or len(set(expected)) > 2
     ways = peer.dfa8(SKIP, PATTERNS) if name == "dfa8" else peer.hyperscan(SKIP, PATTERNS)
     for way, found in results(ways, workload.udp(payloads)).items():

@@ -19,9 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from scapy.utils import RawPcapReader
 
+from hummingbird import topology
 from hummingbird.dataplane import build
+from hummingbird.nfs.tables import layout
 
 ROOT = Path(__file__).parent.parent
 C_TESTS = ROOT / "tests" / "c"
@@ -137,6 +140,33 @@ def test_c(name: str, kind: str, core: Objects, tmp_path: Path) -> None:
     check([*fixed_addresses(), program])
 
 
+def real_tables(folder: Path) -> bytes:
+    """The tables region of a forward, and of the NFs of fuzz_chain.py."""
+    import numpy as np
+    from fuzz_chain import scenarios
+
+    specs = []
+    for number, scenario in enumerate(scenarios()):
+        base = folder / str(number)
+        base.mkdir()
+        for name, content in scenario.files.items():
+            (base / name).write_text(str(content))
+            (base / name).chmod(0o600)
+        (base / "policy.csv").write_text("packet_type,current_nf,next_nf\n" + scenario.rows)
+        ports = {"in0": {"driver": "generator"}, "out0": {"driver": "sink"}}
+        text = yaml.safe_dump(scenario.topology | {"ports": ports, "policy": "policy.csv"})
+        (base / "topology.yaml").write_text(text)
+        top = topology.load(base / "topology.yaml")
+        tables = top.build_tables()
+        specs += [(spec.nf.kind, tables[spec.name]) for spec in top.nfs]
+        if len(specs) > 4:
+            break
+    plan = layout(specs, [[0]])
+    region = np.zeros(plan.size, dtype=np.uint8)
+    plan.fill(region)
+    return region.tobytes()
+
+
 @pytest.mark.timeout(400 + SECONDS)
 @pytest.mark.parametrize("name", sorted(path.name for path in C_TESTS.glob("fuzz_*.c")))
 def test_fuzz(name: str, core: Objects, tmp_path: Path) -> None:
@@ -145,12 +175,15 @@ def test_fuzz(name: str, core: Objects, tmp_path: Path) -> None:
     seeds.mkdir()
     for number, (frame, _) in enumerate(RawPcapReader(str(DEMO))):
         (seeds / f"{number:05}").write_bytes(frame)
+    tables = tmp_path / "tables"
+    tables.write_bytes(real_tables(tmp_path))
     CRASHES.mkdir(parents=True, exist_ok=True)
     effort = [f"-max_total_time={SECONDS}"] if SECONDS else ["-runs=0"]
     if "HUMMINGBIRD_FUZZ_SECONDS" not in os.environ:
         effort.append("-seed=1")
     options = ["-max_len=2048", "-timeout=10", f"-artifact_prefix={CRASHES}/{program.name}-"]
-    check([*fixed_addresses(), program, *effort, *options, seeds], SECONDS + 100)
+    given = ["env", f"HUMMINGBIRD_FUZZ_TABLES={tables}"]
+    check([*given, *fixed_addresses(), program, *effort, *options, seeds], SECONDS + 100)
 
 
 PLANTED = {

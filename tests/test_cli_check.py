@@ -75,10 +75,10 @@ def test_check_shows_paths_and_placement(
         "branch_gateway.yaml: ok",
         "",
         "TYPE   RULES     PATH",
-        "web    line 46   in0 -> nids0 -> ipsec0 -> router0 -> out0",
+        "web    line 47   in0 -> nids0 -> ipsec0 -> router0 -> out0",
         "                   suspicious: nids0 -> drop",
-        "voice  line 47   in0 -> ipsec0 -> router0 -> out0",
-        "video  line 48   in0 -> ipsec0 -> router0 -> out0",
+        "voice  line 48   in0 -> ipsec0 -> router0 -> out0",
+        "video  line 49   in0 -> ipsec0 -> router0 -> out0",
         "other  the rest  in0 -> router0 -> out0",
         "",
         "NODE     KIND    RUNS ON",
@@ -88,7 +88,9 @@ def test_check_shows_paths_and_placement(
         "ipsec0   ipsec   device, syncer on CPU 2",
         "router0  router  CPU 1",
         "",
+        "nids0: 6 rules loaded, 6 patterns; 0 skipped",
         "ipsec0: security associations: 1 outbound, 0 inbound; policies: 1",
+        "router0: 20 IPv4 and 0 IPv6 routes, 5 next hops",
         "Device: auto, executor auto. CPUs left to it: 0, 3.",
         "",
     ]
@@ -170,7 +172,7 @@ def test_explain_names_the_lines_that_decide(
     out = command(capsys, "explain", "branch_gateway.yaml", "--flow", flow)
     assert out.split("\n") == [
         "tcp 10.1.0.10:4000 -> 203.0.113.10:80",
-        "type web: rule at branch_gateway.yaml:46",
+        "type web: rule at branch_gateway.yaml:47",
         "",
         "in0     -> nids0    branch_gateway.csv:5   web,in0,nids0",
         "nids0   -> ipsec0   branch_gateway.csv:6   web,nids0,ipsec0",
@@ -185,9 +187,9 @@ def test_explain_names_the_lines_that_decide(
 @pytest.mark.parametrize(
     ("flow", "decided", "last"),
     [
-        ("tcp 203.0.113.10:443->10.1.0.11:9", "type web: rule at branch_gateway.yaml:46", "out0"),
-        ("udp 10.1.0.10:16399 -> 1.2.3.4:1", "type voice: rule at branch_gateway.yaml:47", "out0"),
-        ("udp 1.2.3.4:1 -> 10.1.0.10:16400", "type video: rule at branch_gateway.yaml:48", "out0"),
+        ("tcp 203.0.113.10:443->10.1.0.11:9", "type web: rule at branch_gateway.yaml:47", "out0"),
+        ("udp 10.1.0.10:16399 -> 1.2.3.4:1", "type voice: rule at branch_gateway.yaml:48", "out0"),
+        ("udp 1.2.3.4:1 -> 10.1.0.10:16400", "type video: rule at branch_gateway.yaml:49", "out0"),
         ("udp 10.1.0.10:80 -> 1.2.3.4:80", "type other: no rule of branch_gateway.yaml", "out0"),
         ("icmp 10.1.0.10 -> 1.2.3.4", "type other: no rule", "out0"),
         ("sctp 10.1.0.10:80 -> 1.2.3.4:80", "type other: no rule", "out0"),

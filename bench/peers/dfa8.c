@@ -15,13 +15,8 @@
 #define LANES 8
 #define MATCH 0x80000000u
 
-/* The patterns that end in a state, by number + 1: the lowest and the highest. */
 typedef struct {
-    uint32_t low, high;
-} ends;
-
-typedef struct {
-    ends *ends;       /* [states - first_match] */
+    uint32_t *ends;   /* [states - first_match]: the lowest pattern that ends there, + 1 */
     uint32_t *wide;   /* [states][256] */
     uint16_t *narrow; /* [states][256], NULL if there are too many states */
     uint32_t first_match;
@@ -31,16 +26,15 @@ typedef struct {
 /* A trie on its way to become an automaton. */
 typedef struct {
     uint32_t (*next)[256];
-    ends *ends; /* high 0: none */
+    uint32_t *ends; /* the lowest pattern that ends there, + 1; 0: none */
     uint32_t *fail, *queue;
     uint32_t states;
 } trie;
 
-static void merge(ends *all, ends more)
+static void merge(uint32_t *lowest, uint32_t other)
 {
-    if (!all->high || (more.high && more.low < all->low))
-        all->low = more.low;
-    all->high = more.high > all->high ? more.high : all->high;
+    if (other && (!*lowest || other < *lowest))
+        *lowest = other;
 }
 
 static void insert(trie *t, const uint8_t *bytes, uint32_t length, uint32_t number)
@@ -51,7 +45,7 @@ static void insert(trie *t, const uint8_t *bytes, uint32_t length, uint32_t numb
             t->next[state][bytes[i]] = t->states++;
         state = t->next[state][bytes[i]];
     }
-    merge(&t->ends[state], (ends){number + 1, number + 1});
+    merge(&t->ends[state], number + 1);
 }
 
 /* Breadth first: where the trie leads nowhere, on from its longest suffix that is in it. */
@@ -83,7 +77,7 @@ static int lay_out(context *c, const trie *t, uint32_t *number)
     for (uint32_t matching = 0; matching < 2; matching++) {
         c->first_match = place;
         for (uint32_t s = 0; s < t->states; s++)
-            if ((t->ends[s].high != 0) == matching)
+            if ((t->ends[s] != 0) == matching)
                 number[s] = place++;
     }
     c->wide = aligned_alloc(64, (size_t)t->states * 1024);
@@ -93,11 +87,11 @@ static int lay_out(context *c, const trie *t, uint32_t *number)
     if (!c->wide || !c->ends)
         return -1;
     for (uint32_t s = 0; s < t->states; s++) {
-        if (t->ends[s].high)
+        if (t->ends[s])
             c->ends[number[s] - c->first_match] = t->ends[s];
         for (uint32_t byte = 0; byte < 256; byte++) {
             uint32_t to = t->next[s][byte], at = number[s] << 8 | byte;
-            c->wide[at] = number[to] << 8 | (t->ends[to].high ? MATCH : 0);
+            c->wide[at] = number[to] << 8 | (t->ends[to] ? MATCH : 0);
             if (c->narrow)
                 c->narrow[at] = (uint16_t)number[to];
         }
@@ -112,7 +106,7 @@ void *peer_dfa8_new(uint32_t skip, const peer_patterns *patterns, char *text)
         most += patterns->length[i];
     context *c = calloc(1, sizeof *c);
     trie t = {.next = calloc(most, sizeof *t.next),
-              .ends = calloc(most, sizeof(ends)),
+              .ends = calloc(most, sizeof(uint32_t)),
               .fail = calloc(most, sizeof(uint32_t)),
               .queue = calloc(most, sizeof(uint32_t)),
               .states = 1};
@@ -142,22 +136,17 @@ void peer_dfa8_free(void *context_)
     free(c);
 }
 
-static uint64_t result_of(ends found)
-{
-    return found.high ? (uint64_t)found.high << 32 | found.low : 0;
-}
-
 /* What is left over when n is no multiple of eight. */
 static uint64_t scan_one(const context *c, const uint8_t *packet, uint32_t length)
 {
     uint32_t s = 0;
-    ends found = {0, 0};
+    uint32_t found = 0;
     for (uint32_t i = c->skip; i < length; i++) {
         s = c->wide[(s & ~MATCH) + packet[i]];
         if (s & MATCH)
             merge(&found, c->ends[((s & ~MATCH) >> 8) - c->first_match]);
     }
-    return result_of(found);
+    return found;
 }
 
 /* Eight packets a byte at a time, in step: the state of each stays in a register. */
@@ -173,7 +162,7 @@ static uint64_t scan_one(const context *c, const uint8_t *packet, uint32_t lengt
 #define FIND16(l)                                                                                  \
     if (s##l >= first)                                                                             \
         merge(&found[l], c->ends[s##l - first]);
-#define WRITE(l) result[at + l] = result_of(found[l]);
+#define WRITE(l) result[at + l] = found[l];
 
 void peer_dfa8_scan32(void *context_, uint8_t *const *packet, uint32_t length, uint64_t *result,
                       uint32_t n)
@@ -182,7 +171,7 @@ void peer_dfa8_scan32(void *context_, uint8_t *const *packet, uint32_t length, u
     const uint32_t *wide = c->wide;
     uint32_t at = 0, bytes = length - c->skip;
     for (; at + LANES <= n; at += LANES) {
-        ends found[LANES] = {{0, 0}};
+        uint32_t found[LANES] = {0};
         EIGHT(DECLARE)
         for (uint32_t i = 0; i < bytes; i++) {
             EIGHT(STEP32)
@@ -203,7 +192,7 @@ void peer_dfa8_scan16(void *context_, uint8_t *const *packet, uint32_t length, u
     const uint16_t *narrow = c->narrow;
     uint32_t at = 0, bytes = length - c->skip, first = c->first_match;
     for (; at + LANES <= n; at += LANES) {
-        ends found[LANES] = {{0, 0}};
+        uint32_t found[LANES] = {0};
         EIGHT(DECLARE)
         for (uint32_t i = 0; i < bytes; i++) {
             EIGHT(STEP16)

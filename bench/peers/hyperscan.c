@@ -12,12 +12,6 @@ typedef struct {
     uint32_t skip;
 } context;
 
-/* The patterns found, by number + 1: the lowest and the highest. */
-typedef struct {
-    uint32_t low;
-    uint32_t high;
-} found;
-
 static hs_error_t compile(context *c, const peer_patterns *patterns, char *text)
 {
     unsigned *flags = calloc(patterns->n, sizeof *flags), *ids = calloc(patterns->n, sizeof *ids);
@@ -62,13 +56,13 @@ void peer_hyperscan_free(void *context_)
     free(c);
 }
 
+/* Of the patterns found, by number + 1, the lowest; UINT32_MAX: none. */
 static int on_match(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
-                    void *found_)
+                    void *lowest_)
 {
-    found *f = found_;
+    uint32_t *lowest = lowest_;
     (void)from, (void)to, (void)flags;
-    f->low = id + 1 < f->low ? id + 1 : f->low;
-    f->high = id + 1 > f->high ? id + 1 : f->high;
+    *lowest = id + 1 < *lowest ? id + 1 : *lowest;
     return 0;
 }
 
@@ -77,10 +71,10 @@ void peer_hyperscan_scan(void *context_, uint8_t *const *packet, uint32_t length
 {
     const context *c = context_;
     for (uint32_t i = 0; i < n; i++) {
-        found f = {UINT32_MAX, 0};
+        uint32_t lowest = UINT32_MAX;
         hs_scan(c->database, (const char *)packet[i] + c->skip, length - c->skip, 0, c->scratch,
-                on_match, &f);
-        result[i] = f.high ? (uint64_t)f.high << 32 | f.low : 0;
+                on_match, &lowest);
+        result[i] = lowest == UINT32_MAX ? 0 : lowest;
     }
 }
 

@@ -44,8 +44,7 @@ typedef struct {
 /* `skip` bytes in front of each payload are not scanned. */
 void *peer_hyperscan_new(uint32_t skip, const peer_patterns *patterns, char *text);
 void peer_hyperscan_free(void *context);
-/* result[i]: 0 if no pattern occurs, else the lowest one's number + 1, and that of the highest in
- * the upper 32 bits. */
+/* result[i]: 0 if no pattern occurs, else the lowest one's number + 1. */
 peer_run peer_hyperscan_scan;
 const char *peer_hyperscan_version(void);
 

@@ -80,10 +80,10 @@ def make_table(patterns: Sequence[tuple[bytes, bool]]) -> PatternTable:
     rank = np.empty(states, dtype=np.int32)
     rank[order] = np.arange(states)
     wide = states <= SMALL or states > 1 << 16
-    following = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
+    following: Table = rank.astype(np.uint32 if wide else np.uint16)[dfa.next[order]]
     local, classes, hot = _local_part(following)
     if wide:
-        following *= 256  # the row of a state, ready for the next step
+        following = following * 256  # the row of a state, ready for the next step
     lists = [dfa.ends[state] for state in order[states - len(dfa.ends) :].tolist()]
     counts = np.cumsum([0, *(len(ids) for ids in lists)])
     if counts[-1] > MAX_IDS:

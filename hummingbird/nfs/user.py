@@ -105,15 +105,13 @@ def _check_function(nf: Nf, code: Path, text: str) -> None:
     raise UserError(what, path=code, line=line, fix=fix)
 
 
-_WRITES = re.compile(r"\b(hb_put\d+|hb_trim_tail|hb_grow_(?:head|tail))\s*\(")
+_WRITES = re.compile(r"\b(hb_put\w+|hb_move)\s*\(")
 
 
 def _check_writes(nf: Nf, path: Path, text: str) -> None:
     """A device whose memory is its own gets back only what an NF declares to write."""
     found = _WRITES.search(bare(text))
-    if not found:
-        return
-    if nf.writes is Writes.NOTHING:
+    if found and nf.writes is Writes.NOTHING:
         what = f"{nf.code.name} calls {found[1]}(), but the NF declares to write nothing"
         raise UserError(what, path=path, fix="add writes=Writes.HEADER or writes=Writes.PACKET")
     for end in ("head", "tail"):

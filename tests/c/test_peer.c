@@ -40,6 +40,8 @@ static void *play(void *arg)
     int n;
     while ((n = hb_peer_take(me->peer, &b, 20)) >= 0) {
         CHECK_EQUAL(n, b.n);
+        if (!n)
+            continue;
         atomic_fetch_add(&me->taken, (uint64_t)n);
         for (uint32_t i = 0; i < b.n; i++) {
             touch(me->peer, &b, i);
@@ -50,8 +52,7 @@ static void *play(void *arg)
             usleep(me->pause_us);
         while (atomic_load(&me->hold))
             usleep(100);
-        if (n)
-            me->impossible += (uint32_t)hb_peer_answer(me->peer, verdict, b.n);
+        me->impossible += (uint32_t)hb_peer_answer(me->peer, verdict, b.n);
     }
     return NULL;
 }

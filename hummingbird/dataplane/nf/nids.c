@@ -32,22 +32,10 @@ static uint32_t try_rules(hb_nids_seat *s, hb_nids_part part, const hb_nids_pack
     return found;
 }
 
-/* The patterns in the payload, by the search's result: the lowest and the highest, plus 1. They are
- * searched for again unless they are one. */
-static uint32_t ids_of(hb_nids_seat *s, const hb_table *t, const hb_nids_packet *p, uint64_t result)
-{
-    uint32_t lowest = (uint32_t)result, highest = (uint32_t)(result >> 32);
-    if (lowest != highest)
-        return hb_nids_ids(t, p->payload, p->size, s->ids, s->nids->c.patterns);
-    s->ids[0] = lowest - 1;
-    return 1;
-}
-
 /* Rules whose pattern is in the payload. */
-static uint32_t try_patterns(hb_nids_seat *s, const hb_table *t, const hb_nids_packet *p,
-                             uint64_t result)
+static uint32_t try_patterns(hb_nids_seat *s, const hb_table *t, const hb_nids_packet *p)
 {
-    uint32_t n = ids_of(s, t, p, result), found = 0;
+    uint32_t n = hb_nids_ids(t, p->payload, p->size, s->ids, s->nids->c.patterns), found = 0;
     for (uint32_t i = 0; i < n; i++)
         if (s->ids[i] < s->nids->c.patterns)
             found = try_rules(s, s->nids->c.of_pattern[s->ids[i]], p, found);
@@ -120,13 +108,13 @@ static uint32_t conclude(hb_nf_seat *seat, hb_nids_seat *s, uint32_t found, cons
 }
 
 static uint32_t inspect(hb_nf_seat *seat, hb_nids_seat *s, const hb_mbuf *m, const uint8_t *packet,
-                        uint64_t result)
+                        bool searched)
 {
     hb_nids_packet p;
     if (!hb_nids_view(&p, packet, m))
         return HB_PASS;
     p.flow = hb_nids_flow_of(s, m, &p);
-    uint32_t found = result ? try_patterns(s, &seat->table, &p, result) : 0;
+    uint32_t found = searched ? try_patterns(s, &seat->table, &p) : 0;
     if (s->always[kind_of(p.protocol)])
         found = try_others(s, &p, found);
     s->count.candidates++;
@@ -153,7 +141,7 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
         if (track)
             hb_nids_flow_see(s, m, packet);
         if (result[i] || s->always[kind_of(m->protocol)])
-            verdict[i] = inspect(seat, s, m, packet, result[i]);
+            verdict[i] = inspect(seat, s, m, packet, result[i] != 0);
     }
 }
 

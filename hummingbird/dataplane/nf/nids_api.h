@@ -59,15 +59,18 @@ typedef struct {
 #define HB_NIDS_BYTE_TEST 3
 #define HB_NIDS_BYTE_JUMP 4
 
+/* Flags of a step. RELATIVE: places count from the cursor, else from the payload's first byte.
+ * NOCASE: the content is stored in lower case. AT_END: it ends where the payload ends. LITTLE:
+ * endian number. DIGITS: it is written in digits. ALIGN: byte_jump rounds up to 4. NO_CURSOR: a
+ * content that later ones do not count from. */
 #define HB_NIDS_NEGATED 1
-#define HB_NIDS_RELATIVE 2 /* positions count from the cursor, else from the payload's first byte  \
-                            */
-#define HB_NIDS_NOCASE 4   /* the content is stored in lower case */
-#define HB_NIDS_AT_END 8   /* the content ends where the payload ends */
-#define HB_NIDS_LITTLE 16  /* endian number */
-#define HB_NIDS_DIGITS 32  /* the number is written in digits */
-#define HB_NIDS_ALIGN 64   /* byte_jump: round up to 4 */
-#define HB_NIDS_NO_CURSOR 128 /* a content that later ones do not count from */
+#define HB_NIDS_RELATIVE 2
+#define HB_NIDS_NOCASE 4
+#define HB_NIDS_AT_END 8
+#define HB_NIDS_LITTLE 16
+#define HB_NIDS_DIGITS 32
+#define HB_NIDS_ALIGN 64
+#define HB_NIDS_NO_CURSOR 128
 
 #define HB_NIDS_LESS 1 /* operators of byte_test; LESS | EQUAL is "at most" */
 #define HB_NIDS_EQUAL 2
