@@ -377,7 +377,7 @@ static bool wrap_ipv4(const hb_nf_burst *b, uint32_t i, uint32_t sa_word, packet
     uint32_t head = hb_sa_head_bytes(sa.a), pad = hb_sa_padding(sa.a, total);
     uint32_t tail = pad + 2 + hb_sa_icv_bytes(sa.a);
     if (ip[0] >> 4 != 4 || header < 20 || total < header || 14 + total > m->data_len ||
-        head > b->head || 14 + total + tail > m->data_len + b->tail || tail < 16)
+        head > b->head || 14 + total + tail > m->data_len + b->tail)
         return false;
 
     uint8_t *frame = hb_frame(b->arena, m);
@@ -392,7 +392,11 @@ static bool wrap_ipv4(const hb_nf_burst *b, uint32_t i, uint32_t sa_word, packet
     memcpy(frame + offset + 6, &last, 8);
     hb_store_block(frame, offset + 14, hb_outer_header(&e, sa, head + total + tail, tos, df));
     hb_store_block(frame, offset + 14 + 12, esp); /* its first word is the source, once more */
-    hb_store_block(frame, offset + data + total, (hb_block)HB_PADDING);
+    if (tail >= 16)                               /* what is too much, trailer and ICV write over */
+        hb_store_block(frame, offset + data + total, (hb_block)HB_PADDING);
+    else
+        for (uint32_t j = 0; j < pad; j++)
+            frame[offset + data + total + j] = (uint8_t)(j + 1);
     frame[offset + data + total + pad] = (uint8_t)pad;
     frame[offset + data + total + pad + 1] = HB_PROTOCOL_IPV4;
 
