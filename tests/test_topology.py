@@ -111,7 +111,7 @@ def test_nodes_and_types_are_numbered_in_the_order_of_the_file(folder: Path) -> 
     assert wanted.types == ("other", "web", "dns", "bad")
     assert wanted.type_numbers == {"other": 0, "web": 1, "dns": 2, "bad": 3}
     assert [(rule.type, rule.line) for rule in wanted.rules] == [(1, 14), (2, 14)]
-    assert [nf.engine for nf in wanted.nfs] == ["cpu", "gpu", "gpu"]
+    assert [nf.engine for nf in wanted.nfs] == ["auto", "gpu", "gpu"]
     assert wanted.uses_device and not load(folder, text + "device: {use: none}\n").uses_device
 
 
@@ -366,17 +366,17 @@ MISTAKES = {
         "type is missing",
         "forward",
     ),
-    "engine auto": (
-        BASE + "nfs:\n  x: {type: forward, engine: auto} # HERE",
+    "engine of another NF": (
+        BASE + "nfs:\n  x: {type: forward, engine: ipsec_mb} # HERE",
         "nfs.x.engine",
-        "not offered yet",
-        "cpu or gpu",
+        "there is no engine 'ipsec_mb' of forward",
+        "auto, cpu, gpu",
     ),
     "engine": (
         BASE + "nfs:\n  x: {type: forward, engine: fpga} # HERE",
         "nfs.x.engine",
         "there is no engine 'fpga'",
-        "cpu or gpu",
+        "auto, cpu, gpu",
     ),
     "NF field": (
         BASE + "nfs:\n  x:\n    type: nids\n    ruels: p # HERE",
