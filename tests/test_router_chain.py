@@ -159,13 +159,10 @@ def test_a_device_takes_the_same_ways() -> None:
     source, rows = line(ROUTER | {"engine": "gpu"})
     data = [bytes(one) for one in packets]
     on_gpu = run_chain(source, data, rows, files={"table.csv": ROUTES})
-    # How many errors are made depends on the clock; what each of them is does not.
-    errors = {one for one in on_gpu.packets if Ether(one).dst == SENDER}
-    assert errors and {one for one in on_cpu.packets if Ether(one).dst == SENDER} >= set()
+    errors = [one for one in on_gpu.packets if Ether(one).dst == SENDER]
+    assert errors, "the bucket holds tokens for all of them, so both make every one"
     assert on_gpu.dropped == on_cpu.dropped
-    assert Counter(p for p in on_gpu.packets if Ether(p).dst != SENDER) == Counter(
-        p for p in on_cpu.packets if Ether(p).dst != SENDER
-    )
+    assert Counter(on_gpu.packets) == Counter(on_cpu.packets)
 
 
 # ---- ICMP ----------------------------------------------------------------------------------------
