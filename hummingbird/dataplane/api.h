@@ -334,8 +334,12 @@ void hb_stop(hb_dataplane *dp);
 int64_t hb_in_flight(const hb_dataplane *dp);
 /* Free mbufs found by walking pool and caches: only when stopped. */
 int64_t hb_count_free(const hb_dataplane *dp);
-/* Bytes of the tables region were written while it runs: devices that have a copy get them. */
+/* Tables that change while it runs: begin, write and name what was written, end. A device that has
+ * a copy of the tables gets all changes between begin and end at once, so it sees none half made.
+ * One that shares the memory sees each store: their order must be right for it. */
+void hb_tables_begin(hb_dataplane *dp);
 void hb_tables_changed(hb_dataplane *dp, const void *at, uint64_t bytes);
+void hb_tables_end(hb_dataplane *dp);
 /* Wait until nobody reads what was in the tables before this call: every lcore has begun a pass
  * since, and every row that was published before has come back. */
 void hb_wait_readers(hb_dataplane *dp);

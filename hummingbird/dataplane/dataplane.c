@@ -453,6 +453,18 @@ uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule)
     return hits;
 }
 
+void hb_tables_begin(hb_dataplane *dp)
+{
+    if (dp->device)
+        hb_device_begin_tables(dp->device);
+}
+
+void hb_tables_end(hb_dataplane *dp)
+{
+    if (dp->device)
+        hb_device_end_tables(dp->device);
+}
+
 void hb_tables_changed(hb_dataplane *dp, const void *at, uint64_t bytes)
 {
     if (dp->device)

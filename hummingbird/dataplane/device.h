@@ -56,6 +56,10 @@ struct hb_device_ctl {
      * is set. NULL unless staged. */
     _Atomic uint64_t *changed;
     _Atomic uint32_t tables_changed;
+    /* Staged, a Dekker pair: the control thread is in the middle of a change; the executor copies.
+     * Never both. */
+    _Atomic uint32_t tables_changing;
+    _Atomic uint32_t tables_copying;
     /* Executor: monotonic ns when it began to wait in the driver, or 0. Whoever looks: given up. */
     _Atomic uint64_t waits_since;
 };
@@ -106,9 +110,13 @@ void hb_device_abandon(struct hb_device_ctl *d);
 /* Control thread, at set-up: keep track of changes if the device has a copy. 0, or -1 without
  * memory. */
 int hb_device_track_tables(struct hb_device_ctl *d);
-/* Control thread: these bytes of the tables region have changed. */
+/* Control thread: around a change of the tables; begin waits until no copy is made. */
+void hb_device_begin_tables(struct hb_device_ctl *d);
+void hb_device_end_tables(struct hb_device_ctl *d);
+/* Control thread, between these two: these bytes of the tables region have changed. */
 void hb_device_mark_tables(struct hb_device_ctl *d, const void *at, uint64_t bytes);
-/* Executor, staged: enqueue copies of what has changed in the tables. CL_SUCCESS or an error. */
+/* Executor, staged: copy what has changed in the tables, unless a change is being made: then the
+ * copy stays as it is until the next launch. CL_SUCCESS or an error. */
 int hb_device_copy_tables(struct hb_device_ctl *d);
 /* Control thread: wait until the device has finished every row that is published now. */
 void hb_device_wait_rows(struct hb_device_ctl *d);

@@ -37,12 +37,27 @@ static cl_int copy_chunk(struct hb_device_ctl *d, uint64_t chunk)
 {
     uint64_t at = chunk * CHUNK, left = d->config.tables_bytes - at;
     return hb_cl(d->config.queue)
-        ->clEnqueueWriteBuffer(d->config.queue, d->config.tables_buffer, CL_FALSE, at,
+        ->clEnqueueWriteBuffer(d->config.queue, d->config.tables_buffer, CL_TRUE, at,
                                left < CHUNK ? left : CHUNK, (uint8_t *)d->config.tables + at, 0,
                                NULL, NULL);
 }
 
-int hb_device_copy_tables(struct hb_device_ctl *d)
+void hb_device_begin_tables(struct hb_device_ctl *d)
+{
+    struct timespec t = {0, 100000};
+    /* seq_cst here and in hb_device_copy_tables(): of the two, one sees the other */
+    atomic_store_explicit(&d->tables_changing, 1, memory_order_seq_cst);
+    while (atomic_load_explicit(&d->tables_copying, memory_order_seq_cst))
+        nanosleep(&t, NULL);
+}
+
+void hb_device_end_tables(struct hb_device_ctl *d)
+{
+    /* release: the whole change before the word that lets it be copied */
+    atomic_store_explicit(&d->tables_changing, 0, memory_order_release);
+}
+
+static int copy_changed(struct hb_device_ctl *d)
 {
     /* acquire: pairs with hb_device_mark_tables() */
     if (!atomic_exchange_explicit(&d->tables_changed, 0, memory_order_acquire))
@@ -57,6 +72,18 @@ int hb_device_copy_tables(struct hb_device_ctl *d)
         }
     }
     return CL_SUCCESS;
+}
+
+int hb_device_copy_tables(struct hb_device_ctl *d)
+{
+    cl_int err = CL_SUCCESS;
+    if (!atomic_load_explicit(&d->tables_changed, memory_order_relaxed))
+        return CL_SUCCESS;
+    atomic_store_explicit(&d->tables_copying, 1, memory_order_seq_cst);
+    if (!atomic_load_explicit(&d->tables_changing, memory_order_seq_cst))
+        err = copy_changed(d);
+    atomic_store_explicit(&d->tables_copying, 0, memory_order_release);
+    return err;
 }
 
 void hb_device_wait_rows(struct hb_device_ctl *d)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +188,15 @@ class Dataplane:
     def count_free(self) -> int:
         """Free mbufs, found by walking pool and caches; only after stop()."""
         return int(lib.hb_count_free(self._dp))
+
+    @contextmanager
+    def changing_tables(self) -> Iterator[None]:
+        """Around a change of NF tables: a device that has a copy of them gets it as a whole."""
+        lib.hb_tables_begin(self._dp)
+        try:
+            yield
+        finally:
+            lib.hb_tables_end(self._dp)
 
     def tables_changed(self, address: int, size: int) -> None:
         """These bytes of the tables region were written; a device that has a copy gets them."""

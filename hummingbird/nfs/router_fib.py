@@ -4,9 +4,10 @@ offers, for whole arrays of routes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ import numpy.typing as npt
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs.routes_file import Ints, Words
+
+if TYPE_CHECKING:
+    from hummingbird.dataplane.plane import Dataplane
 
 MAX_HOPS: int = lib.HB_ROUTER_HOPS_MOST
 MAX_GROUPS4: int = lib.HB_ROUTER_GROUPS_MOST
@@ -64,15 +68,17 @@ class Fib:
         self._router = ffi.gc(pointer, lib.hb_router_free)
         self._wait: Callable[[], None] = lambda: None
         self._changed: Callable[[int, int], None] = lambda address, size: None
+        self._changing: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def move(self, table: npt.NDArray[np.uint8]) -> None:
         """From now on the table is this copy of it, and has readers."""
         self.table = table
         lib.hb_router_move(self._router, _at(table))
 
-    def attach(self, wait: Callable[[], None], changed: Callable[[int, int], None]) -> None:
-        """How to wait for readers, and whom to tell of changed bytes (Dataplane)."""
-        self._wait, self._changed = wait, changed
+    def attach(self, plane: Dataplane) -> None:
+        """The data plane whose lcores and device read the table."""
+        self._wait, self._changed = plane.wait_readers, plane.tables_changed
+        self._changing = plane.changing_tables
 
     def readers_passed(self) -> None:
         """Wait until nobody sees what was there before."""
@@ -90,7 +96,7 @@ class Fib:
         lengths = np.ascontiguousarray(length, dtype=np.uint8)
         hops = np.ascontiguousarray(hop, dtype=np.int32)
         done, at = ffi.new("uint32_t *"), 0
-        try:
+        with self._change():
             while at < his.size:
                 end = lib.hb_router_change(
                     self._router, family, _at(his, at), _at(los, at), _at(lengths, at),
@@ -98,8 +104,6 @@ class Fib:
                 )  # fmt: skip
                 at += done[0]
                 self._check(end, family)
-        finally:
-            self.flush()
 
     def _check(self, end: int, family: int) -> None:
         if end == lib.HB_ROUTER_WAIT:
@@ -115,18 +119,30 @@ class Fib:
 
     def set_hop(self, hop: int, kind: int, macs: bytes = bytes(12), mtu: int = 1500) -> None:
         """Say what a next hop is: a kind, destination and source MAC, and the MTU."""
-        while lib.hb_router_set_hop(self._router, hop, kind, macs, mtu) == lib.HB_ROUTER_WAIT:
-            self.readers_passed()
-        self.flush()
+        with self._change():
+            while lib.hb_router_set_hop(self._router, hop, kind, macs, mtu) == lib.HB_ROUTER_WAIT:
+                self.readers_passed()
 
     def set_group(self, hop: int, members: Sequence[int]) -> None:
         """Make a next hop several others."""
         array = ffi.new("uint16_t[]", list(members))
-        while lib.hb_router_set_group(self._router, hop, array, len(members)) == lib.HB_ROUTER_WAIT:
-            self.readers_passed()
-        self.flush()
+        with self._change():
+            while (
+                lib.hb_router_set_group(self._router, hop, array, len(members))
+                == lib.HB_ROUTER_WAIT
+            ):
+                self.readers_passed()
 
-    def flush(self) -> None:
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Around a change of the table: whoever has a copy gets the whole of it, or nothing."""
+        with self._changing():
+            try:
+                yield
+            finally:
+                self._flush()
+
+    def _flush(self) -> None:
         """Tell of what has changed in the table."""
         offset, size = ffi.new("uint64_t[8]"), ffi.new("uint64_t[8]")
         for part in range(lib.hb_router_changed(self._router, offset, size)):

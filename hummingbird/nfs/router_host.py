@@ -72,7 +72,7 @@ class RouterHost(NfHost):
 
     def attach(self, plane: Dataplane, node: int) -> None:
         """From here on changes wait for the lcores and devices that read the table."""
-        self._loaded.fib.attach(plane.wait_readers, plane.tables_changed)
+        self._loaded.fib.attach(plane)
 
     def poll(self) -> None:
         """Learn, and look at the files."""
