@@ -6,7 +6,7 @@ rules' patterns (``cl_kernels/nf/nids.cl``); the CPU then looks at the rules who
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from hummingbird.nfs.automaton import make_table
 from hummingbird.nfs.nids_rules import Compiled, compile_rules, describe, without_bad_regexes
 from hummingbird.nfs.snort import read
 from hummingbird.nfs.snort_header import Variables
-from hummingbird.nfs.snort_model import Rule
+from hummingbird.nfs.snort_model import Rule, Skipped
 
 
 def _listed(value: Any) -> Any:
@@ -72,6 +72,16 @@ def content_types(params: NidsParams) -> list[str]:
     return [] if params.on_alert in ("pass", "drop") else [params.on_alert]
 
 
+def _no_rule(skipped: Sequence[Skipped], path: Path) -> UserError:
+    """There is nothing to look for: the first reason stands for all."""
+    fix = "see docs/nids.md for what is implemented"
+    if not skipped:
+        return UserError("there is no rule in it", path=path, fix=fix)
+    first = skipped[0]
+    what = f"none of {len(skipped)} rules can be used; the first: {first.reason}"
+    return UserError(what, path=first.path, line=first.line, fix=fix)
+
+
 def build(params: NidsParams, context: BuildContext) -> NfTable:
     """Read the rules and lay out the automaton of their patterns."""
     _check(params, context)
@@ -79,8 +89,7 @@ def build(params: NidsParams, context: BuildContext) -> NfTable:
     paths = [context.base / path for path in params.rules]
     found = without_bad_regexes(read(paths, variables))
     if not found.rules:
-        what = f"none of {len(found.skipped)} rules can be used" if found.skipped else "no rule"
-        raise UserError(what, path=paths[0], fix="see docs/nids.md for what is implemented")
+        raise _no_rule(found.skipped, paths[0])
     compiled = compile_rules(found.rules)
     try:
         table = make_table(compiled.patterns)
