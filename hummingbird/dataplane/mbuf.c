@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guard.h"
+
 static void push(hb_arena *a, hb_stack *s, hb_magazine *m)
 {
     uint64_t top = atomic_load_explicit(&s->top, memory_order_relaxed);
@@ -62,6 +64,8 @@ int hb_arena_init(hb_arena *a, void *frames, uint32_t frame_size, uint32_t mbufs
 
 void hb_arena_free(hb_arena *a)
 {
+    for (uint32_t i = 0; a->headers && i < a->mbufs; i++)
+        hb_unguard(a, i); /* the frames are somebody else's again */
     hb_region_free(a->headers, (size_t)a->mbufs * sizeof(hb_mbuf));
     free(a->magazines);
 }

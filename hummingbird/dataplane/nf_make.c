@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* nf_make.c: packets that an NF makes itself: counted as created, and routed like any other. */
 #include "dataplane.h"
+#include "guard.h"
 
 uint32_t hb_nf_create(hb_nf_seat *seat, uint32_t about)
 {
@@ -14,6 +15,7 @@ uint32_t hb_nf_create(hb_nf_seat *seat, uint32_t about)
     uint32_t frame = m->frame;
     *m = *like;
     m->frame = frame;
+    hb_unguard(a, handle);
     m->in_port = (uint8_t)seat->node; /* no port gets a credit back for it */
     m->data_off = HB_FRAME_RESERVED + HB_FRAME_HEADROOM;
     m->data_len = 0;

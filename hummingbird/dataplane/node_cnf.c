@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* node_cnf.c: an NF that a CPU runs, from the same source as on a device. */
 #include "dataplane.h"
+#include "guard.h"
 
 static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t since,
                 const hb_burst_sum *sum)
@@ -12,6 +13,8 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
     hb_answers answers;
     uint32_t came = n, account = hb_account(lc, node);
     n = hb_keep_with_room(lc, node, handles, came);
+    for (uint32_t i = 0; i < n; i++)
+        hb_guard(&lc->dp->arena, handles[i], nf->head, nf->tail);
     if (n) {
         if (seat->kind->prepare)
             seat->kind->prepare(seat, handles, arg, n);

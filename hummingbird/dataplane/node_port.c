@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* node_port.c: the common part of every port: counting, parsing, packet types, credits. */
 #include "dataplane.h"
+#include "guard.h"
 
 #include <string.h>
 
@@ -143,8 +144,10 @@ static uint32_t receive(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *ha
         return 0;
     uint32_t first = lc->spares[node] - want;
     memcpy(handles, lc->spare[node] + first, want * sizeof *handles);
-    for (uint32_t i = 0; i < want; i++)
+    for (uint32_t i = 0; i < want; i++) {
         hb_header(a, handles[i])->data_off = HB_FRAME_RESERVED + HB_FRAME_HEADROOM;
+        hb_unguard(a, handles[i]);
+    }
     uint32_t got = port->ops->rx(port, a, handles, want);
     /* those left over stay in the reserve */
     memcpy(lc->spare[node] + first, handles + got, (want - got) * sizeof *handles);

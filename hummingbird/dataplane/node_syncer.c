@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guard.h"
 #include "syncer.h"
 
 #define TICK_US                                                                                    \
@@ -180,6 +181,7 @@ static uint32_t fill_row(hb_lcore *lc, hb_gnf *f)
         *sum = (hb_burst_sum){.alike = true};
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+        hb_unguard(&lc->dp->arena, handles[i]);
         sum->bytes += m->data_len;
         differ |= m->path ^ path;
         work[i] =
