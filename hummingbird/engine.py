@@ -393,8 +393,8 @@ class Engine:
         self.poll()
         return left
 
-    def alerts(self) -> Iterator[tuple[str, str, int]]:
-        """NF, rule and hits of every rule that was hit."""
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        """NF, name and packets of every rule or counter of an NF that is not 0."""
         assert self.running is not None
         nodes = self.running.topology.nodes
         for nf, table in self.tables.items():

@@ -91,7 +91,7 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
             log.warning("%s", message)
         if left:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
-        result = summary.summarise(engine.view(), engine.alerts(), seconds)
+        result = summary.summarise(engine.view(), engine.counters(), seconds)
     finally:
         engine.close()
     summary.show(console, result)

@@ -145,7 +145,7 @@ def run_packets(
         packets=sent["out0"],
         retyped={type_: sent[f"to-{type_}"] for type_ in types},
         dropped=summary["dropped"],
-        counters=summary["alerts"].get("nf0", {}),
+        counters=summary["counters"].get("nf0", {}),
         summary=summary,
     )
 
@@ -162,7 +162,7 @@ def _run(wanted: topology.Topology, timeout: float) -> dict[str, Any]:
             engine.poll()
             time.sleep(POLL_S)
         engine.stop()
-        summary = summarise(engine.view(), engine.alerts(), time.monotonic() - engine.started)
+        summary = summarise(engine.view(), engine.counters(), time.monotonic() - engine.started)
     finally:
         engine.close()
         if (base_dir() / engine.name).is_dir():

@@ -76,10 +76,10 @@ class Result:
         return dropped
 
     @property
-    def alerts(self) -> dict[str, dict[str, int]]:
-        """Hits by NF and rule."""
-        alerts: dict[str, dict[str, int]] = self.summary["alerts"]
-        return alerts
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Packets by NF and rule or counter."""
+        counters: dict[str, dict[str, int]] = self.summary["counters"]
+        return counters
 
     def type_packets(self) -> dict[str, int]:
         """Packets that ended, by type."""
@@ -244,7 +244,7 @@ class Run:
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
-                state = summarise(self.engine.view(), self.engine.alerts(), timeout)
+                state = summarise(self.engine.view(), self.engine.counters(), timeout)
                 raise TimeoutError(f"waited {timeout} s for {what}: {state}")
             self.engine.poll()
             time.sleep(POLL_S)
@@ -254,7 +254,7 @@ class Run:
         engine = self.engine
         assert engine.running is not None
         left = engine.stop()
-        summary = summarise(engine.view(), engine.alerts(), time.monotonic() - self._began)
+        summary = summarise(engine.view(), engine.counters(), time.monotonic() - self._began)
         assert left == 0, f"{left} packets did not make it out: {summary}"
         snapshot = engine.reader().snapshot()
         top, routes = engine.running.topology, engine.running.policy

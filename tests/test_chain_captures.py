@@ -150,7 +150,7 @@ def same_everywhere(source: Source, path: Path, rows: str | None = None) -> dict
     assert cpu.summary["received"] == len(packets_in(path))
     for way, result in results.items():
         assert result.dropped == cpu.dropped, way
-        assert result.alerts == cpu.alerts, way
+        assert result.counters == cpu.counters, way
         assert result.type_packets() == cpu.type_packets(), way
         used = result.summary["device"]
         assert way == (used["executor"] or "cpu") or used["tier"] == "C"
@@ -183,7 +183,7 @@ def test_a_shipped_chain(shipped: str, path: Path) -> None:
 def test_the_demo_goes_where_its_description_says() -> None:
     """policies/demo/README.md: 10 suspicious requests, in 11 packets with 11 patterns."""
     result = run_chain(POLICIES / "branch_gateway.yaml", DEMO)
-    assert result.alerts["nids0"] == {
+    assert result.counters["nids0"] == {
         "passwd-file": 3,
         "cmd-exe": 2,
         "script-alert": 2,

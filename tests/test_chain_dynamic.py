@@ -72,7 +72,7 @@ def test_a_packet_that_matches_takes_another_way(device: dict[str, str]) -> None
     assert result.outputs["marked"].packets == [packets[100]]
     assert result.outputs["clean"].packets == packets[:100] + packets[101:]
     assert result.summary["nfs"]["nids0"]["retyped"] == 1
-    assert result.alerts == {"nids0": {"evil": 1}}
+    assert result.counters == {"nids0": {"evil": 1}}
     assert result.type_packets() == {"other": 2999, "bad": 1}
 
 
@@ -243,7 +243,7 @@ def test_the_demo_counts_what_a_model_counts(device: dict[str, str]) -> None:
     not_ip = sum(1 for p in packets if IP not in p and IPv6 not in p)
     six = sum(1 for p in packets if IPv6 in p)  # neighbour discovery and the like
     assert {p.payload.__class__ for p in packets} >= {IP, IPv6, ARP}
-    assert result.alerts == {"nids0": dict(rules)}
+    assert result.counters == {"nids0": dict(rules)}
     assert result.type_packets() == types | {"web": clean_web, "suspicious": suspicious}
     counts = {name: nf["packets"] for name, nf in result.summary["nfs"].items()}
     tunnelled = clean_web + types["voice"] + types["video"]

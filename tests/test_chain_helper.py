@@ -45,7 +45,7 @@ def good() -> Result:
 def test_what_goes_in_comes_out(good: Result) -> None:
     assert good.packets == PACKETS
     assert good.outputs["out0"].times == [number * 1000 for number in range(200)]
-    assert good.dropped == {"runt": 1} and good.alerts == {}
+    assert good.dropped == {"runt": 1} and good.counters == {}
     assert good.type_packets() == {"other": 201}
 
 

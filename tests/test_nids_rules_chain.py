@@ -51,7 +51,7 @@ def test_actions(rules: list[tuple[str, int]], through: bool, alerts: dict[int, 
     assert len(found.result.packets) == 1 + through
     assert {e["alert"]["signature_id"]: e["alert"]["action"] for e in found.events} == alerts
     assert found.result.dropped == ({} if through else {"nf_action": 1})
-    names = found.result.alerts.get("nids0", {})
+    names = found.result.counters.get("nids0", {})
     hits = {1: 1} if rules == [("pass", 1)] else {3: 1} if not alerts else dict.fromkeys(alerts, 1)
     assert names == {f"(sid {sid})": count for sid, count in hits.items()}
 
@@ -256,7 +256,7 @@ def test_the_rate_is_of_each_rule_and_second_of_packet_time() -> None:
     ]
     assert found.stats["alerts_suppressed"] == 41
     assert found.stats["suppressed"] == [{"gid": 1, "signature_id": 1, "count": 41}]
-    assert found.result.alerts["nids0"]["evil"] == 50, "counters count them all"
+    assert found.result.counters["nids0"]["evil"] == 50, "counters count them all"
 
 
 def test_alerts_of_one_packet_are_bounded() -> None:

@@ -86,7 +86,7 @@ def test_a_counter_counts_what_scapy_counts(way: dict[str, Any]) -> None:
     ttls = Counter(packet[IP].ttl for packet in parsed if IP in packet)
     result = run(["ttl"], packets, TTL, way)
     assert result.packets == packets
-    assert result.alerts == {"nf0": {f"ttl {ttl}": count for ttl, count in ttls.items()}}
+    assert result.counters == {"nf0": {f"ttl {ttl}": count for ttl, count in ttls.items()}}
     assert len(ttls) == 256 and sum(ttls.values()) < len(packets)
 
 
@@ -113,7 +113,7 @@ NF = Nf("grow", reads=Reads.PACKET, writes=Writes.PACKET, head=4, tail=2)
     result = run(["ttl", "grow", "ttl"], packets, files, way)
     tagged = [p[:12] + bytes.fromhex("81000007") + p[12:] + b"\xab\xcd" for p in packets]
     assert result.packets == tagged
-    assert result.alerts == {name: {"ttl 64": 299} for name in ("nf0", "nf2")}
+    assert result.counters == {name: {"ttl 64": 299} for name in ("nf0", "nf2")}
 
 
 PORT_PY = """\
@@ -193,7 +193,7 @@ NF = Nf("stamp", build=lambda params, context: NfTable(rules=["a", "b", "c"]),
     numbers = [int.from_bytes(packet[42:46], "big") for packet in result.packets]
     assert numbers == [n for n in range(1, 1000) if n % 3]
     assert result.dropped == {"nf_action": 333}
-    assert result.alerts == {"nf0": {"a": 333, "b": 333, "c": 333}}
+    assert result.counters == {"nf0": {"a": 333, "b": 333, "c": 333}}
 
 
 @each_way
@@ -237,7 +237,7 @@ def test_on_two_lcores_and_over_a_reload() -> None:
         chain.wait()
         result = chain.stop()
     assert by_flow(result.packets) == by_flow(packets)
-    assert result.alerts == {"nf0": {"ttl 64": 20_000}}
+    assert result.counters == {"nf0": {"ttl 64": 20_000}}
 
 
 def test_the_same_files_are_the_same_nf_and_compiled_once(

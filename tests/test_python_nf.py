@@ -259,7 +259,7 @@ return burst.verdicts()"""
         top, kept = running.topology, len(engines._in_use_for_good)
         chain.until(lambda: chain.counters("nf1")["in_packets"] == 500, what="packets")
         assert chain.engine.stop() == 500
-        summary = summarise(chain.engine.view(), chain.engine.alerts(), 1.0)
+        summary = summarise(chain.engine.view(), chain.engine.counters(), 1.0)
         check_balance(top, chain.engine.reader().snapshot(), summary)
         assert summary["dropped"] == {"shutdown": 500}
         assert summary["nfs"]["nf1"]["dropped"] == 500

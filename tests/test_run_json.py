@@ -60,7 +60,7 @@ def test_the_demo_in_json(tmp_path: Path) -> None:
     summary = ended.balanced
     check_shape(summary, SHAPE)
     expected = run_chain(GATEWAY, DEMO).summary
-    for name in ("received", "created", "sent", "dropped", "alerts", "types"):
+    for name in ("received", "created", "sent", "dropped", "counters", "types"):
         assert summary[name] == expected[name], name
     assert {n: nf["packets"] for n, nf in summary["nfs"].items()} == {
         n: nf["packets"] for n, nf in expected["nfs"].items()

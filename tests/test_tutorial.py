@@ -50,12 +50,12 @@ def test_the_ttl_counter(engine: str, folder: Path, capsys: pytest.CaptureFixtur
     args += ["--name", f"test-tutorial-{os.getpid()}", "--json", str(folder / "run.json")]
     assert main(["run", str(top), *args]) == 0
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    shown = re.search(r"```text\nAlerts\n(.*?)```", TEXT, re.DOTALL)
+    shown = re.search(r"```text\nCounters\n(.*?)```", TEXT, re.DOTALL)
     assert shown
     for line in shown[1].splitlines():
         assert line.split() in printed
     summary: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    assert summary["sent"] == 1102 and summary["alerts"] == {"count0": {"ttl 64": 1086}}
+    assert summary["sent"] == 1102 and summary["counters"] == {"count0": {"ttl 64": 1086}}
 
 
 def test_the_guard_by_its_own_test(folder: Path) -> None:

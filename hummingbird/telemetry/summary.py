@@ -15,11 +15,11 @@ from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.tables import new_table
 from hummingbird.telemetry.view import Node, View
 
-Alert = tuple[str, str, int]
-"""NF, rule, hits."""
+Counter = tuple[str, str, int]
+"""NF, name, packets."""
 
 
-def summarise(view: View, alerts: Iterable[Alert], seconds: float) -> dict[str, Any]:
+def summarise(view: View, counters: Iterable[Counter], seconds: float) -> dict[str, Any]:
     """Everything a run can say of itself, from one snapshot.
 
     Returns:
@@ -45,7 +45,7 @@ def summarise(view: View, alerts: Iterable[Alert], seconds: float) -> dict[str, 
         "ports": ports,
         "nfs": {name: _nf(view, i, n, snapshot, received) for name, (i, n) in nfs.items()},
         "types": _types(view, snapshot),
-        "alerts": _alerts(alerts),
+        "counters": _counters(counters),
         "policy_version": view.policy_version,
     } | profile.summarise(view, snapshot, seconds)
 
@@ -123,11 +123,11 @@ def _types(view: View, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _alerts(found: Iterable[Alert]) -> dict[str, dict[str, int]]:
-    alerts: dict[str, dict[str, int]] = {}
-    for nf, rule, hits in found:
-        alerts.setdefault(nf, {})[rule] = hits
-    return alerts
+def _counters(found: Iterable[Counter]) -> dict[str, dict[str, int]]:
+    counters: dict[str, dict[str, int]] = {}
+    for nf, name, packets in found:
+        counters.setdefault(nf, {})[name] = packets
+    return counters
 
 
 # ---- for people
@@ -136,8 +136,8 @@ def _alerts(found: Iterable[Alert]) -> dict[str, dict[str, int]]:
 def show(console: Console, summary: Mapping[str, Any]) -> None:
     """Print a summary."""
     tables = [_paths_table(summary), _nfs_table(summary)]
-    if summary["alerts"]:
-        tables.append(_alerts_table(summary))
+    if summary["counters"]:
+        tables.append(_counters_table(summary))
     if "profile" in summary:
         tables.append(profile.table(summary["profile"]))
     for table in tables:
@@ -195,11 +195,11 @@ def drops_text(drops: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in drops.items()) or "-"
 
 
-def _alerts_table(summary: Mapping[str, Any]) -> Table:
-    table = new_table("Alerts", "nf", "rule", "packets>")
-    for nf, rules in summary["alerts"].items():
-        for rule, hits in rules.items():
-            table.add_row(nf, rule, f"{hits:,}")
+def _counters_table(summary: Mapping[str, Any]) -> Table:
+    table = new_table("Counters", "nf", "rule or counter", "packets>")
+    for nf, names in summary["counters"].items():
+        for name, packets in names.items():
+            table.add_row(nf, name, f"{packets:,}")
     return table
 
 
