@@ -2,7 +2,7 @@
 """Fuzzed packets through every NF and every CPU engine, in the real data plane. Run by
 test_fuzz_chain.py with a data plane that checks every access to memory.
 
-    fuzz_chain.py PACKETS SEED
+    fuzz_chain.py PACKETS SEED [SCENARIO...]
 
 Packets that IPsec shall take in are mutations of what IPsec has sent. Before, every packet of the
 corpus goes through each scenario as it is.
@@ -96,6 +96,10 @@ def scenarios() -> Iterator[Scenario]:
         "icmp": {"rate": 1_000_000},
     }
     yield Scenario("router", {"router0": router}, {"fib.csv": ROUTES})
+    yield Scenario("forward", {"nf0": {"type": "forward"}}, {})
+    python = {"type": "python", "file": "classifier.py", "types": ["opaque"]}
+    classifier = (DEMO / "classifier.py").read_text()
+    yield Scenario("python", {"look0": python}, {"classifier.py": classifier})
     for engine in ("cpu", "hyperscan"):
         nids = {"type": "nids", "engine": engine, "rules": "a.rules", "alert_rate": 0}
         nids |= {"variables": {"HTTP_PORTS": "any", "HOME_NET": "any"}, "handshake": "assumed"}
@@ -134,6 +138,7 @@ def main() -> None:
     every, rng = list(scenarios()), np.random.default_rng(seed)
     plain = corpus()
     esp = encrypted(plain, next(s for s in every if s.name == "ipsec out cpu"))
+    every = [s for s in every if not sys.argv[3:] or s.name in sys.argv[3:]]
     print(f"corpus: {len(plain):,} packets, {len(esp):,} of ESP", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
