@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
@@ -49,11 +49,9 @@ ANY_PORT = PortRange(0, 65535)
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One entry that the data plane matches packets against."""
+class Selector:
+    """One value for each field, which the data plane compares packets with; all have to hold."""
 
-    type: int
-    """Number of the packet type it gives."""
     protocol: int | None
     """IP protocol number; None: any."""
     src: Prefix
@@ -62,13 +60,15 @@ class Rule:
     dst_port: PortRange
     port: PortRange
     """Either port lies in it."""
-    line: int
-    """Where it stands in the topology."""
+
+    @property
+    def asks_for_ports(self) -> bool:
+        """Some ports do not match."""
+        return (self.src_port, self.dst_port, self.port) != (ANY_PORT, ANY_PORT, ANY_PORT)
 
     def native(self) -> dict[str, Any]:
-        """The fields of a ``hb_rule`` (api.h), for cffi."""
+        """These fields as C has them (``hb_rule`` of api.h, and others), for cffi."""
         return {
-            "type": self.type,
             "any_proto": self.protocol is None,
             "proto": self.protocol or 0,
             "src": list(self.src.address),
@@ -79,6 +79,20 @@ class Rule:
             "dst_port": list(self.dst_port),
             "port": list(self.port),
         }
+
+
+@dataclass(frozen=True)
+class Rule(Selector):
+    """What gives packets their type."""
+
+    type: int
+    """Number of the packet type."""
+    line: int
+    """Where it stands in the topology."""
+
+    def native(self) -> dict[str, Any]:
+        """The fields of a ``hb_rule``."""
+        return super().native() | {"type": self.type}
 
 
 def _protocol(value: Any) -> int | None:
@@ -136,10 +150,14 @@ Ports = Annotated[
 ]
 
 
-class RuleParams(BaseModel):
-    """A rule as the topology has it; a field that is left out is any."""
+class SelectorParams(BaseModel):
+    """What packets something is for, as a topology has it; a field that is left out is any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    WHAT: ClassVar[tuple[str, str]]
+    """What has these fields, and many of it; for messages."""
+    MOST: ClassVar[int]
+    """Selectors that all of it together may become."""
 
     protocol: Protocols = (None,)
     src: Prefixes = (ANY_ADDRESS,)
@@ -150,47 +168,60 @@ class RuleParams(BaseModel):
     """Either side's."""
 
     @model_validator(mode="after")
-    def _can_match(self) -> RuleParams:
-        if self.count > MAX_RULES:
-            fix = f"write shorter lists; all rules together have at most {MAX_RULES} combinations"
-            raise mistake(f"the lists of this rule have {self.count} combinations", fix)
-        entries = list(self.entries(0, 0))
-        if any(entry.protocol not in WITH_PORTS and _asks_for_ports(entry) for entry in entries):
+    def _can_match(self) -> SelectorParams:
+        one, many = self.WHAT
+        if self.count > self.MOST:
+            fix = f"write shorter lists; all {many} together have at most {self.MOST} combinations"
+            raise mistake(f"the lists of this {one} have {self.count} combinations", fix)
+        found = list(self.selectors())
+        if any(one.protocol not in WITH_PORTS and one.asks_for_ports for one in found):
             raise mistake("this protocol has no ports", "remove the ports, or write tcp or udp")
-        if not entries:
+        if not found:
             raise mistake("an IPv4 and an IPv6 address never meet", "write two of one kind")
-        if any(_matches_everything(entry) for entry in entries):
-            fix = "remove it; what no rule matches has the type 'other'"
-            raise mistake("this rule matches every packet", fix)
         return self
 
     @property
     def count(self) -> int:
-        """Most entries that the rule can become."""
+        """Most selectors that it can become."""
         count = len(self.protocol) * len(self.src) * len(self.dst)
         return count * len(self.src_port) * len(self.dst_port) * len(self.port)
 
-    def entries(self, type_number: int, line: int) -> Iterator[Rule]:
-        """The rule's entries, without those of two address families, which nothing matches."""
+    def selectors(self) -> Iterator[Selector]:
+        """Every combination, without those of two address families, which nothing matches."""
         for protocol, src, dst in product(self.protocol, self.src, self.dst):
-            if src.bits and dst.bits and _is_ipv4(src) != _is_ipv4(dst):
+            if src.bits and dst.bits and is_ipv4(src) != is_ipv4(dst):
                 continue
-            for src_port, dst_port, port in product(self.src_port, self.dst_port, self.port):
-                yield Rule(type_number, protocol, src, dst, src_port, dst_port, port, line)
+            for ports in product(self.src_port, self.dst_port, self.port):
+                yield Selector(protocol, src, dst, *ports)
 
 
 MAX_RULES = 4096
 """Entries of all rules of a topology: the first packet of a flow is compared with each."""
 
 
-def _is_ipv4(prefix: Prefix) -> bool:
+class RuleParams(SelectorParams):
+    """A packet type rule as the topology has it."""
+
+    WHAT = ("rule", "rules")
+    MOST = MAX_RULES
+
+    @model_validator(mode="after")
+    def _is_not_the_rest(self) -> RuleParams:
+        if any(_matches_everything(one) for one in self.selectors()):
+            fix = "remove it; what no rule matches has the type 'other'"
+            raise mistake("this rule matches every packet", fix)
+        return self
+
+    def entries(self, type_number: int, line: int) -> Iterator[Rule]:
+        """What the data plane matches."""
+        for one in self.selectors():
+            yield Rule(**vars(one), type=type_number, line=line)
+
+
+def is_ipv4(prefix: Prefix) -> bool:
+    """Does only IPv4 match? A prefix of 0 bits matches both."""
     return prefix.bits >= IPV4_BITS and prefix.address.startswith(b"\0" * 10 + b"\xff\xff")
 
 
-def _asks_for_ports(rule: Rule) -> bool:
-    return (rule.src_port, rule.dst_port, rule.port) != (ANY_PORT, ANY_PORT, ANY_PORT)
-
-
-def _matches_everything(rule: Rule) -> bool:
-    free = rule.protocol is None and not rule.src.bits and not rule.dst.bits
-    return free and not _asks_for_ports(rule)
+def _matches_everything(one: Selector) -> bool:
+    return one.protocol is None and not (one.src.bits or one.dst.bits or one.asks_for_ports)

@@ -15,10 +15,7 @@ docs/ipsec.md describes it to those who write one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -27,23 +24,12 @@ from pydantic_core import InitErrorDetails
 
 from hummingbird.nfs import NfParams
 from hummingbird.ports import Whole, mistake
-from hummingbird.rules import (
-    ANY_ADDRESS,
-    ANY_PORT,
-    IPV4_BITS,
-    WITH_PORTS,
-    PortRange,
-    Ports,
-    Prefix,
-    Prefixes,
-    Protocols,
-)
+from hummingbird.rules import ANY_ADDRESS, Prefix, Selector, SelectorParams
 from hummingbird.textfile import NAME, NAME_RULE, quoted, suggest
 
 BYPASS, DISCARD = "bypass", "discard"
 MAX_SELECTORS = 65536
 """Entries that all policies together become."""
-ICMP_BYTES = 8
 LEAST_MTU, MOST_MTU = 576, 3712  # what any host takes (RFC 791); what a frame can have room for
 
 
@@ -187,70 +173,14 @@ class SaParams(NfParams):
 # ---- security policies ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Selector:
-    """One entry that the data plane matches packets against."""
-
-    policy: int
-    """Index of the policy that it comes from."""
-    protocol: int | None
-    """IP protocol number; None: any."""
-    src: Prefix
-    dst: Prefix
-    src_port: PortRange
-    dst_port: PortRange
-    port: PortRange
-    """Either port lies in it."""
-
-
-class PolicyParams(NfParams):
+class PolicyParams(SelectorParams):
     """A security policy: what is done with the packets that all of its fields match."""
 
-    src: Prefixes = (ANY_ADDRESS,)
-    dst: Prefixes = (ANY_ADDRESS,)
-    protocol: Protocols = (None,)
-    src_port: Ports = (ANY_PORT,)
-    dst_port: Ports = (ANY_PORT,)
-    port: Ports = (ANY_PORT,)
-    """Either side's."""
+    WHAT = ("policy", "policies")
+    MOST = MAX_SELECTORS
+
     action: str
     """Name of a security association, ``bypass`` or ``discard``."""
-
-    @model_validator(mode="after")
-    def _can_match(self) -> PolicyParams:
-        if self.count > MAX_SELECTORS:
-            what = f"the lists of this policy have {self.count} combinations"
-            fix = f"write shorter lists; all policies together have at most {MAX_SELECTORS}"
-            raise mistake(what, fix)
-        entries = list(self.selectors(0))
-        if any(entry.protocol not in WITH_PORTS and _asks_for_ports(entry) for entry in entries):
-            raise mistake("this protocol has no ports", "remove the ports, or write tcp or udp")
-        if not entries:
-            raise mistake("an IPv4 and an IPv6 address never meet", "write two of one kind")
-        return self
-
-    @property
-    def count(self) -> int:
-        """Most selectors that it can become."""
-        count = len(self.protocol) * len(self.src) * len(self.dst)
-        return count * len(self.src_port) * len(self.dst_port) * len(self.port)
-
-    def selectors(self, policy: int) -> Iterator[Selector]:
-        """Its entries, without those of two address families, which nothing matches."""
-        for protocol, src, dst in product(self.protocol, self.src, self.dst):
-            if src.bits and dst.bits and is_ipv4(src) != is_ipv4(dst):
-                continue
-            for src_port, dst_port, port in product(self.src_port, self.dst_port, self.port):
-                yield Selector(policy, protocol, src, dst, src_port, dst_port, port)
-
-
-def is_ipv4(prefix: Prefix) -> bool:
-    """Does only IPv4 match? A prefix of 0 bits matches both."""
-    return prefix.bits >= IPV4_BITS and prefix.address.startswith(b"\0" * 10 + b"\xff\xff")
-
-
-def _asks_for_ports(entry: Selector) -> bool:
-    return (entry.src_port, entry.dst_port, entry.port) != (ANY_PORT, ANY_PORT, ANY_PORT)
 
 
 def _host(address: IPv4Address) -> Prefix:
@@ -330,12 +260,12 @@ class IpsecParams(NfParams):
         """The security associations; a number is an index into these."""
         return list(self.sas)
 
-    def selectors(self) -> list[Selector]:
-        """What the data plane matches, in order."""
+    def selectors(self) -> list[tuple[int, Selector]]:
+        """What the data plane matches, in order: number of the policy, and one of its selectors."""
         return [
-            selector
+            (index, selector)
             for index, policy in enumerate(self.policies)
-            for selector in self._confined(policy).selectors(index)
+            for selector in self._confined(policy).selectors()
         ]
 
     def _confined(self, policy: PolicyParams) -> PolicyParams:

@@ -13,9 +13,10 @@ from typing import Any
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost
-from hummingbird.nfs.ipsec_config import BYPASS, DISCARD, IpsecParams, Selector
+from hummingbird.nfs.ipsec_config import BYPASS, DISCARD, IpsecParams
 from hummingbird.nfs.ipsec_state import END, SequenceFile, identity
 from hummingbird.nfs.ipsec_table import Sa
+from hummingbird.rules import Selector
 
 log = logging.getLogger("hummingbird")
 
@@ -81,7 +82,7 @@ class IpsecHost(NfHost):
         selectors = params.selectors()
         config = ffi.new("hb_ipsec_config *")
         sa = ffi.new("hb_ipsec_sa[]", [self._sa(i, types) for i in range(len(params.sas))])
-        selector = ffi.new("hb_ipsec_selector[]", [self._selector(s) for s in selectors])
+        selector = ffi.new("hb_ipsec_selector[]", [self._selector(*one) for one in selectors])
         config.sa, config.sas = sa, len(params.sas)
         config.selector, config.selectors = selector, len(selectors)
         config.policies = len(params.policies)
@@ -108,21 +109,12 @@ class IpsecHost(NfHost):
             "next": self._numbers[index].file.next if sa.outbound else 0,
         }
 
-    def _selector(self, selector: Selector) -> dict[str, Any]:
-        action = self._params.policies[selector.policy].action
+    def _selector(self, policy: int, selector: Selector) -> dict[str, Any]:
+        action = self._params.policies[policy].action
         actions = {BYPASS: lib.HB_IPSEC_BYPASS, DISCARD: lib.HB_IPSEC_DISCARD}
-        return {
-            "src": list(selector.src.address),
-            "dst": list(selector.dst.address),
-            "src_bits": selector.src.bits,
-            "dst_bits": selector.dst.bits,
-            "any_proto": selector.protocol is None,
-            "proto": selector.protocol or 0,
-            "src_port": list(selector.src_port),
-            "dst_port": list(selector.dst_port),
-            "port": list(selector.port),
+        return selector.native() | {
             "action": actions[action] if action in actions else self._params.names.index(action),
-            "policy": selector.policy,
+            "policy": policy,
         }
 
     # ---- sequence numbers ----

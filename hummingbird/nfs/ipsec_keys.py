@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,14 +60,14 @@ def read_keys(path: Path, encryption: int = 16, authentication: int = 20) -> Key
 
 
 def _parse(
-    path: Path, number: int, content: str, sizes: Mapping[str, int], found: object
+    path: Path, number: int, content: str, sizes: Mapping[str, int], found: Container[str]
 ) -> tuple[str, bytes]:
     name, _, digits = (part.strip() for part in content.partition(":"))
     if name not in sizes:
         known = name in ("encryption", "authentication")
         what = f"there is no {name} here" if known else "no key's name in front of a colon"
         raise UserError(what, path=path, line=number, fix=_form(sizes))
-    if name in found:  # type: ignore[operator]
+    if name in found:
         raise UserError(f"a second {name} key", path=path, line=number, fix=_form(sizes))
     size = sizes[name]
     if not re.fullmatch(f"[0-9a-fA-F]{{{2 * size}}}", digits):
