@@ -693,11 +693,15 @@ uint32_t hb_nat_ports_free(const hb_nat *n, uint32_t external, uint32_t protocol
 
 int hb_nat_look(const hb_nat *n, uint32_t i, hb_nat_view *view)
 {
-    if (i >= n->config.mappings || n->mapping[i].external == HB_NAT_NONE)
+    if (i >= n->config.mappings)
         return 0;
     const hb_nat_mapping *m = &n->mapping[i];
+    /* it may go at any time; what is shown then may be half another's */
+    uint32_t external = __atomic_load_n(&m->external, __ATOMIC_RELAXED);
+    if (external >= n->config.nb_external)
+        return 0;
     *view = (hb_nat_view){.inside = m->inside.address,
-                          .external = n->config.external[m->external],
+                          .external = n->config.external[external],
                           .port = m->inside.port,
                           .external_port = m->external_port,
                           .zone = m->inside.zone,
