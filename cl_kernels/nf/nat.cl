@@ -4,8 +4,8 @@
  * into the state of their flow, and mends the checksums by what changed (RFC 1624).
  *
  * The state, in 32-bit words:
- *   [0]  HB_NAT_*: what is done to packets of one direction; those of the other pass as they are.
- *        From bit 8 on: the reason to drop them for, or 0
+ *   [0]  HB_NAT_*: what is done to packets of one direction; those of the other have bypassed the
+ *        translation that they need. 0: all pass as they are
  *   [1]  source and
  *   [2]  destination address from here on
  *   [3]  source port from here on in the upper half, destination port in the lower one
@@ -17,7 +17,6 @@
 #define HB_NAT_DESTINATION 2u
 #define HB_NAT_REVERSED 4u /* packets of direction 1 are meant, else those of direction 0 */
 #define HB_NAT_ADOPT 8u    /* the host's: its packets join the flow that they belong to by now */
-#define HB_NAT_SET (HB_NAT_SOURCE | HB_NAT_DESTINATION)
 
 /* ---- checksums ------------------------------------------------------------------------------- */
 
@@ -68,7 +67,7 @@ static inline hb_u32 hb_nat_addresses(hb_packet *p, hb_u32 what)
 }
 
 /* TCP and UDP: ports, and a checksum of addresses and ports. */
-static inline hb_u32 hb_nat_ports(hb_packet *p)
+static inline hb_u32 hb_nat_put_ports(hb_packet *p)
 {
     hb_u32 old = hb_get32(p, p->l4), now = hb_state32(p, 3);
     hb_put32(p, p->l4, now);
@@ -90,10 +89,10 @@ static inline void hb_nat_transport(hb_packet *p, hb_u32 what, hb_u32 change)
         hb_nat_id(p, what);
         break;
     case 6:
-        hb_nat_mend(p, p->l4 + 16, change + hb_nat_ports(p));
+        hb_nat_mend(p, p->l4 + 16, change + hb_nat_put_ports(p));
         break;
     case 17:
-        change += hb_nat_ports(p);
+        change += hb_nat_put_ports(p);
         hb_nat_mend_udp(p, p->l4 + 6, change);
         break;
     case 33:  /* DCCP and ... */
@@ -109,10 +108,10 @@ static inline hb_u32 hb_nf_nat(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u
     if (arg)
         return (hb_u32)arg;
     hb_u32 what = hb_state32(p, 0);
-    if (!what || hb_ip_version(p) != 4 || p->direction != (what & HB_NAT_REVERSED ? 1u : 0u))
+    if (!what || hb_ip_version(p) != 4)
         return HB_PASS;
-    if (what >> 8)
-        return HB_DROP(what >> 8);
+    if (p->direction != (what & HB_NAT_REVERSED ? 1u : 0u))
+        return HB_DROP(HB_REASON_no_mapping);
     hb_u32 change = hb_nat_addresses(p, what);
     hb_nat_mend(p, p->l3 + 10, change);
     if (p->l4 != HB_NO_LAYER) /* else a later fragment */

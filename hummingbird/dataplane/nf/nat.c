@@ -30,6 +30,7 @@ typedef struct {
     uint16_t zone;
     uint8_t protocol;
     uint8_t icmp;  /* enum hb_nat_icmp */
+    bool echo;     /* ICMP echo, or its reply */
     bool fragment; /* of any offset */
     bool later;    /* without a transport header ... */
     bool cut;      /* ... or not with a whole one */
@@ -43,6 +44,7 @@ static void read_ports(tuple *t, const uint8_t *l4)
     switch (t->protocol) {
     case HB_NAT_IP_ICMP:
         t->icmp = (uint8_t)hb_nat_icmp_of(l4[0]);
+        t->echo = l4[0] == 8 || l4[0] == 0;
         t->sport = t->dport = t->icmp <= HB_NAT_ICMP_REPLY ? (uint16_t)hb_get_be16(l4 + 4) : 0;
         break;
     case HB_NAT_IP_TCP:
@@ -80,13 +82,6 @@ static bool read_tuple(tuple *t, const hb_mbuf *m, const uint8_t *packet)
 /* ---- what becomes of a flow ---------------------------------------------------------------------
  */
 
-/* False: it is dropped for this, and the next packet asks again. */
-static bool refuse(flow_state *s, uint32_t reason)
-{
-    s->what = reason << 8;
-    return false;
-}
-
 static bool has_ports(const tuple *t)
 {
     return hb_nat_class(t->protocol) != HB_NAT_OTHER;
@@ -120,38 +115,38 @@ static void set_source(hb_nat *n, const tuple *t, flow_state *s, uint32_t mappin
 }
 
 /* From an inside host to anywhere but the inside. */
-static bool translate_source(hb_nat *n, const tuple *t, flow_state *s)
+static enum hb_reason translate_source(hb_nat *n, const tuple *t, flow_state *s)
 {
     if (t->protocol == HB_NAT_IP_ICMP && t->icmp != HB_NAT_ICMP_REQUEST)
-        return refuse(s, HB_REASON_no_mapping);
+        return HB_REASON_no_mapping;
     hb_nat_end end = {.address = t->src, .zone = t->zone, .protocol = t->protocol};
     end.port = has_ports(t) ? t->sport : 0;
     uint32_t m = hb_nat_get(n, &end);
     if (m == HB_NAT_NONE)
-        return refuse(s, HB_REASON_no_port);
+        return HB_REASON_no_port;
     set_source(n, t, s, m);
     if (n->config.filter == HB_NAT_FILTER_NONE || n->mapping[m].forward)
-        return true;
+        return HB_REASON_none;
     uint32_t peer = hb_nat_permit(n, m, t->dst, peer_port(t, t->dport));
     if (peer == HB_NAT_NONE)
-        return refuse(s, HB_REASON_no_port);
+        return HB_REASON_no_port;
     s->peer = peer + 1;
-    return true;
+    return HB_REASON_none;
 }
 
 /* To an external address, from `src` and `sport` as they are outside. */
-static bool translate_destination(hb_nat *n, const tuple *t, flow_state *s, uint32_t src,
-                                  uint32_t sport)
+static enum hb_reason translate_destination(hb_nat *n, const tuple *t, flow_state *s, uint32_t src,
+                                            uint32_t sport)
 {
     if (t->protocol == HB_NAT_IP_ICMP && t->icmp != HB_NAT_ICMP_REPLY)
-        return refuse(s, HB_REASON_no_mapping);
+        return HB_REASON_no_mapping;
     uint32_t external = hb_nat_external(n, t->dst);
     uint32_t m = hb_nat_by_external(n, external, t->protocol, has_ports(t) ? t->dport : 0);
     if (m == HB_NAT_NONE)
-        return refuse(s, HB_REASON_no_mapping);
+        return HB_REASON_no_mapping;
     if (!hb_nat_permitted(n, m, src, peer_port(t, sport))) {
         hb_nat_add(&n->count.filtered);
-        return refuse(s, HB_REASON_no_mapping);
+        return HB_REASON_no_mapping;
     }
     hb_nat_hold(n, m);
     const hb_nat_end *inside = &n->mapping[m].inside;
@@ -162,16 +157,17 @@ static bool translate_destination(hb_nat *n, const tuple *t, flow_state *s, uint
         s->ports = (s->ports & 0xffff0000u) | inside->port;
     if (t->protocol == HB_NAT_IP_ICMP)
         s->ports = inside->port * 0x10001u;
-    return true;
+    return HB_REASON_none;
 }
 
 /* RFC 4787 section 6: from inside to inside by way of an external address. What is sent opens the
  * way back, also where it is not let in itself. */
-static bool translate_both(hb_nat *n, const tuple *t, flow_state *s)
+static enum hb_reason translate_both(hb_nat *n, const tuple *t, flow_state *s)
 {
     if (!n->config.hairpin || t->protocol == HB_NAT_IP_ICMP)
-        return refuse(s, HB_REASON_no_mapping);
-    return translate_source(n, t, s) && translate_destination(n, t, s, s->src, s->ports >> 16);
+        return HB_REASON_no_mapping;
+    enum hb_reason bad = translate_source(n, t, s);
+    return bad ? bad : translate_destination(n, t, s, s->src, s->ports >> 16);
 }
 
 /* Multicast, broadcast, and what never leaves a host or link stays as it is. */
@@ -187,33 +183,27 @@ static bool crosses(const hb_nat *n, uint32_t src, uint32_t dst)
            (hb_nat_is_inside(n, src) && !hb_nat_is_inside(n, dst) && leads_out(dst));
 }
 
-static bool translate(hb_nat *n, const tuple *t, flow_state *s)
+static enum hb_reason translate(hb_nat *n, const tuple *t, flow_state *s)
 {
-    bool inside = hb_nat_is_inside(n, t->src);
     if (hb_nat_external(n, t->dst) == HB_NAT_NONE)
         return translate_source(n, t, s);
-    return inside ? translate_both(n, t, s) : translate_destination(n, t, s, t->src, t->sport);
+    return hb_nat_is_inside(n, t->src) ? translate_both(n, t, s)
+                                       : translate_destination(n, t, s, t->src, t->sport);
 }
 
-/* Fills the state of the flow of a packet in that packet's direction. False: ask again; then the
- * state holds nothing. */
-static bool plan(hb_nat *n, const tuple *t, flow_state *s)
+/* Fills the state of a flow that crosses, for packets such as this one. A reason other than none:
+ * it holds nothing. */
+static enum hb_reason plan(hb_nat *n, const tuple *t, flow_state *s)
 {
     *s = (flow_state){.src = t->src, .dst = t->dst, .ports = (uint32_t)t->sport << 16 | t->dport};
-    if (!crosses(n, t->src, t->dst))
-        return !crosses(n, t->dst, t->src); /* else the other direction has to be asked for */
-    if (t->protocol == HB_NAT_IP_ICMP && t->icmp >= HB_NAT_ICMP_ERROR && !t->later && !t->cut)
-        return refuse(s, t->fragment ? HB_REASON_malformed : HB_REASON_no_mapping);
     if (has_ports(t) && t->later)
-        return refuse(s, HB_REASON_no_first_fragment);
+        return HB_REASON_no_first_fragment;
     if (t->cut)
-        return refuse(s, HB_REASON_malformed);
-    if (translate(n, t, s))
-        return true;
-    let_go(n, s);
-    memset(s->mapping, 0, sizeof s->mapping);
-    s->peer = 0;
-    return false;
+        return HB_REASON_malformed;
+    enum hb_reason bad = translate(n, t, s);
+    if (bad)
+        let_go(n, s);
+    return bad;
 }
 
 /* ---- flows --------------------------------------------------------------------------------------
@@ -246,25 +236,36 @@ static bool comes_second(hb_nf_seat *seat, const hb_mbuf *m, const flow_state *s
     if (flow == HB_NO_FLOW || flow == m->flow)
         return false;
     const flow_state *other = hb_flow_state(seat, flow);
-    return other && !(other->what & HB_NAT_ADOPT);
+    return seat->set_up[flow] == hb_flow_generation(seat, flow) && !(other->what & HB_NAT_ADOPT);
 }
 
-static bool flow_setup(hb_nf_seat *seat, uint32_t handle, void *state)
+/* Each packet tells for itself: errors, queries without a flow of their own, and the echo with an
+ * id of 0, which shares a flow with those. */
+static bool stands_alone(const tuple *t)
+{
+    bool has_flow = t->fragment || t->later || t->cut || (t->echo && t->sport);
+    return t->protocol == HB_NAT_IP_ICMP && !has_flow;
+}
+
+static enum hb_reason flow_setup(hb_nf_seat *seat, uint32_t handle, void *state)
 {
     const hb_mbuf *m = hb_header(seat->arena, handle);
     hb_nat *n = seat->host;
     flow_state s;
     tuple t;
-    if (!n || !read_tuple(&t, m, hb_data(seat->arena, m)))
-        return true;
-    hb_nat_tick(n, m->time_ns);
-    bool settled = plan(n, &t, &s);
-    if (s.what)
-        s.what |= m->direction ? HB_NAT_REVERSED : 0;
-    if (settled && s.what & HB_NAT_SET && !t.fragment && comes_second(seat, m, &s))
+    if (!n || !read_tuple(&t, m, hb_data(seat->arena, m)) || stands_alone(&t))
+        return HB_REASON_none;
+    hb_nat_tick(n, m->in_port, m->time_ns);
+    if (!crosses(n, t.src, t.dst)) /* but if the other direction does, this is no way to go */
+        return crosses(n, t.dst, t.src) ? HB_REASON_no_mapping : HB_REASON_none;
+    enum hb_reason bad = plan(n, &t, &s);
+    if (bad)
+        return bad;
+    s.what |= m->direction ? HB_NAT_REVERSED : 0;
+    if (!t.fragment && comes_second(seat, m, &s))
         s.what |= HB_NAT_ADOPT;
     memcpy(state, &s, sizeof s);
-    return settled;
+    return HB_REASON_none;
 }
 
 static void flow_end(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb_flow_end why,
@@ -282,8 +283,12 @@ static void flow_end(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb
 static uint32_t translate_alone(hb_nat *n, const tuple *t, const hb_mbuf *m, uint8_t *packet)
 {
     flow_state s;
-    bool settled = plan(n, t, &s);
     uint64_t result;
+    if (!crosses(n, t->src, t->dst))
+        return HB_PASS;
+    enum hb_reason bad = plan(n, t, &s);
+    if (bad)
+        return HB_DROP(bad);
     hb_packet p = {.frame = packet,
                    .length = m->data_len,
                    .l3 = m->l3,
@@ -291,29 +296,21 @@ static uint32_t translate_alone(hb_nat *n, const tuple *t, const hb_mbuf *m, uin
                    .state = (uint8_t *)&s,
                    .state_length = sizeof s};
     uint32_t verdict = hb_nf_nat(&p, NULL, 0, &result);
-    if (settled)
-        let_go(n, &s);
+    let_go(n, &s);
     return verdict;
 }
 
-/* An id of 0 looks like an ICMP error to the flow table, so only the type tells. */
-static bool has_flow(const hb_mbuf *m, const uint8_t *packet)
-{
-    if (m->protocol != HB_NAT_IP_ICMP || m->l4 == HB_NO_LAYER)
-        return m->flow != HB_NO_FLOW;
-    return m->flow != HB_NO_FLOW && (packet[m->l4] == 0 || packet[m->l4] == 8);
-}
-
-/* The verdict of a packet that no flow's state can tell about. */
+/* The verdict of a packet that no flow's state can tell about; 0 if it has one. */
 static uint64_t by_host(hb_nat *n, const hb_mbuf *m, uint8_t *packet)
 {
     tuple t;
-    if (!read_tuple(&t, m, packet))
-        return HB_PASS;
-    uint32_t length = hb_get_be16(packet + m->l3 + 2);
-    if (t.icmp != HB_NAT_ICMP_ERROR || t.fragment || m->l3 + length > m->data_len)
+    if ((m->flow != HB_NO_FLOW && m->protocol != HB_NAT_IP_ICMP) || !read_tuple(&t, m, packet) ||
+        (m->flow != HB_NO_FLOW && !stands_alone(&t)))
+        return 0;
+    hb_nat_tick(n, m->in_port, m->time_ns);
+    if (t.icmp != HB_NAT_ICMP_ERROR || t.fragment)
         return translate_alone(n, &t, m, packet);
-    return hb_nat_icmp_error(n, t.zone, packet + m->l3, length);
+    return hb_nat_icmp_error(n, t.zone, packet + m->l3, hb_get_be16(packet + m->l3 + 2));
 }
 
 static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, uint32_t n)
@@ -322,10 +319,12 @@ static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, ui
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(seat->arena, handles[i]);
         uint8_t *packet = hb_data(seat->arena, m);
-        arg[i] = nat && !has_flow(m, packet) ? by_host(nat, m, packet) : 0;
+        arg[i] = nat ? by_host(nat, m, packet) : 0;
     }
-    if (nat && n)
-        hb_nat_tick(nat, hb_header(seat->arena, handles[n - 1])->time_ns);
+    if (nat && n) {
+        const hb_mbuf *last = hb_header(seat->arena, handles[n - 1]);
+        hb_nat_tick(nat, last->in_port, last->time_ns);
+    }
 }
 
 static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *result,

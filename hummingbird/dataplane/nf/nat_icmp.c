@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "nf/nat_icmp.h"
 
+#include <stddef.h>
+
 #include "hummingbird.h"
 #include "inet.h"
 #include "nf/nat.cl"

@@ -7,8 +7,10 @@
 #include "api.h"
 
 #define SECOND 1000000000u
-#define SWEEP 64u         /* mappings and peers that may go at a time: no packet waits for more */
-#define BEHIND_MOST 1024u /* packets in a row of long ago: the time was set back */
+#define SWEEP 64u /* mappings and peers that may go at a time: no packet waits for more */
+#define CLOCK_START (1ull << 40) /* what is a little older is not before its begin */
+#define LATE_NS 1000000000ull    /* a packet may be this much behind the clock */
+#define LEAP_NS 3600000000000ull /* and no gap between two packets of a port is longer */
 
 /* ---- hash -------------------------------------------------------------------------------------
  */
@@ -88,21 +90,16 @@ uint32_t hb_nat_class(uint32_t protocol)
 /* ---- time -------------------------------------------------------------------------------------
  */
 
-/* Packets of several ports come a little mixed up, and count for nothing then. After many in a row
- * that are behind, the time has been set back: it goes on from there. */
-void hb_nat_tick(hb_nat *n, uint64_t time_ns)
+/* As the flow tables do it (flow_life.c): a port whose time goes back, or leaps, goes on from where
+ * the clock stands. */
+void hb_nat_tick(hb_nat *n, uint32_t port, uint64_t time_ns)
 {
     hb_nat_clock *c = &n->clock;
-    if (time_ns >= c->high) {
-        c->now += c->high ? time_ns - c->high : 0;
-    } else if (c->high - time_ns < SECOND) {
-        c->behind = 0;
-        return;
-    } else if (++c->behind < BEHIND_MOST) {
-        return;
-    }
-    c->high = time_ns;
-    c->behind = 0;
+    uint64_t t = time_ns + c->offset[port];
+    if (t >= c->now && t - c->now <= LEAP_NS)
+        c->now = t;
+    else if (t > c->now || c->now - t > LATE_NS)
+        c->offset[port] = c->now - time_ns;
 }
 
 /* ---- how long things are kept -------------------------------------------------------------------
@@ -617,6 +614,7 @@ hb_nat *hb_nat_new(const hb_nat_config *c)
     if (!n)
         return NULL;
     n->config = *c;
+    n->clock.now = CLOCK_START;
     n->mask = chains(c->mappings) - 1;
     n->peer_mask = chains(c->peers) - 1;
     if (!allocate(n, c)) {

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api.h"
 #include "nf/nat_api.h"
 
 #define HB_NAT_NONE 0xffffffffu
@@ -65,11 +66,10 @@ typedef struct {
     uint32_t oldest, newest;
 } hb_nat_list;
 
-/* Packet time may jump; this one never runs backwards. */
+/* Packet time of all ports, made one that never runs backwards. */
 typedef struct {
-    uint64_t now;  /* ns */
-    uint64_t high; /* packet time that it stands for */
-    uint32_t behind;
+    uint64_t now;                  /* ns */
+    uint64_t offset[HB_MAX_NODES]; /* of each port's time from it */
 } hb_nat_clock;
 
 struct hb_nat {
@@ -89,8 +89,8 @@ struct hb_nat {
     uint32_t range_ports; /* in all ranges */
 };
 
-/* A packet of this time has come. */
-void hb_nat_tick(hb_nat *n, uint64_t time_ns);
+/* A packet of this time has come in at this port. */
+void hb_nat_tick(hb_nat *n, uint32_t port, uint64_t time_ns);
 
 bool hb_nat_is_inside(const hb_nat *n, uint32_t address);
 /* Index, or HB_NAT_NONE. */
