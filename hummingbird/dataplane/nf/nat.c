@@ -253,9 +253,14 @@ static enum hb_reason flow_setup(hb_nf_seat *seat, uint32_t handle, void *state)
     hb_nat *n = seat->host;
     flow_state s;
     tuple t;
-    if (!n || !read_tuple(&t, m, hb_data(seat->arena, m)) || stands_alone(&t))
+    if (!n || !read_tuple(&t, m, hb_data(seat->arena, m)))
         return HB_REASON_none;
     hb_nat_tick(n, m->in_port, m->time_ns);
+    if (stands_alone(&t)) { /* but its answer, which may be in this burst, has to find a mapping */
+        if (t.icmp == HB_NAT_ICMP_REQUEST && crosses(n, t.src, t.dst) && !plan(n, &t, &s))
+            let_go(n, &s);
+        return HB_REASON_none;
+    }
     if (!crosses(n, t.src, t.dst)) /* but if the other direction does, this is no way to go */
         return crosses(n, t.dst, t.src) ? HB_REASON_no_mapping : HB_REASON_none;
     enum hb_reason bad = plan(n, &t, &s);
