@@ -360,6 +360,8 @@ class Nat:
             raise Drop("bad_checksum")
         if quote.offset or quote.src != head.dst:
             raise Drop("no_mapping")
+        if quote.protocol == ICMP and quote.icmp not in REQUESTS + REPLIES:
+            raise Drop("no_mapping")  # nobody complains of a complaint
         sport, dport = quote.ports
         sender = self.inside_of.get((quote.protocol, quote.src, sport))
         receiver = self.mapping.get((quote.protocol, quote.dst, dport))

@@ -203,10 +203,12 @@ class Traffic:
             ][choice - 2]
             self._ip(src, dst, udp)
 
-    def mixed(self, count: int) -> Traffic:
-        """So many packets, of all kinds."""
+    def mixed(self, count: int, queries: bool = True) -> Traffic:
+        """So many packets, of all kinds. Queries other than echo get their mappings a burst at a
+        time: where ports are few, which one they get is not told by the order of packets alone."""
         kinds = [self.outbound] * 5 + [self.answer] * 5 + [self.hairpin] * 2 + [self.error] * 3
-        kinds += [self.stranger, self.scan, self.pieces, self.without_ports, self.query, self.other]
+        kinds += [self.stranger, self.scan, self.pieces, self.without_ports, self.other]
+        kinds += [self.query] * queries
         while len(self.packets) < count:
             self.random.choice(kinds)()
         return self

@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from chain import Result, line, started
 from nat_model import siphash
 from nat_traffic import NAT, Traffic
+from scapy.utils import RawPcapReader
 
 FILTERS = ("endpoint-independent", "address-dependent", "address-and-port-dependent")
 FORWARDS = [
@@ -51,10 +53,10 @@ def test_the_hash_is_siphash() -> None:
 
 
 @pytest.mark.parametrize("filtering", FILTERS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_generated_traffic(filtering: str, seed: int) -> None:
     params = NAT | {"filtering": filtering, "forwards": FORWARDS}
-    traffic = Traffic(params, seed).mixed(1500)
+    traffic = Traffic(params, seed).mixed(1000)
     assert {"no_mapping", "no_first_fragment", "malformed", "bad_checksum"} <= set(traffic.dropped)
     result, mappings, _ = through(traffic.packets, params, use="none")
     assert result.dropped == traffic.dropped
@@ -70,24 +72,20 @@ def test_generated_traffic(filtering: str, seed: int) -> None:
         {"ports": ["2000-2009"], "pooling": "arbitrary", "keep_parity": False},
         {"ports": ["5000-5019"], "keep_port": True},
         {"mappings": 20},
-        {"external": ["203.0.113.4"], "ports": ["6000"]},
+        {"external": ["203.0.113.4"], "ports": ["6000-6000"]},
     ],
 )
 def test_every_parameter(fields: dict[str, Any]) -> None:
     params = NAT | fields
-    check(params, Traffic(params, 11).mixed(1000), use="none")
+    check(params, Traffic(params, 11).mixed(700, queries=False), use="none")
 
 
 def test_the_demo_capture() -> None:
     """Its hosts are inside; those that are not are outside."""
-    from pathlib import Path
-
-    from hummingbird.testing import read_capture
-
     demo = Path(__file__).parent.parent / "policies" / "demo" / "branch.pcap"
     params = NAT | {"inside": ["10.0.0.0/8"]}
     traffic = Traffic(params, 1)
-    for packet in read_capture(demo).packets:
+    for packet, _ in RawPcapReader(str(demo)):
         traffic.add(packet)
     assert len(traffic.went) > 100
     check(params, traffic, use="none")
