@@ -65,7 +65,7 @@ def siphash(seed: int, *words: int) -> int:
 
 
 def swap(data: bytearray, at: int, new: bytes, checksums: list[int]) -> None:
-    """Replace bytes; the checksums at these places, which are of them, stay as right as they are."""
+    """Replace bytes; the checksums at these places, which cover them, stay as right as they are."""
     old = bytes(data[at : at + len(new)])
     data[at : at + len(new)] = new
     total = sum(word(new, i) - word(old, i) for i in range(0, len(new), 2))

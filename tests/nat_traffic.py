@@ -101,7 +101,7 @@ class Traffic:
         self._ip(self._inside(), self._outside(), self._l4(port, remote))
 
     def answer(self, known: bool = True) -> None:
-        """To a packet that left, by its receiver or (with endpoint-independent filtering) others."""
+        """To a packet that left: by its receiver, or by somebody else."""
         if not self.went:
             return
         ip = IP(self.random.choice(self.went))
@@ -149,7 +149,9 @@ class Traffic:
         by = self._inside() if self.random.random() < 0.2 else ip.dst
         if inbound and self.random.random() < 0.5:
             by = "192.0.2.77"  # a router
-        packet = bytearray(frame(IP(src=by, dst=ip.src) / ICMP(type=kind, code=code) / quoted[:most]))
+        packet = bytearray(
+            frame(IP(src=by, dst=ip.src) / ICMP(type=kind, code=code) / quoted[:most])
+        )
         if self.random.random() < 0.1:
             packet[14 + 20 + 2] ^= 1
         self.add(bytes(packet))

@@ -78,7 +78,13 @@ MISTAKES: dict[str, tuple[str, str, str, str, str]] = {
     "large port": ("6000-65535", "6000-65536", "ports[1]", "'6000-65536'", "1 to 65535"),
     "backwards": ("1024-4999", "4999-1024", "ports[0]", "ends before", "1024-4999"),
     "ports twice": ("6000-65535", "4000-65535", "ports[1]", "overlaps 1024-4999", "once"),
-    "no port": ("203.0.113.4:443", "203.0.113.4", "forwards[0].external", "no IPv4 address", "quot"),
+    "no port": (
+        "203.0.113.4:443",
+        "203.0.113.4",
+        "forwards[0].external",
+        "no IPv4 address",
+        "quot",
+    ),
     "foreign": ("203.0.113.4:443", "203.0.113.5:443", "forwards[0].external", "no ext", "113.4"),
     "outside": ("10.0.0.5:8443", "172.16.0.5:8443", "forwards[0].inside", "not inside", "inside"),
     "taken": (

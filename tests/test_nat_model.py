@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The NAT does what the model says: verdicts, bytes, mappings.
 
-    packets ─┬─ in0 ── nf0 (nat) ── out0 ─┬─ the same
-             └─ nat_model.Nat ────────────┘
+packets ─┬─ in0 ── nf0 (nat) ── out0 ─┬─ the same
+         └─ nat_model.Nat ────────────┘
 """
 
 from __future__ import annotations

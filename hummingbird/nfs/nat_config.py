@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a topology says about ``type: nat``. docs/nat.md describes it to those who write one.
 
-    inside: [10.0.0.0/8]
-    external: [203.0.113.4, 203.0.113.8/30]
-    ports: [1024-65535]
-    forwards:
-      - {protocol: tcp, external: "203.0.113.4:443", inside: "10.0.0.5:8443"}
-    filtering: endpoint-independent
+inside: [10.0.0.0/8]
+external: [203.0.113.4, 203.0.113.8/30]
+ports: [1024-65535]
+forwards:
+  - {protocol: tcp, external: "203.0.113.4:443", inside: "10.0.0.5:8443"}
+filtering: endpoint-independent
 """
 
 from __future__ import annotations
