@@ -550,3 +550,35 @@ def test_two_nats_in_a_row() -> None:
     result = run_chain(source, [there, back], rows, files=files, use="none")
     [came] = result.packets_of("out1")
     assert ends(came) == (OUT, 53, A, 5000)
+
+
+BACK_PY = """\
+from hummingbird.nfs import Nf, Writes
+NF = Nf("back", writes=Writes.HEADER)
+"""
+BACK_CL = """\
+static hb_u32 hb_nf_back(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+{
+    (void)t, (void)arg, (void)result;
+    if (hb_get32(p, p->l3 + 12) == 0xc6336407) { /* from 198.51.100.7 */
+        hb_put32(p, p->l3 + 16, 0xcb007104);     /* to 203.0.113.4 ... */
+        hb_put16(p, p->l4 + 2, PORT);            /* ... and its port */
+    }
+    return HB_PASS;
+}
+"""
+
+
+def test_answers_that_have_joined_their_connection_before_the_nat() -> None:
+    """An NF in front has made them packets of the connection's own flow: they are translated back,
+    and still nobody reaches the inside by its own addresses."""
+    there, direct = udp(A, OUT, 5000, 53), udp(OUT, A, 53, 5000)
+    port = port_of([there])
+    source, rows = line({"type": "./back.py", "engine": "cpu"}, ONE)
+    files = {"back.py": BACK_PY, "back.cl": BACK_CL.replace("PORT", str(port))}
+    result = run_chain(source, [there, direct], rows, files=files, use="none")
+    # ... to the byte, checksums too, but for those that the NF in front left wrong
+    assert [ends(packet) for packet in result.packets] == [
+        (EXTERNAL, port, OUT, 53),
+        (OUT, 53, A, 5000),
+    ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The NAT makes of packets what Linux makes of them, to the byte, where both keep ports.
 
-    packets ─┬─ in0 ── nf0 (nat) ── out0 ───────────────┬─ the same, but for the TTL
-             └─ tun ── Linux (tests/kernel_nat.py) ─────┘
+packets ─┬─ in0 ── nf0 (nat) ── out0 ───────────────┬─ the same, but for the TTL
+         └─ tun ── Linux (tests/kernel_nat.py) ─────┘
 """
 
 from __future__ import annotations

@@ -23,17 +23,9 @@ from hummingbird.nfs import (
 )
 from hummingbird.nfs.nat_config import Forward, NatParams
 
+_ENDS = np.dtype([("src", "u4"), ("dst", "u4"), ("dport", "u2"), ("sport", "u2")])
 STATE = np.dtype(
-    [
-        ("what", "u4"),
-        ("src", "u4"),
-        ("dst", "u4"),
-        ("dport", "u2"),
-        ("sport", "u2"),
-        ("mapping", "u4", 2),
-        ("peer", "u4"),
-        ("pad", "u4"),
-    ]
+    [("what", "u4"), ("now", _ENDS), ("was", _ENDS), ("peer", "u4"), ("mapping", "u4", 2)]
 )
 """What it knows of a flow; see nat.cl."""
 FILTERS = {
@@ -70,8 +62,9 @@ class NatHost(NfHost):
     def _forward(self, place: str, forward: Forward) -> None:
         external = self._params.addresses.index(forward.external.address)
         inside, port = forward.inside
+        zone, external_port = forward.zone, forward.external.port
         if lib.hb_nat_forward(
-            self.pointer, forward.number, int(inside), port, external, forward.external.port
+            self.pointer, forward.number, zone, int(inside), port, external, external_port
         ):
             self.close()
             what = "there is no room for this forward"
@@ -121,8 +114,6 @@ class NatHost(NfHost):
         for what, number in zip(("source", "destination"), state["mapping"], strict=True):
             if number and (mapping := self._mapping(int(number) - 1)):
                 shown[what] = f"{mapping['inside']} <-> {mapping['external']}"
-        if reason := int(state["what"]) >> 8:
-            shown["refused"] = ffi.string(lib.hb_reason_name(reason)).decode()
         return shown
 
 

@@ -121,6 +121,8 @@ class Forward(NfParams):
     protocol: Literal["tcp", "udp"]
     external: At
     inside: At
+    zone: Annotated[Whole, Field(ge=0, le=65535)] = 0
+    """Of the port that the inside host's packets come in at."""
 
     @property
     def number(self) -> int:
@@ -226,7 +228,7 @@ class NatParams(NfParams):
             what = f"each of the {len(self.forwards)} forwards is a mapping"
             fix = f"write at least {len(self.forwards)}, and some for what goes out"
             raise _mistakes_at(("mappings",), what, fix)
-        seen: dict[tuple[str, Endpoint], int] = {}
+        seen: dict[tuple[str, int, Endpoint], int] = {}
         for index, forward in enumerate(self.forwards):
             place = ("forwards", index)
             if not any(forward.external.address in network for network in self.external):
@@ -236,8 +238,11 @@ class NatParams(NfParams):
             if not any(forward.inside.address in network for network in self.inside):
                 what = f"{forward.inside.address} is not inside"
                 raise _mistakes_at((*place, "inside"), what, "write an address of inside")
-            for field, end in (("external", forward.external), ("inside", forward.inside)):
-                before = seen.setdefault((f"{field} {forward.protocol}", end), index)
+            for field, zone, end in (
+                ("external", 0, forward.external),
+                ("inside", forward.zone, forward.inside),
+            ):
+                before = seen.setdefault((f"{field} {forward.protocol}", zone, end), index)
                 if before != index:
                     what = f"forward {before} has {forward.protocol} {end} already"
                     raise _mistakes_at((*place, field), what, "write each end once")

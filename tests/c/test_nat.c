@@ -269,10 +269,10 @@ static void test_forwards(void)
 {
     hb_nat_config c = config();
     hb_nat *n = hb_nat_new(&c);
-    CHECK_EQUAL(hb_nat_forward(n, 6, 0x0a000005, 80, 1, 443), 0);
-    CHECK_EQUAL(hb_nat_forward(n, 6, 0x0a000006, 80, 1, 443), -1);
-    CHECK_EQUAL(hb_nat_forward(n, 6, 0x0a000005, 80, 0, 443), -1);
-    CHECK_EQUAL(hb_nat_forward(n, 6, 0x0a000005, 81, 1, 1000), 0);
+    CHECK_EQUAL(hb_nat_forward(n, 6, 0, 0x0a000005, 80, 1, 443), 0);
+    CHECK_EQUAL(hb_nat_forward(n, 6, 0, 0x0a000006, 80, 1, 443), -1);
+    CHECK_EQUAL(hb_nat_forward(n, 6, 0, 0x0a000005, 80, 0, 443), -1);
+    CHECK_EQUAL(hb_nat_forward(n, 6, 0, 0x0a000005, 81, 1, 1000), 0);
     CHECK_EQUAL(hb_nat_ports_free(n, 1, 6), 99);
     hb_nat_end e = end_of(5, 80, 6);
     uint32_t m = hb_nat_by_external(n, 1, 6, 443);

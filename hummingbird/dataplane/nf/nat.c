@@ -16,11 +16,10 @@
 /* The state of a flow, as nat.cl describes it. */
 typedef struct {
     uint32_t what;
-    uint32_t src, dst;
-    uint32_t ports;
-    uint32_t mapping[2]; /* of source and destination; index + 1, 0: none */
-    uint32_t peer;       /* that the source is known to send to, likewise */
-    uint32_t pad;
+    uint32_t src, dst, ports;
+    uint32_t was_src, was_dst, was_ports;
+    uint32_t peer;       /* that the source is known to send to; index + 1, 0: none */
+    uint32_t mapping[2]; /* of source and destination, likewise */
 } flow_state;
 
 /* What counts of a packet. */
@@ -195,7 +194,13 @@ static enum hb_reason translate(hb_nat *n, const tuple *t, flow_state *s)
  * it holds nothing. */
 static enum hb_reason plan(hb_nat *n, const tuple *t, flow_state *s)
 {
-    *s = (flow_state){.src = t->src, .dst = t->dst, .ports = (uint32_t)t->sport << 16 | t->dport};
+    uint32_t ports = (uint32_t)t->sport << 16 | t->dport;
+    *s = (flow_state){.src = t->src,
+                      .dst = t->dst,
+                      .ports = ports,
+                      .was_src = t->src,
+                      .was_dst = t->dst,
+                      .was_ports = ports};
     if (has_ports(t) && t->later)
         return HB_REASON_no_first_fragment;
     if (t->cut)

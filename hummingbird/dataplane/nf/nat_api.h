@@ -52,8 +52,8 @@ void hb_nat_free(hb_nat *n);
 
 /* A mapping for ever, that anybody may use; before the start. 0, or -1: its external port is taken,
  * or its inside port has a mapping already, or there is no room. */
-int hb_nat_forward(hb_nat *n, uint32_t protocol, uint32_t inside, uint16_t port, uint32_t external,
-                   uint16_t external_port);
+int hb_nat_forward(hb_nat *n, uint32_t protocol, uint16_t zone, uint32_t inside, uint16_t port,
+                   uint32_t external, uint16_t external_port);
 
 typedef struct {
     uint32_t mappings;    /* in use, forwards included, and ... */

@@ -651,10 +651,10 @@ void hb_nat_free(hb_nat *n)
     free(n);
 }
 
-int hb_nat_forward(hb_nat *n, uint32_t protocol, uint32_t inside, uint16_t port, uint32_t external,
-                   uint16_t external_port)
+int hb_nat_forward(hb_nat *n, uint32_t protocol, uint16_t zone, uint32_t inside, uint16_t port,
+                   uint32_t external, uint16_t external_port)
 {
-    hb_nat_end end = {.address = inside, .port = port, .protocol = (uint8_t)protocol};
+    hb_nat_end end = {.address = inside, .port = port, .zone = zone, .protocol = (uint8_t)protocol};
     if (!n->free_mapping || look_inside(n, &end) != HB_NAT_NONE ||
         look_external(n, external, protocol, external_port) != HB_NAT_NONE)
         return -1;
