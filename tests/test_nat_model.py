@@ -7,15 +7,18 @@ packets ─┬─ in0 ── nf0 (nat) ── out0 ─┬─ the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import Result, line, started
+from chain import Result, by_flow, capture, line, run_chain, started
 from nat_model import siphash
 from nat_traffic import NAT, Traffic
+from nf_helpers import real_data
 from scapy.utils import RawPcapReader
+from test_chain_captures import is_sound, packets_in
 
 FILTERS = ("endpoint-independent", "address-dependent", "address-and-port-dependent")
 FORWARDS = [
@@ -89,3 +92,48 @@ def test_the_demo_capture() -> None:
         traffic.add(packet)
     assert len(traffic.went) > 100
     check(params, traffic, use="none")
+
+
+CAPTURES = [
+    "traces/mixed_ndpi.pcap",
+    "traces/attack/ndpi__synscan.pcap",
+    *(f"traces/{name}" for name in ("fragments", "gre", "icmp_arp", "ip_options", "vlan")),
+]
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_captures(name: str) -> None:
+    """Of the real world: half of all addresses are inside, so packets go all ways."""
+    path = real_data(name)
+    files = sorted(path.glob("*.pcap")) if path.is_dir() else [path]
+    params = NAT | {"inside": ["0.0.0.0/1"], "external": ["203.0.113.4", "203.0.113.8/30"]}
+    traffic = Traffic(params, 1)
+    for file in files:
+        for packet in packets_in(file)[:3000]:
+            if is_sound(packet):
+                traffic.add(packet)
+    result, mappings, _ = through(traffic.packets, params, use="none")
+    assert result.dropped == traffic.dropped
+    assert sorted(result.packets) == sorted(traffic.expected)
+    assert mappings == traffic.mappings()
+
+
+def test_several_lcores_do_what_one_does() -> None:
+    """Two inputs on lcores of their own, which hand packets to the lcore of the NAT: what comes in
+    at one port of each flow comes out as the model says."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("NOT TESTED with several lcores: there is one CPU")
+    params = NAT | {"keep_parity": False}
+    rng = Traffic(params, 5)
+    for _ in range(600):
+        rng.outbound()
+    halves: tuple[list[bytes], list[bytes]] = [], []
+    for number, flow in enumerate(by_flow(rng.packets).values()):
+        halves[number % 2].extend(flow)
+    source, rows = line(params, cores={"io": cpus[:2], "nf": {"nf0": [cpus[0]]}})
+    source["ports"] = {"in1": {"driver": "pcap", "read": "in1.pcap"}} | source["ports"]
+    files = {"in1.pcap": capture(halves[1])}
+    result = run_chain(source, halves[0], rows + "*,in1,nf0\n", files=files, use="none")
+    assert result.dropped == {}
+    assert sorted(result.packets) == sorted(rng.expected)

@@ -14,9 +14,7 @@
 
 #include "api.h"
 #include "nf/nat_api.h"
-
-#define HB_NAT_NONE 0xffffffffu
-#define HB_NAT_WORDS 1024u /* of 64 ports */
+#include "nf/nat_ports.h"
 
 enum { HB_NAT_IP_ICMP = 1, HB_NAT_IP_TCP = 6, HB_NAT_IP_UDP = 17 };
 
@@ -27,14 +25,6 @@ typedef struct {
     uint16_t zone;
     uint8_t protocol;
 } hb_nat_end;
-
-/* The ports of an external address and protocol, as bits; and which words of them have a free port,
- * even and odd ones apart: a search looks at no more than 18 words. */
-typedef struct {
-    uint64_t free[HB_NAT_WORDS];
-    uint64_t any[2][HB_NAT_WORDS / 64];
-    uint32_t left;
-} hb_nat_ports;
 
 /* How long something is kept: while it is held, and `until` then. */
 typedef struct {
@@ -113,14 +103,5 @@ void hb_nat_release_peer(hb_nat *n, uint32_t peer);
 bool hb_nat_permitted(const hb_nat *n, uint32_t mapping, uint32_t address, uint32_t port);
 
 uint32_t hb_nat_class(uint32_t protocol);
-
-/* SipHash-2-4 (Aumasson and Bernstein, 2012) of two words: nobody outside can tell which port comes
- * next, or which ends share a chain. */
-uint64_t hb_nat_hash(const uint64_t secret[2], uint64_t a, uint64_t b);
-
-static inline void hb_nat_add(uint64_t *counter)
-{
-    __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED); /* one writer, any reader */
-}
 
 #endif
