@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from chain import Flow, by_flow
 from nat_traffic import NAT, Traffic
+from nf_helpers import real_data
+from test_chain_captures import DEMO, is_sound, packets_in
 from test_device_equal import WAYS, force, needs_persistent
 from test_nat_model import FORWARDS, through
 
@@ -62,4 +64,22 @@ def test_a_device_does_what_the_model_does(
     assert result.dropped == wanted.dropped
     assert Counter(result.packets) == Counter(wanted.expected)
     assert connections(result.packets) == connections(wanted.expected)
+    assert mappings == wanted.mappings()
+
+
+@pytest.mark.parametrize("name", ["demo", "traces/mixed_ndpi.pcap"])
+@pytest.mark.parametrize("executor", ["launch", "persistent"])
+def test_captures(name: str, executor: str, device: Device) -> None:
+    """Half of all addresses are inside, so packets go all ways."""
+    if executor == "persistent":
+        needs_persistent(device)
+    params = PARAMS | {"inside": ["0.0.0.0/1"], "forwards": []}
+    wanted = Traffic(params, 1)
+    for packet in packets_in(DEMO if name == "demo" else real_data(name))[:5000]:
+        if is_sound(packet):
+            wanted.add(packet)
+    result, mappings, _ = through(wanted.packets, params, executor=executor)
+    assert result.summary["device"]["failures"] == 0
+    assert result.dropped == wanted.dropped
+    assert Counter(result.packets) == Counter(wanted.expected)
     assert mappings == wanted.mappings()

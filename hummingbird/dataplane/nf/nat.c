@@ -92,12 +92,22 @@ static uint32_t peer_port(const tuple *t, uint32_t port)
     return t->protocol == HB_NAT_IP_ICMP || !has_ports(t) ? 0 : port;
 }
 
+/* The mapping with a number of a state, or NULL. A state lies where a device may write, so it is
+ * not believed. */
+static const hb_nat_mapping *mapping_of(const hb_nat *n, uint32_t number)
+{
+    if (number - 1 >= n->config.mappings || !n->mapping[number - 1].life.holders)
+        return NULL;
+    return &n->mapping[number - 1];
+}
+
 static void let_go(hb_nat *n, const flow_state *s)
 {
-    if (s->peer) /* first: it must not outlive its mapping */
+    /* the peer first: it must not outlive its mapping */
+    if (s->peer - 1 < n->config.peers && n->peer[s->peer - 1].life.holders)
         hb_nat_release_peer(n, s->peer - 1);
     for (uint32_t i = 0; i < 2; i++)
-        if (s->mapping[i])
+        if (mapping_of(n, s->mapping[i]))
             hb_nat_release(n, s->mapping[i] - 1);
 }
 
@@ -219,8 +229,9 @@ static hb_key key_of(const hb_nat *n, const flow_state *s, uint8_t protocol, uin
                      uint32_t *direction)
 {
     uint32_t address[2] = {s->src, s->dst}, port[2] = {s->ports >> 16, s->ports & 0xffff};
+    const hb_nat_mapping *m = mapping_of(n, s->mapping[1]);
     hb_key key = {.protocol = protocol};
-    key.zone = s->mapping[1] ? n->mapping[s->mapping[1] - 1].inside.zone : zone;
+    key.zone = m ? m->inside.zone : zone;
     *direction = address[0] > address[1] || (address[0] == address[1] && port[0] > port[1]);
     for (uint32_t i = 0; i < 2; i++) {
         uint32_t end = i ^ *direction;
