@@ -61,32 +61,45 @@ def rebuilt(packet: bytes) -> bytes:
 # ---- translation ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tags", [0, 1, 2])
-@pytest.mark.parametrize("options", [[], [b"\x94\x04\x00\x00"] * 10])
-@pytest.mark.parametrize("size", [0, 1, 999])
-def test_checksums_are_right(tags: int, options: list[bytes], size: int) -> None:
+def answer(packet: Packet, number: int) -> Packet:
+    """What the outside says to a translated one, without its payload."""
+    l4: Packet = packet[IP].payload.copy()
+    l4.remove_payload()
+    del l4.chksum
+    if ICMP in packet:
+        l4.type = 0
+    else:
+        l4.sport, l4.dport = l4.dport, l4.sport
+    return l4 / bytes(number)
+
+
+def test_checksums_are_right() -> None:
     """Scapy's; whatever stands in front, and however long."""
-    data = Raw(bytes(i % 251 for i in range(size)))
-    l4s = [TCP(sport=5, dport=6, flags="PA"), UDP(sport=5, dport=6), ICMP(id=5)]
-    there = [frame(IP(src=A, dst=OUT, options=options) / l4 / data, tags) for l4 in l4s]
+    shapes = [
+        (tags, options, size)
+        for tags in (0, 1, 2)
+        for options in ([], [b"\x94\x04\x00\x00"] * 10)
+        for size in (0, 1, 999)
+    ]
+    there = []
+    for number, (tags, options, size) in enumerate(shapes, 5):
+        for l4 in (TCP(sport=number, flags="PA"), UDP(sport=number), ICMP(id=number)):
+            data = Raw(bytes(i % 251 for i in range(size)))
+            there.append(frame(IP(src=A, dst=OUT, options=options) / l4 / data, tags))
     out = run(there).packets
-    assert [rebuilt(packet) for packet in out] == out
+    assert len(out) == len(there) and [rebuilt(packet) for packet in out] == out
     back = []
-    for packet in map(Ether, out):
-        l4 = packet[IP].payload.copy()
-        l4.remove_payload()
-        del l4.chksum
-        if ICMP in packet:
-            l4.type = 0
-        else:
-            l4.sport, l4.dport = l4.dport, l4.sport
-        back.append(frame(IP(src=OUT, dst=EXTERNAL, options=options) / l4 / data, tags))
-    answers = run(there + back).packets[3:]
-    assert [rebuilt(packet) for packet in answers] == answers
-    for packet in map(Ether, answers):
+    for packet, (tags, options, size) in zip(
+        map(Ether, out), [shape for shape in shapes for _ in range(3)], strict=True
+    ):
+        back.append(frame(IP(src=OUT, dst=EXTERNAL, options=options) / answer(packet, size), tags))
+    answers = run(there + back).packets[len(there) :]
+    assert len(answers) == len(back) and [rebuilt(packet) for packet in answers] == answers
+    for number, packet in enumerate(map(Ether, answers)):
+        l4 = packet[IP].payload
         assert packet[IP].dst == A
-        assert (packet[ICMP].id if ICMP in packet else packet[IP].payload.dport) == 5
-        assert packet.haslayer(Dot1Q) == (tags > 0)
+        assert (l4.id if ICMP in packet else l4.dport) == 5 + number // 3
+        assert packet.haslayer(Dot1Q) == (shapes[number // 3][0] > 0)
 
 
 def test_a_udp_checksum_of_zero_stays_and_none_becomes_zero() -> None:
@@ -165,9 +178,9 @@ def test_filtering(filtering: str, kind: Any) -> None:
 
 
 def test_what_nobody_asked_for_stays_outside() -> None:
-    scan = [udp(OUT, EXTERNAL, 53, port) for port in range(1, 3000)]
+    scan = [udp(OUT, EXTERNAL, 53, port) for port in range(1, 500)]
     result = run(scan)
-    assert (result.packets, result.dropped) == ([], {"no_mapping": 2999})
+    assert (result.packets, result.dropped) == ([], {"no_mapping": 499})
 
 
 def test_the_inside_is_not_reached_by_its_own_addresses() -> None:
@@ -252,24 +265,22 @@ def rebuilt_error(packet: bytes) -> bytes:
     return bytes(Ether(**MACS) / IP(bytes(copy[IP])[:20]) / head / Raw(bytes(raw)[8:]))
 
 
-@pytest.mark.parametrize("size", [8, 18, 20, 60])
-@pytest.mark.parametrize("kind", ["tcp", "udp", "icmp", "plain"])
 @pytest.mark.parametrize("by", [OUT, ROUTER])
-def test_errors_about_what_went_out(size: int, kind: str, by: str) -> None:
-    """RFC 5508 REQ-4: they come to the sender, about the packet as it was when it left there."""
-    l4: Packet = {
-        "tcp": TCP(sport=5, dport=6),
-        "udp": UDP(sport=5, dport=6),
-        "icmp": ICMP(id=5),
-        "plain": UDP(sport=5, dport=6, chksum=0),
-    }[kind]
-    about = frame(IP(src=A, dst=OUT) / l4 / bytes(range(40)))
-    [left] = run([about]).packets
-    packet = error(by, EXTERNAL, left[14:][: 20 + size], code=4, nexthopmtu=1400)
-    result, _, report = through([about, packet], ONE, use="none")
-    check_error(result.packets[1], by, A, about)
-    assert Ether(result.packets[1])[ICMP].nexthopmtu == 1400
-    assert report["icmp_errors"] == 1
+def test_errors_about_what_went_out(by: str) -> None:
+    """RFC 5508 REQ-4: they come to the sender, about the packet as it was when it left there;
+    however much of that they quote."""
+    l4s = [TCP(sport=5), UDP(sport=5), ICMP(id=5), UDP(sport=6, chksum=0)]
+    about = [frame(IP(src=A, dst=OUT) / l4 / bytes(range(40))) for l4 in l4s]
+    cases = [
+        (number, error(by, EXTERNAL, left[14:][: 20 + size], code=4, nexthopmtu=1400))
+        for number, left in enumerate(run(about).packets)
+        for size in (8, 18, 20, 60)
+    ]
+    result, _, report = through([*about, *(packet for _, packet in cases)], ONE, use="none")
+    for (number, _), packet in zip(cases, result.packets[4:], strict=True):
+        check_error(packet, by, A, about[number])
+        assert Ether(packet)[ICMP].nexthopmtu == 1400
+    assert report["icmp_errors"] == 16
 
 
 @pytest.mark.parametrize("size", [8, 40])
