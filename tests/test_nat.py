@@ -436,6 +436,14 @@ def test_ports_run_out() -> None:
     assert report["ports_free"] == {EXTERNAL: {"tcp": 100, "udp": 0, "icmp": 100}}
 
 
+def test_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Once in a while, not for each packet."""
+    packets = [udp(A, OUT, port, 53) for port in range(5000, 5100)]
+    run(packets, ports=["2000-2009"])
+    [record] = [record for record in caplog.records if "no free port" in record.message]
+    assert record.message.startswith("nf0: packets that found no free port: ")
+
+
 def test_there_is_no_room_for_a_mapping() -> None:
     packets = [udp(A, OUT, port, 53) for port in range(5000, 5100)]
     result, _, report = through(packets, ONE | {"mappings": 10}, use="none")
@@ -528,6 +536,30 @@ def test_an_nf_behind_sees_one_connection_that_is_hairpinned() -> None:
     seen = seen_behind(packets + talk)
     assert seen[f"{A}:5000", f"{EXTERNAL}:{b}"] == [4, 4]
     assert len(seen) == 3
+
+
+def test_equal_addresses_in_two_zones() -> None:
+    """Two customers with one address have a mapping each; answers, which come in at a port of a
+    third zone, join the connection that they belong to."""
+    source, rows = line(ONE, {"type": "./count.py", "engine": "cpu"})
+    for zone, port in enumerate(("in0", "in1", "in2")):
+        source["ports"][port] = {"driver": "pcap", "read": f"{port}.pcap", "zone": zone}
+    rows += "*,in1,nf0\n*,in2,nf0\n"
+    there = capture([udp(A, OUT, 5000, 53)], [S])
+
+    def go(answers: list[bytes]) -> Result:
+        """The answers come 0.3 s later than anything else."""
+        first = udp(OUT, "8.8.8.8", 1, 2)
+        late = capture([first, *answers], [S, *([S + 3 * S // 10] * len(answers))])
+        files = COUNT_FILES | {"in0.pcap": late, "in1.pcap": there, "in2.pcap": there}
+        return run_chain(source, [], rows, files=files, use="none")
+
+    source["ports"]["in0"]["pace"] = "original"
+    ports = [ends(packet)[1] for packet in go([]).packets if ends(packet)[0] == EXTERNAL]
+    assert len(set(ports)) == 2
+    result = go([udp(OUT, EXTERNAL, 53, port) for port in ports])
+    seen = {f.zone: f.nfs["nf1"]["packets"] for f in result.flows if f.zone and "nf1" in f.nfs}
+    assert {zone: sorted(counts) for zone, counts in seen.items()} == {1: [1, 1], 2: [1, 1]}
 
 
 def test_what_hummingbird_flows_shows() -> None:

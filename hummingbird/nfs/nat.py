@@ -4,7 +4,9 @@ what to; docs/nat.md describes the parameters."""
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -23,6 +25,8 @@ from hummingbird.nfs import (
 )
 from hummingbird.nfs.nat_config import Forward, NatParams
 
+log = logging.getLogger("hummingbird")
+
 _ENDS = np.dtype([("src", "u4"), ("dst", "u4"), ("dport", "u2"), ("sport", "u2")])
 STATE = np.dtype(
     [("what", "u4"), ("now", _ENDS), ("was", _ENDS), ("peer", "u4"), ("mapping", "u4", 2)]
@@ -34,6 +38,7 @@ FILTERS = {
     "address-and-port-dependent": lib.HB_NAT_FILTER_PORT,
 }
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
+WARN_EVERY_S = 60.0
 
 
 def build(params: NatParams, context: BuildContext) -> NfTable:
@@ -54,7 +59,8 @@ class NatHost(NfHost):
     """One NAT."""
 
     def __init__(self, params: NatParams, context: HostContext) -> None:
-        self._params = params
+        self._params, self._name = params, context.name
+        self._warned, self._refused = -WARN_EVERY_S, 0
         self.pointer = _new(params)
         for index, forward in enumerate(params.forwards):
             self._forward(f"nfs.{context.name}.forwards[{index}]", forward)
@@ -74,6 +80,18 @@ class NatHost(NfHost):
         """Free what the data plane used."""
         lib.hb_nat_free(self.pointer)
         self.pointer = ffi.NULL
+
+    def poll(self) -> None:
+        """Say so, now and then, if there are no ports or mappings left."""
+        now, counts = time.monotonic(), lib.hb_nat_count(self.pointer)
+        refused = int(counts.no_port + counts.full)
+        if refused == self._refused or now - self._warned < WARN_EVERY_S:
+            return
+        self._refused, self._warned = refused, now
+        log.warning(
+            "%s: packets that found no free port: %d, no room for a mapping or peer: %d",
+            self._name, counts.no_port, counts.full,
+        )  # fmt: skip
 
     def report(self) -> dict[str, Any]:
         """Mappings, free ports, and what found neither."""
