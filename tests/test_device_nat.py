@@ -19,6 +19,7 @@ from nat_traffic import NAT, Traffic
 from nf_helpers import real_data
 from test_chain_captures import DEMO, is_sound, packets_in
 from test_device_equal import WAYS, force, needs_persistent
+from test_nat import handshake, seen_behind
 from test_nat_model import FORWARDS, through
 
 from hummingbird.opencl.device import Device, choose
@@ -83,3 +84,11 @@ def test_captures(name: str, executor: str, device: Device) -> None:
     assert result.dropped == wanted.dropped
     assert Counter(result.packets) == Counter(wanted.expected)
     assert mappings == wanted.mappings()
+
+
+@pytest.mark.parametrize("executor", ["launch", "persistent"])
+def test_an_nf_behind_sees_one_connection(executor: str, device: Device) -> None:
+    if executor == "persistent":
+        needs_persistent(device)
+    seen = seen_behind(handshake(), {"executor": executor})
+    assert seen == {("10.0.0.1:5000", "198.51.100.7:80"): [2, 3]}

@@ -6,7 +6,7 @@ packets ── in0 ── nf0 (nat) ── out0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -493,10 +493,14 @@ def test_the_clock_may_jump() -> None:
 HANDSHAKE = ("S", "SA", "A", "PA", "PA")
 
 
-def seen_behind(packets: list[bytes], **fields: Any) -> dict[tuple[str, str], list[int]]:
+def seen_behind(
+    packets: list[bytes], device: Mapping[str, Any] | None = None, **fields: Any
+) -> dict[tuple[str, str], list[int]]:
     """Packets that an NF behind the NAT saw of each flow: by its ends, of each direction."""
-    source, rows = line(ONE | fields, {"type": "./count.py", "engine": "cpu"})
-    result = run_chain(source, packets, rows, files=COUNT_FILES, use="none")
+    engine = "gpu" if device else "cpu"
+    source, rows = line(ONE | fields | {"engine": engine}, {"type": "./count.py", "engine": engine})
+    result = run_chain(source, packets, rows, files=COUNT_FILES, **(device or {"use": "none"}))
+    assert result.dropped == {}
     return {
         (f"{f.src}:{f.sport}", f"{f.dst}:{f.dport}"): sorted(f.nfs["nf1"]["packets"])
         for f in result.flows
@@ -504,17 +508,20 @@ def seen_behind(packets: list[bytes], **fields: Any) -> dict[tuple[str, str], li
     }
 
 
-def test_an_nf_behind_sees_one_connection() -> None:
-    """That of the inside end, whichever way its packets go."""
-    out = tcp(A, OUT, 5000, 80)
-    port = port_of([out])
-    packets = [
+def handshake() -> list[bytes]:
+    """A connection from inside."""
+    port = port_of([tcp(A, OUT, 5000, 80)])
+    return [
         tcp(A, OUT, 5000, 80, flags, b"x" * 9)
         if number % 2 == 0
         else tcp(OUT, EXTERNAL, 80, port, flags, b"x" * 9)
         for number, flags in enumerate(HANDSHAKE)
     ]
-    assert seen_behind(packets) == {(f"{A}:5000", f"{OUT}:80"): [2, 3]}
+
+
+def test_an_nf_behind_sees_one_connection() -> None:
+    """That of the inside end, whichever way its packets go."""
+    assert seen_behind(handshake()) == {(f"{A}:5000", f"{OUT}:80"): [2, 3]}
 
 
 def test_an_nf_behind_sees_one_connection_that_came_in() -> None:

@@ -67,15 +67,15 @@ static bool allocate(hb_nat *n, const hb_nat_config *c)
            n->by_inside && n->by_external && n->by_peer && n->peer;
 }
 
+/* All ports are free; those of one address and protocol like those of any other. */
 static void fill_ports(hb_nat *n)
 {
-    for (uint32_t i = 0; i < n->config.nb_ranges; i++) {
-        uint32_t first = n->config.range[2 * i], last = n->config.range[2 * i + 1];
-        n->range_ports += last - first + 1;
-        for (uint32_t which = 0; which < n->config.nb_external * 3; which++)
-            for (uint32_t port = first; port <= last; port++)
-                hb_nat_give_port(&n->ports[which], port);
-    }
+    for (uint32_t i = 0; i < n->config.nb_ranges; i++)
+        for (uint32_t port = n->config.range[2 * i]; port <= n->config.range[2 * i + 1]; port++)
+            hb_nat_give_port(&n->ports[0], port);
+    n->range_ports = n->ports[0].left;
+    for (uint32_t i = 1; i < n->config.nb_external * 3; i++)
+        n->ports[i] = n->ports[0];
 }
 
 hb_nat *hb_nat_new(const hb_nat_config *c)
