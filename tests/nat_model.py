@@ -221,16 +221,21 @@ class Nat:
                 if (protocol, external, 0) not in self.inside_of:
                     return protocol, external, 0
                 continue
-            free = [p for p in self.ports if (protocol, external, p) not in self.inside_of]
-            if protocol == UDP and self.params.get("keep_parity", True):
-                free = [p for p in free if p % 2 == port % 2] or free
-            start = self.ports[
-                (siphash(seed, host, protocol << 16 | port) >> 32) * len(self.ports) >> 32
-            ]
+            at = siphash(seed, host, protocol << 16 | port) >> 32
+            at = at * len(self.ports) >> 32
             if self.params.get("keep_port") and port in self.ports:
-                start = port
-            if free:
-                return protocol, external, min(free, key=lambda p: (p < start, p))
+                at = self.ports.index(port)
+            parities = (
+                [port % 2] if protocol == UDP and self.params.get("keep_parity", True) else []
+            )
+            for parity in [*parities, None]:
+                for p in (*self.ports[at:], *self.ports[:at]):
+                    if (parity is None or p % 2 == parity) and (
+                        protocol,
+                        external,
+                        p,
+                    ) not in self.inside_of:
+                        return protocol, external, p
         raise Drop("no_port")
 
     def external_of(self, inside: End) -> End:
