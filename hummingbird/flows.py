@@ -74,12 +74,13 @@ def live(plane: Dataplane, types: Sequence[str], nfs: Sequence[StatefulNf]) -> I
 def _flow(
     view: np.void, names: Sequence[str], types: Sequence[str], known: Mapping[str, Any]
 ) -> Flow:
-    first = int(view["first"])
-    src, dst = (_address(bytes(view["addr"][end])) for end in (first, 1 - first))
+    first, is_ip = int(view["first"]), bool(view["protocol"] or view["addr"].any())
+    ends = (bytes(view["addr"][end]) for end in (first, 1 - first))
+    src, dst = (_address(raw) if is_ip else None for raw in ends)
     sport, dport = (int(view["port"][end]) for end in (first, 1 - first))
     number = int(view["protocol"])
     return Flow(
-        protocol=PROTOCOLS.get(number, str(number)) if src else "-",
+        protocol=PROTOCOLS.get(number, str(number)) if is_ip else "-",
         src=src,
         sport=sport,
         dst=dst,
@@ -94,7 +95,5 @@ def _flow(
     )
 
 
-def _address(raw: bytes) -> Address | None:
-    if not any(raw):
-        return None
+def _address(raw: bytes) -> Address:
     return IPv4Address(raw[12:]) if raw.startswith(_MAPPED) else IPv6Address(raw)
