@@ -63,11 +63,11 @@ def live(plane: Dataplane, types: Sequence[str], nfs: Sequence[StatefulNf]) -> I
     cursor, names = ffi.new("uint64_t *"), flow_states()
     while (views := plane.list_flows(cursor, AT_ONCE)).size:
         for view in views:
-            known = {
-                nf.name: nf.host.flow(nf.states[view["index"]].copy())
-                for nf in nfs
-                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"]))
-            }
+            known = {}
+            for nf in nfs:
+                state = nf.states[view["index"]].copy()
+                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"])):
+                    known[nf.name] = nf.host.flow(state)  # it was still this flow's
             yield _flow(view, names, types, known)
 
 

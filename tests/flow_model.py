@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,8 +37,11 @@ TIMEOUTS = {
 }
 """Seconds, as topologies have them unless they say otherwise."""
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-HALF_OPEN = ("other", "tcp_syn", "tcp_midstream", "udp", "icmp", "fragment")
-"""States of flows that may have to go."""
+KEPT = ("tcp_established", "udp_both")
+"""States of flows that never have to go for others."""
+REUSED = 16
+"""A tuple that was reused this often may have all places that it could have held by flows that are
+over, of which packets are left."""
 
 Key = tuple[Any, ...]
 
@@ -206,6 +210,9 @@ class FlowModel:
         self.live: dict[Key, ModelFlow] = {}
         """In the order they began; some may be over."""
         self.begun = self.ended = self.refused = self.evicted = 0
+        self._expendable: dict[Key, None] = {}
+        """Flows that may have to go, in the order they came to that."""
+        self._ends: Counter[Key] = Counter()
 
     # ---- a packet ----
 
@@ -218,7 +225,7 @@ class FlowModel:
         else:
             if flow:
                 self._end(seen.key)
-            if not self._make_room(answer):
+            if not self._make_room(answer, seen.key):
                 return
             flow = self._begin(seen)
         flow.packets[seen.direction] += 1
@@ -250,7 +257,14 @@ class FlowModel:
         flow = ModelFlow(seen.direction, now, now, state, fragment=seen.first_fragment)
         self.live[seen.key] = flow
         self.begun += 1
+        self._note_state(seen.key, state)
         return flow
+
+    def _note_state(self, key: Key, state: str) -> None:
+        if state in KEPT:
+            self._expendable.pop(key, None)
+        else:
+            self._expendable.setdefault(key)
 
     def _follow(self, flow: ModelFlow, seen: Seen) -> None:
         flow.seen = self.clock.now
@@ -258,8 +272,12 @@ class FlowModel:
         flow.both |= seen.direction != flow.first
         if flow.state == "udp" and flow.both:
             flow.state = "udp_both"
-        if not flow.state.startswith("tcp"):
-            return
+        if flow.state.startswith("tcp"):
+            self._follow_tcp(flow, seen)
+        self._note_state(seen.key, flow.state)
+
+    @staticmethod
+    def _follow_tcp(flow: ModelFlow, seen: Seen) -> None:
         if seen.flags & (FIN | RST):
             flow.state = "tcp_closing"
         elif flow.state == "tcp_midstream" and flow.both:
@@ -270,25 +288,27 @@ class FlowModel:
 
     def _end(self, key: Key) -> None:
         del self.live[key]
+        self._expendable.pop(key, None)
         self.ended += 1
+        self._ends[key] += 1
 
     # ---- a full table ----
 
-    def _make_room(self, answer: Answer | None) -> bool:
+    def _make_room(self, answer: Answer | None, key: Key) -> bool:
         """False: there is none, and there need not be any."""
+        if answer is None and self._may_be_crowded(key):
+            self.refused += 1
+            return False
         if len(self.live) < self.limit:
-            if answer is None:  # places of flows that are over may still be held
-                full = len(self.live) + self.ended >= self.limit
-                assert full, f"refused without need, among {len(self.live)}"
-                self.refused += 1
-            return answer is not None
+            assert answer, f"refused without need, among {len(self.live)}"
+            return True
         over = [key for key, flow in self.live.items() if self._idle(flow) > -SLACK]
         sure = len(self.live) - len(over)
         if self.evict and over:
             raise Unsure("has a flow that is over been taken out, or another one?")
-        victim = self.evict and self._oldest_half_open()
+        victim = next(iter(self._expendable), None) if self.evict else None
         if answer is None:
-            assert not victim, "refused, though there is a half-open flow"
+            assert not victim, "refused, though there is a flow that may go"
             self.refused += 1
             return False
         assert sure < self.limit or victim, "there was no room for it"
@@ -299,8 +319,9 @@ class FlowModel:
             self.evicted += 1
         return True
 
-    def _oldest_half_open(self) -> Key | None:
-        return next((key for key, f in self.live.items() if f.state in HALF_OPEN), None)
+    def _may_be_crowded(self, key: Key) -> bool:
+        """May places be held by so many flows that are over that there is none for this one?"""
+        return len(self.live) + self.ended >= self.limit or self._ends[key] >= REUSED
 
     # ---- all flows ----
 
@@ -316,7 +337,9 @@ class FlowModel:
             assert key in self.live, f"there is no such flow: {flow}"
             self._check_flow(self.live[key], key, flow, nfs)
         links = sorted(sum(f.packets) for key, f in self.live.items() if key[0] == "link")
-        known = sorted(sum(f.nfs[nf]["packets"]) for f in flows if f.protocol == "-" for nf in nfs)
+        known = sorted(
+            sum(f.nfs[nf]["packets"]) for f in flows if f.protocol == "-" for nf in f.nfs
+        )
         assert set(known) <= set(links), (known, links)
 
     def _check_flow(self, mine: ModelFlow, key: Key, flow: Flow, nfs: Iterable[str]) -> None:
@@ -325,7 +348,8 @@ class FlowModel:
             true = (self.clock.now - since) / SECOND
             assert abs(shown - true) * SECOND < SLACK, (flow, mine, true)
         assert (_packed(flow.src), flow.sport) == key[mine.first], (flow, mine)
-        for nf in nfs:
+        over = self._idle(mine) > -SLACK  # and may have ended while it was listed
+        for nf in () if over and not flow.nfs else nfs:
             assert list(flow.nfs[nf]["packets"]) == mine.packets, (flow, mine)
 
 
