@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`hummingbird flows`: the live flows of an instance, as it answers and as they are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from hummingbird.control import Answer, Json, Reply, command
+from hummingbird.errors import UserError
+from hummingbird.flow_match import Match
+from hummingbird.rules import PROTOCOLS
+from hummingbird.telemetry.tables import new_table
+
+if TYPE_CHECKING:
+    from hummingbird.engine import Engine
+    from hummingbird.flows import Flow
+
+SHOWN = 1000
+"""Flows in a table unless --limit says otherwise."""
+NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+# ---- in the instance -----------------------------------------------------------------------------
+
+
+@command("flows")
+def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
+    """Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says how
+    many flows there were, and whether the limit has cut them."""
+    match = Match.parse(str(request["match"])) if request.get("match") else None
+    limit, nf = int(request.get("limit") or 0), request.get("nf")
+    _check_nf(engine, nf)
+    found = 0
+    for flow in engine.flows():
+        if not _wanted(flow, match, nf):
+            yield None
+            continue
+        if limit and found == limit:
+            return {"flows": found, "more": True}
+        found += 1
+        yield None if request.get("count") else _as_json(flow, nf)
+    return {"flows": found, "more": False}
+
+
+def _check_nf(engine: Engine, nf: str | None) -> None:
+    known = list(engine.hosts)
+    if nf is not None and nf not in known:
+        fix = f"write one of: {', '.join(known)}" if known else "leave --nf out"
+        raise UserError(f"there is no NF {nf!r} in this topology", fix=fix)
+
+
+def _wanted(flow: Flow, match: Match | None, nf: str | None) -> bool:
+    if nf is not None and nf not in flow.nfs:
+        return False
+    return match is None or match.holds(
+        flow.protocol, flow.src, flow.sport, flow.dst, flow.dport
+    )
+
+
+def _as_json(flow: Flow, nf: str | None) -> Json:
+    return {
+        "protocol": flow.protocol,
+        "src": flow.src,
+        "sport": flow.sport,
+        "dst": flow.dst,
+        "dport": flow.dport,
+        "zone": flow.zone,
+        "state": flow.state,
+        "age_s": round(flow.age_s, 3),
+        "idle_s": round(flow.idle_s, 3),
+        "types": list(flow.types),
+        "nfs": {name: state for name, state in flow.nfs.items() if nf in (None, name)},
+    }
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    name: str | None = None
+    match: str | None = None
+    nf: str | None = None
+    limit: int | None = None
+    """0: all; None: all as JSON, else as many as one can look at."""
+    json: bool = False
+    count: bool = False
+
+
+def show(options: Options, console: Console, out: TextIO = sys.stdout) -> None:
+    """Ask an instance and print what it answers.
+
+    Raises:
+        UserError: a mistake in the options, or nobody answers.
+    """
+    if options.match is not None:
+        Match.parse(options.match)  # before anybody is asked
+    limit = options.limit
+    if limit is None:
+        limit = 0 if options.json or options.count else SHOWN
+    reply = Reply(
+        options.name,
+        "flows",
+        match=options.match,
+        nf=options.nf,
+        limit=limit,
+        count=options.count,
+    )
+    if options.json and not options.count:
+        for flow in reply:
+            print(json.dumps(flow), file=out)
+        return
+    flows = list(reply)
+    if options.count:
+        count = int(reply.end["flows"])
+        print(json.dumps({"flows": count}) if options.json else count, file=out)
+        return
+    if flows:
+        console.print(table(flows))
+    console.print(_sum(len(flows), bool(reply.end["more"])), highlight=False)
+
+
+def _sum(shown: int, more: bool) -> str:
+    if more:
+        return f"the first {shown} flows; --limit 0 shows all, --count counts them"
+    return f"{shown} flow{'' if shown == 1 else 's'}" if shown else "no flows"
+
+
+def table(flows: list[Json]) -> Table:
+    """Flows for people."""
+    with_zone = any(flow["zone"] for flow in flows)
+    zone = ["Zone>"] if with_zone else []
+    found = new_table("", "Protocol", "State", "From", "To", *zone, "Age>", "Idle>", "Type", "NFs")
+    found.title = None
+    for column in found.columns:
+        column.no_wrap = column.header != "NFs"
+    for flow in flows:
+        found.add_row(
+            NAMES.get(flow["protocol"], str(flow["protocol"])),
+            flow["state"],
+            _end(flow["src"], flow["sport"]),
+            _end(flow["dst"], flow["dport"]),
+            *([str(flow["zone"])] if with_zone else []),
+            _seconds(flow["age_s"]),
+            _seconds(flow["idle_s"]),
+            _types(flow["types"]),
+            "\n".join(_nf(name, state) for name, state in flow["nfs"].items()),
+        )
+    return found
+
+
+def _end(address: str, port: int) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _types(types: list[str]) -> str:
+    """One if both directions have it."""
+    return "/".join(dict.fromkeys(types))
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 10_000 else f"{seconds / 3600:.1f} h"
+
+
+def _nf(name: str, state: Mapping[str, Any]) -> str:
+    return f"{name}: " + ", ".join(_words(state))
+
+
+def _words(state: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in state.items():
+        yield f"{name} {'/'.join(map(str, value)) if isinstance(value, list) else value}"
