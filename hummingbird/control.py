@@ -42,8 +42,10 @@ MOST_REQUEST = 64 << 10
 """Bytes of a request's line."""
 PIECE = 64 << 10
 """Bytes of an answer that are made at a time."""
-STEPS = 64
+STEPS = 32
 """Items that a command may look at between two looks at the clock."""
+TURN_S = 0.002
+"""A client's turn; then the others have theirs."""
 SILENT_S = 30.0
 """A client that neither asks nor reads for this long is hung up on."""
 ANSWER_S = 30.0
@@ -132,7 +134,8 @@ class Server:
                 if key.fileobj is self._listener:
                     self._accept()
                 else:
-                    self._attend(self._clients[key.fd], events, end)
+                    turn = min(end, time.monotonic() + TURN_S)
+                    self._attend(self._clients[key.fd], events, turn)
         self._drop_silent()
 
     def close(self) -> None:
@@ -206,7 +209,10 @@ class Server:
         """Make a piece of the answer, or send what is left of one."""
         if not client.piece:
             self._make(client, end)
-        if client.piece:
+            client.active = time.monotonic()
+        if not client.piece:
+            _check_there(client.socket)
+        else:
             try:
                 sent = client.socket.send(client.piece)
             except BlockingIOError:
@@ -267,6 +273,13 @@ class Server:
                 self._drop(client)
 
 
+def _check_there(connection: socket.socket) -> None:
+    """OSError if it has hung up, which somebody who sends it nothing does not see."""
+    with suppress(BlockingIOError):
+        if not connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionResetError
+
+
 def _listen(path: Path) -> socket.socket:
     """A socket that listens there. Whoever was there before is dead: the run directory is ours."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -323,13 +336,20 @@ def _answers(path: Path) -> bool:
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(ANSWER_S)
+    end = time.monotonic() + ANSWER_S
     try:
         with _short(path) as name:
-            connection.connect(name)
+            while True:
+                try:
+                    connection.connect(name)
+                    return connection
+                except BlockingIOError:  # many others wait for it to accept them
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.01)
     except OSError:
         connection.close()
         raise
-    return connection
 
 
 def open_instance(name: str | None) -> socket.socket:

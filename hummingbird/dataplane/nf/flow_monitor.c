@@ -378,19 +378,21 @@ static void text_of(const hb_flow_record *r, int end, char text[INET6_ADDRSTRLEN
 
 static int csv_line(const hb_flow_record *r, char *text)
 {
-    char src[INET6_ADDRSTRLEN], dst[INET6_ADDRSTRLEN];
+    char src[INET6_ADDRSTRLEN], dst[INET6_ADDRSTRLEN], id[16] = "";
     uint32_t begins = !r->packets[0] || (r->packets[1] && r->first[1] < r->first[0]);
     uint32_t ends = !r->packets[0] || (r->packets[1] && r->last[1] > r->last[0]);
     uint64_t start = r->first[begins], end = r->last[ends], second = 1000000000;
     text_of(r, 0, src);
     text_of(r, 1, dst);
+    if (r->fragment)
+        snprintf(id, sizeof id, "%" PRIu32, r->fragment_id);
     return snprintf(text, HB_FLOW_MONITOR_CSV_BYTES,
                     "%" PRIu64 ".%09" PRIu64 ",%" PRIu64 ".%09" PRIu64 ",%s,%u,%s,%u,%s,%u,%u,"
-                    "%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 ",%" PRIu64 ",%u,%" PRIu32 "\n",
+                    "%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 ",%" PRIu64 ",%u,%s\n",
                     start / second, start % second, end / second, end % second, reasons[r->reason],
                     r->protocol, src, r->port[0], dst, r->port[1], r->zone, r->packets[0],
                     r->octets[0], r->flags[0], r->packets[1], r->octets[1], r->flags[1],
-                    r->fragment_id);
+                    id);
 }
 
 size_t hb_flow_monitor_csv(const hb_flow_record *records, uint32_t n, char *text)
