@@ -273,18 +273,19 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
 /* ---- the life of a flow -------------------------------------------------------------------------
  */
 
-static bool flow_setup(hb_nf_seat *seat, uint32_t handle, void *state)
+/* What is not IP keeps a state of 0, which counts nothing. */
+static enum hb_reason flow_setup(hb_nf_seat *seat, uint32_t handle, void *state)
 {
     const hb_flow_monitor *monitor = seat->host;
     const hb_mbuf *m = hb_header(seat->arena, handle);
     flow_state *s = state;
     if (!monitor || m->l3 == HB_NO_LAYER)
-        return false;
+        return HB_REASON_none;
     s->about = HB_FLOW_MONITOR_SET | (m->direction ? HB_FLOW_MONITOR_BACK : 0) |
                (m->protocol == IPPROTO_TCP ? HB_FLOW_MONITOR_TCP : 0);
     if (monitor->active_ns)
         s->due = m->time_ns + monitor->active_ns;
-    return true;
+    return HB_REASON_none;
 }
 
 static uint32_t reason_of(enum hb_flow_end why)
@@ -314,11 +315,11 @@ static void flow_end(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb
     if (l->told)
         l->told[flow] = (told){0};
     if (!record.packets[0] && !record.packets[1])
-        return; /* all has been told, or no packet got through the device */
-    if (why == HB_FLOW_END_SHUTDOWN)
-        keep(seat->host, &record);
-    else
+        return; /* not IP, or all has been told, or no packet got through the device */
+    if (seat->lcore->dp->running)
         give(l, &record);
+    else
+        keep(seat->host, &record);
 }
 
 static lane *new_lane(const hb_flow_monitor *m, size_t flows)
@@ -340,11 +341,10 @@ static lane *new_lane(const hb_flow_monitor *m, size_t flows)
 static int open_seat(hb_nf_seat *seat)
 {
     hb_flow_monitor *m = seat->host;
-    const hb_config *config = &seat->lcore->dp->config;
     if (!m)
         return 0;
     /* hb_flow_monitor_free() frees it: Python takes records till then */
-    m->lane[seat->lcore->id] = new_lane(m, (size_t)config->lcores * config->flows);
+    m->lane[seat->lcore->id] = new_lane(m, seat->states.flows);
     return m->lane[seat->lcore->id] ? 0 : -1;
 }
 
