@@ -32,8 +32,8 @@ NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 @command("flows")
 def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
-    """Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says how
-    many flows there were, and whether the limit has cut them."""
+    """Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says
+    how many flows there were, and whether the limit has cut them."""
     match = Match.parse(str(request["match"])) if request.get("match") else None
     limit, nf = int(request.get("limit") or 0), request.get("nf")
     _check_nf(engine, nf)
@@ -59,9 +59,7 @@ def _check_nf(engine: Engine, nf: str | None) -> None:
 def _wanted(flow: Flow, match: Match | None, nf: str | None) -> bool:
     if nf is not None and nf not in flow.nfs:
         return False
-    return match is None or match.holds(
-        flow.protocol, flow.src, flow.sport, flow.dst, flow.dport
-    )
+    return match is None or match.holds(flow.protocol, flow.src, flow.sport, flow.dst, flow.dport)
 
 
 def _as_json(flow: Flow, nf: str | None) -> Json:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Picks flows by any part of their 5-tuple: what ``hummingbird flows --match`` takes.
 
-    tcp                          a protocol
-    udp 10.0.0.1                 an address, at either end
-    :443                         a port, at either end
-    tcp 10.1.0.0/16 -> :443      one end and the other, whichever of them began
-    "[2001:db8::1]:53"           IPv6 with a port
+tcp                          a protocol
+udp 10.0.0.1                 an address, at either end
+:443                         a port, at either end
+tcp 10.1.0.0/16 -> :443      one end and the other, whichever of them began
+"[2001:db8::1]:53"           IPv6 with a port
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from hummingbird.errors import UserError
 from hummingbird.rules import PROTOCOLS
 
 FIX = "write such as 'tcp 10.0.0.1 -> 10.0.0.0/24:80', or a part of it: 'udp', '10.0.0.1', ':53'"
-END = re.compile(r"(?:\[([^\[\]]+)\]|\*|([0-9.]+(?:/[0-9]+)?)|([0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:./]*))?"
-                 r"(?::([0-9]{1,5}))?")  # fmt: skip
+V4, V6 = r"[0-9.]+(?:/[0-9]+)?", r"[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:./]*"
+END = re.compile(rf"(?:\[([^\[\]]+)\]|\*|({V4})|({V6}))?(?::([0-9]{{1,5}}))?")
 PROTOCOL = re.compile(r"[a-z][a-z0-9-]*|[0-9]{1,3}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -56,7 +56,7 @@ class Match:
         Raises:
             UserError: it is nothing of the kind.
         """
-        rest, arrow, far = text.strip().lower().partition("->")
+        rest, _, far = text.strip().lower().partition("->")
         words = rest.split()
         protocol = None
         if words and PROTOCOL.fullmatch(words[0]):

@@ -157,7 +157,9 @@ def test_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_instance(runtime: Path) -> None:
-    with pytest.raises(UserError, match=r"no instance is running\n  fix: start one with 'hummingbird run'"):
+    with pytest.raises(
+        UserError, match=r"no instance is running\n  fix: start one with 'hummingbird run'"
+    ):
         Reply(None, "count")
     with pytest.raises(UserError, match="no instance named 'other' is running"):
         Reply("other", "count")

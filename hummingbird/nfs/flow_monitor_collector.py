@@ -133,7 +133,7 @@ class Collector:
                 return False
             except ConnectionRefusedError as error:
                 self.counts.unreachable += 1
-                self.trouble = error.strerror
+                self.trouble = error.strerror or str(error)
             except OSError as error:
                 self.trouble = error.strerror or str(error)
                 break

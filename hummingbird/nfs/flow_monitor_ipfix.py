@@ -50,7 +50,7 @@ class Element:
 
     number: int
     dtype: str
-    value: Callable[[Records, int], Column]
+    value: Callable[[Records, int], Any]
     """For records and a direction: 0 as the flow began, 1 what came back."""
     reverse: bool = False
 
@@ -86,13 +86,11 @@ _COUNTS = (
     Element(2, ">u8", _pair("packets")),
     Element(6, ">u2", _pair("flags")),
 )
-_DIRECTION = (Element(239, "u1", lambda records, way: np.uint8(INITIATOR)),)
+_DIRECTION = (Element(239, "u1", lambda records, way: INITIATOR),)
 
 
 def _times(times: Times) -> tuple[Element, ...]:
-    start, end, convert = (
-        (152, 153, _milliseconds) if times == "milliseconds" else (156, 157, _ntp)
-    )
+    start, end, convert = (152, 153, _milliseconds) if times == "milliseconds" else (156, 157, _ntp)
     return (
         Element(start, ">u8", lambda records, way: convert(records["first"][:, way])),
         Element(end, ">u8", lambda records, way: convert(records["last"][:, way])),
@@ -139,7 +137,7 @@ def _templates(times: Times) -> list[Template]:
     """By address family, then whether packets came back, then whether it is a fragment."""
     counts = (*_times(times), *_COUNTS)
     back = (*_reversed(counts), *_DIRECTION)
-    templates = []
+    templates: list[Template] = []
     for addresses in (_V4, _V6):
         for reverse in ((), back):
             for ports in (_PORTS, _FRAGMENT):

@@ -391,8 +391,7 @@ static int csv_line(const hb_flow_record *r, char *text)
                     "%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 ",%" PRIu64 ",%u,%s\n",
                     start / second, start % second, end / second, end % second, reasons[r->reason],
                     r->protocol, src, r->port[0], dst, r->port[1], r->zone, r->packets[0],
-                    r->octets[0], r->flags[0], r->packets[1], r->octets[1], r->flags[1],
-                    id);
+                    r->octets[0], r->flags[0], r->packets[1], r->octets[1], r->flags[1], id);
 }
 
 size_t hb_flow_monitor_csv(const hb_flow_record *records, uint32_t n, char *text)

@@ -27,7 +27,7 @@ typedef struct {
     uint16_t flags[2]; /* TCP flags seen since the flow began */
     uint16_t zone;
     uint8_t protocol;
-    uint8_t reason; /* HB_FLOW_MONITOR_* */
+    uint8_t reason;   /* HB_FLOW_MONITOR_* */
     uint8_t version;  /* 4 or 6 */
     uint8_t fragment; /* 1: a fragmented datagram */
     uint8_t pad[6];
