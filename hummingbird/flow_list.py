@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from hummingbird.control import Answer, Json, Reply, command
 from hummingbird.errors import UserError
 from hummingbird.flow_match import Match
 from hummingbird.rules import PROTOCOLS
-from hummingbird.telemetry.tables import new_table
 
 if TYPE_CHECKING:
     from hummingbird.engine import Engine
@@ -34,8 +33,9 @@ NAMES = {number: name for name, number in PROTOCOLS.items()}
 def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says
     how many flows there were, and whether the limit has cut them."""
-    match = Match.parse(str(request["match"])) if request.get("match") else None
-    limit, nf = int(request.get("limit") or 0), request.get("nf")
+    text, nf = _text(request, "match"), _text(request, "nf")
+    match = None if text is None else Match.parse(text)
+    limit = _limit(request)
     _check_nf(engine, nf)
     found = 0
     for flow in engine.flows():
@@ -47,6 +47,20 @@ def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
         found += 1
         yield None if request.get("count") else _as_json(flow, nf)
     return {"flows": found, "more": False}
+
+
+def _text(request: Mapping[str, Any], field: str) -> str | None:
+    value = request.get(field)
+    if value is None or isinstance(value, str):
+        return value
+    raise UserError(f"the request's {field!r} is no text")
+
+
+def _limit(request: Mapping[str, Any]) -> int:
+    value = request.get("limit") or 0
+    if isinstance(value, int) and value >= 0:
+        return value
+    raise UserError("the request's 'limit' is no number from 0 up")
 
 
 def _check_nf(engine: Engine, nf: str | None) -> None:
@@ -122,8 +136,8 @@ def show(options: Options, console: Console, out: TextIO = sys.stdout) -> None:
         count = int(reply.end["flows"])
         print(json.dumps({"flows": count}) if options.json else count, file=out)
         return
-    if flows:
-        console.print(table(flows))
+    for text in lines(flows) if flows else ():
+        console.print(text, soft_wrap=True)
     console.print(_sum(len(flows), bool(reply.end["more"])), highlight=False)
 
 
@@ -133,27 +147,36 @@ def _sum(shown: int, more: bool) -> str:
     return f"{shown} flow{'' if shown == 1 else 's'}" if shown else "no flows"
 
 
-def table(flows: list[Json]) -> Table:
-    """Flows for people."""
+def lines(flows: list[Json]) -> Iterator[Text]:
+    """Flows for people: a line each, and one for each NF that has something of it."""
     with_zone = any(flow["zone"] for flow in flows)
-    zone = ["Zone>"] if with_zone else []
-    found = new_table("", "Protocol", "State", "From", "To", *zone, "Age>", "Idle>", "Type", "NFs")
-    found.title = None
-    for column in found.columns:
-        column.no_wrap = column.header != "NFs"
-    for flow in flows:
-        found.add_row(
-            NAMES.get(flow["protocol"], str(flow["protocol"])),
-            flow["state"],
-            _end(flow["src"], flow["sport"]),
-            _end(flow["dst"], flow["dport"]),
-            *([str(flow["zone"])] if with_zone else []),
-            _seconds(flow["age_s"]),
-            _seconds(flow["idle_s"]),
-            _types(flow["types"]),
-            "\n".join(_nf(name, state) for name, state in flow["nfs"].items()),
+    head = ("Protocol", "State", "From", "To", "Zone>", "Age>", "Idle>", "Type")
+    rows = [head, *(_row(flow) for flow in flows)]
+    shown = [n for n, name in enumerate(head) if name != "Zone>" or with_zone]
+    widths = [max(len(row[n].removesuffix(">")) for row in rows) for n in range(len(head))]
+    for row, flow in zip(rows, [None, *flows], strict=True):
+        cells = (
+            row[n].removesuffix(">").rjust(widths[n])
+            if head[n].endswith(">")
+            else row[n].ljust(widths[n])
+            for n in shown
         )
-    return found
+        yield Text("  ".join(cells).rstrip(), style="" if flow else "bold")
+        for name, state in flow["nfs"].items() if flow else ():
+            yield Text(f"    {name}: {', '.join(_words(state))}", style="dim")
+
+
+def _row(flow: Json) -> tuple[str, ...]:
+    return (
+        NAMES.get(flow["protocol"], str(flow["protocol"])),
+        flow["state"],
+        _end(flow["src"], flow["sport"]),
+        _end(flow["dst"], flow["dport"]),
+        str(flow["zone"]),
+        _seconds(flow["age_s"]),
+        _seconds(flow["idle_s"]),
+        _types(flow["types"]),
+    )
 
 
 def _end(address: str, port: int) -> str:
@@ -171,10 +194,6 @@ def _seconds(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 10_000 else f"{seconds / 3600:.1f} h"
-
-
-def _nf(name: str, state: Mapping[str, Any]) -> str:
-    return f"{name}: " + ", ".join(_words(state))
 
 
 def _words(state: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 IPFIX collector, tshark's view of what that got, and the records of a CSV file.
 
     packets ─┬─ [ flow_monitor ] ─┬─ IPFIX ── Collector ── tshark ── records ┐
-             │                    └─ CSV ─────────────────────────── records ┼─ the same, by direction
+             │                    └─ CSV ─────────────────────────── records ┼─ the same
              └─ model() ─────────────────────────────────────────── records ┘
 """
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The control socket: whoever asks gets an answer or one clear line, and whatever a client does, the
-control thread never waits for it.
+"""The control socket: whoever asks gets an answer or one clear line, and whatever a client does,
+the control thread never waits for it.
 
     [ Engine, or what stands for it ] ── control.Server ══ Unix socket ══ clients, good and bad
 """

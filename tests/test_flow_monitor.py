@@ -257,7 +257,9 @@ def test_several_cores(tmp_path: Path) -> None:
     packets = list(traffic(7, 4000))
     with Collector() as collector:
         source, rows = line(
-            monitor(collector=collector.place, cores=[0, 1]), flows={"timeouts": FOREVER}
+            monitor(collector=collector.place),
+            flows={"timeouts": FOREVER},
+            cores={"io": sorted(os.sched_getaffinity(0))[:2]},
         )
         result = run_chain(source, packets, rows)
     sent = result.outputs["out0"]
