@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`hummingbird flows`: which flows it picks, and how it shows them.
 
-    engine with flows ── control socket ── hummingbird flows ── a table, JSON lines or a number
+engine with flows ── control socket ── hummingbird flows ── a table, JSON lines or a number
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def flow(
         "types": ("web", "web"),
         "nfs": {"monitor0": {"packets": [10, 8], "bytes": [1000, 8000], "flags": ["SPA", "SA"]}},
     }
-    return Flow(
-        protocol=protocol, src=src, sport=sport, dst=dst, dport=dport, **(values | fields)
-    )
+    return Flow(protocol=protocol, src=src, sport=sport, dst=dst, dport=dport, **(values | fields))
 
 
 FLOWS = [
