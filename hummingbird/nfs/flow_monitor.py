@@ -5,7 +5,6 @@ parameters and what is exported."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -37,8 +36,8 @@ class FlowMonitorParams(NfParams):
 
     collector: str | None = None
     """Where IPFIX goes: host:port, UDP."""
-    csv: Path | None = None
-    """File that records are added to."""
+    csv: str | None = None
+    """File that records are added to; no Path, which would have to be there already."""
     active_timeout: Annotated[float, Field(ge=1, le=1_000_000)] | None = None
     """Seconds between the records of a flow that goes on; None: only one, at its end."""
     biflows: bool = True
