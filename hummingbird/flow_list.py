@@ -14,8 +14,7 @@ from rich.text import Text
 
 from hummingbird.control import Answer, Json, Reply, command
 from hummingbird.errors import UserError
-from hummingbird.flow_match import Match
-from hummingbird.rules import PROTOCOLS
+from hummingbird.flow_match import WITH_PORTS, Match
 
 if TYPE_CHECKING:
     from hummingbird.engine import Engine
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 1000
 """Flows in a table unless --limit says otherwise."""
-NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 # ---- in the instance -----------------------------------------------------------------------------
@@ -73,15 +71,15 @@ def _check_nf(engine: Engine, nf: str | None) -> None:
 def _wanted(flow: Flow, match: Match | None, nf: str | None) -> bool:
     if nf is not None and nf not in flow.nfs:
         return False
-    return match is None or match.holds(flow.protocol, flow.src, flow.sport, flow.dst, flow.dport)
+    return match is None or match.holds(flow)
 
 
 def _as_json(flow: Flow, nf: str | None) -> Json:
     return {
         "protocol": flow.protocol,
-        "src": flow.src,
+        "src": None if flow.src is None else str(flow.src),
         "sport": flow.sport,
-        "dst": flow.dst,
+        "dst": None if flow.dst is None else str(flow.dst),
         "dport": flow.dport,
         "zone": flow.zone,
         "state": flow.state,
@@ -168,10 +166,10 @@ def lines(flows: list[Json]) -> Iterator[Text]:
 
 def _row(flow: Json) -> tuple[str, ...]:
     return (
-        NAMES.get(flow["protocol"], str(flow["protocol"])),
+        flow["protocol"],
         flow["state"],
-        _end(flow["src"], flow["sport"]),
-        _end(flow["dst"], flow["dport"]),
+        _end(flow, "src", "sport"),
+        _end(flow, "dst", "dport"),
         str(flow["zone"]),
         _seconds(flow["age_s"]),
         _seconds(flow["idle_s"]),
@@ -179,10 +177,12 @@ def _row(flow: Json) -> tuple[str, ...]:
     )
 
 
-def _end(address: str, port: int) -> str:
-    if not port:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _end(flow: Json, end: str, port: str) -> str:
+    """Address and port; the id of an ICMP echo or a fragmented datagram stands at its sender."""
+    address, number = flow[end] or "-", flow[port]
+    if flow["protocol"] in WITH_PORTS and flow["state"] != "fragment":
+        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+    return f"{address} id {number}" if number and end == "src" else address
 
 
 def _types(types: list[str]) -> str:

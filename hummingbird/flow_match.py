@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hummingbird.errors import UserError
-from hummingbird.rules import PROTOCOLS
+from hummingbird.flows import PROTOCOLS, Address, Flow
 
 FIX = "write such as 'tcp 10.0.0.1 -> 10.0.0.0/24:80', or a part of it: 'udp', '10.0.0.1', ':53'"
 V4, V6 = r"[0-9.]+(?:/[0-9]+)?", r"[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:./]*"
 END = re.compile(rf"(?:\[([^\[\]]+)\]|\*|({V4})|({V6}))?(?::([0-9]{{1,5}}))?")
 PROTOCOL = re.compile(r"[a-z][a-z0-9-]*|[0-9]{1,3}")
+
+WITH_PORTS = ("tcp", "udp", "sctp")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -33,7 +35,7 @@ class End:
     network: Network | None = None
     port: int | None = None
 
-    def holds(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
+    def holds(self, address: Address, port: int | None) -> bool:
         """This end is one of those."""
         if self.port is not None and port != self.port:
             return False
@@ -45,7 +47,8 @@ class End:
 class Match:
     """What is asked of a flow."""
 
-    protocol: int | None = None
+    protocol: str | None = None
+    """Its name, or its number where it has none."""
     ends: tuple[End, End] = (End(), End())
     """In either order."""
 
@@ -72,25 +75,31 @@ class Match:
         """It asks for more than a protocol."""
         return self.ends != (End(), End())
 
-    def holds(self, protocol: int, src: str, sport: int, dst: str, dport: int) -> bool:
+    def holds(self, flow: Flow) -> bool:
         """A flow is one of those."""
-        if self.protocol is not None and protocol != self.protocol:
+        if self.protocol is not None and flow.protocol != self.protocol:
             return False
         if not self.about_ends:
             return True
+        if flow.src is None or flow.dst is None:
+            return False
         one, other = self.ends
-        a, b = ipaddress.ip_address(src), ipaddress.ip_address(dst)
-        return (one.holds(a, sport) and other.holds(b, dport)) or (
-            one.holds(b, dport) and other.holds(a, sport)
-        )
+        a, b = (flow.src, port_of(flow, flow.sport)), (flow.dst, port_of(flow, flow.dport))
+        return (one.holds(*a) and other.holds(*b)) or (one.holds(*b) and other.holds(*a))
 
 
-def _protocol(text: str) -> int:
-    number = PROTOCOLS.get(text, int(text) if text.isdecimal() else 256)
-    if number > 255:
-        names = ", ".join(PROTOCOLS)
+def port_of(flow: Flow, number: int) -> int | None:
+    """A port; None if the number is an ICMP echo's or a datagram's id."""
+    return number if flow.protocol in WITH_PORTS and flow.state != "fragment" else None
+
+
+def _protocol(text: str) -> str:
+    if text in PROTOCOLS.values():
+        return text
+    if not text.isdecimal() or int(text) > 255:
+        names = ", ".join(PROTOCOLS.values())
         raise UserError(f"{text!r} is no protocol", fix=f"write {names} or a number up to 255")
-    return number
+    return PROTOCOLS.get(int(text), str(int(text)))
 
 
 def _end(text: str) -> End:

@@ -10,6 +10,8 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +28,7 @@ from hummingbird.flows import Flow
 
 
 def flow(
-    protocol: int = 6,
+    protocol: str = "tcp",
     src: str = "10.0.0.1",
     sport: int = 4000,
     dst: str = "192.0.2.1",
@@ -41,15 +43,18 @@ def flow(
         "types": ("web", "web"),
         "nfs": {"monitor0": {"packets": [10, 8], "bytes": [1000, 8000], "flags": ["SPA", "SA"]}},
     }
-    return Flow(protocol=protocol, src=src, sport=sport, dst=dst, dport=dport, **(values | fields))
+    ends = {"src": ip_address(src), "sport": sport, "dst": ip_address(dst), "dport": dport}
+    return Flow(protocol=protocol, index=0, **(ends | values | fields))
 
 
 FLOWS = [
     flow(),
     flow(sport=4001, dst="192.0.2.2", dport=80, types=("web", "other"), idle_s=61.0),
-    flow(17, "10.0.0.2", 5353, "10.0.0.1", 53, state="udp_both", nfs={}, types=("other", "other")),
-    flow(6, "2001:db8::1", 50000, "2001:db8:1::2", 443, zone=7, age_s=100_000.0),
-    flow(1, "10.0.0.9", 0, "192.0.2.1", 0, state="icmp", nfs={"nat0": {"port": 1024}}),
+    flow(
+        "udp", "10.0.0.2", 5353, "10.0.0.1", 53, state="udp_both", nfs={}, types=("other", "other")
+    ),
+    flow("tcp", "2001:db8::1", 50000, "2001:db8:1::2", 443, zone=7, age_s=100_000.0),
+    flow("icmp", "10.0.0.9", 443, "192.0.2.1", 443, state="icmp", nfs={"nat0": {"port": 1024}}),
 ]
 
 Ask = Callable[..., str]
@@ -88,7 +93,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
 
 def picked(ask: Ask, **options: Any) -> list[int]:
     """Which of FLOWS are listed."""
-    keys = [(f.src, f.sport, f.dst, f.dport) for f in FLOWS]
+    keys = [(str(f.src), f.sport, str(f.dst), f.dport) for f in FLOWS]
     found = [json.loads(row) for row in ask(json=True, **options).splitlines()]
     return [keys.index((f["src"], f["sport"], f["dst"], f["dport"])) for f in found]
 
@@ -97,7 +102,7 @@ def test_json(ask: Ask) -> None:
     """An object a line, with all that is known."""
     assert picked(ask) == [0, 1, 2, 3, 4]
     assert json.loads(ask(json=True).splitlines()[0]) == {
-        "protocol": 6,
+        "protocol": "tcp",
         "src": "10.0.0.1",
         "sport": 4000,
         "dst": "192.0.2.1",
@@ -199,6 +204,7 @@ def test_table(ask: Ask) -> None:
     assert rows[2] == "    monitor0: packets 10/8, bytes 1000/8000, flags SPA/SA"
     assert "web/other" in rows[3] and "web/web" not in text
     assert "[2001:db8::1]:50000" in text and "27.8 h" in text
+    assert "10.0.0.9 id 443      192.0.2.1 " in text
     assert len({row.index(" s") for row in rows if "12.3 s" in row}) == 1
     assert "Zone" in rows[0] and "Zone" not in ask(match="udp")
 
@@ -210,6 +216,7 @@ def test_bad_request(ask: Ask, bad: dict[str, Any]) -> None:
         list(control.Reply("default", "flows", **bad))
 
 
-def test_match_of_ends() -> None:
-    """A match that asks only for a protocol looks at no address."""
-    assert Match.parse("tcp").holds(6, "no address", 0, "none", 0)
+def test_not_ip() -> None:
+    """What is not IP has no ends."""
+    nothing = replace(flow("-"), src=None, dst=None)
+    assert not Match.parse("tcp").holds(nothing) and not Match.parse(":443").holds(nothing)

@@ -38,9 +38,11 @@ def _milliseconds(ns: Column) -> Column:
 
 
 def _ntp(ns: Column) -> Column:
-    """Seconds since 1900 and a binary fraction, rounded so that the nanosecond is kept."""
+    """Seconds since 1900 and a binary fraction. A nanosecond is 4.3 of its units: the second one
+    from its beginning is that nanosecond for all readers, also those that reckon in floating
+    point and cut."""
     seconds, rest = np.divmod(ns, np.uint64(NS))
-    fraction = ((rest << np.uint64(32)) + np.uint64(NS - 1)) // np.uint64(NS)
+    fraction = ((rest << np.uint64(32)) + np.uint64(2 * NS - 1)) // np.uint64(NS)
     return ((seconds + np.uint64(NTP_EPOCH)) << np.uint64(32)) | fraction
 
 

@@ -179,9 +179,9 @@ static void fill_key(hb_flow_record *r, const hb_key *key, uint32_t back)
     r->zone = key->zone;
     r->protocol = key->protocol;
     r->fragment = key->fragment;
-    if (key->fragment) /* IPv4 has 16 bits, in both words */
-        r->fragment_id =
-            r->version == 4 ? key->port[0] : (uint32_t)key->port[0] << 16 | key->port[1];
+    if (key->fragment) /* of IPv4 it has 16 bits, of IPv6 32 */
+        r->fragment_id = r->version == 4 ? key->port[back]
+                                         : (uint32_t)key->port[back] << 16 | key->port[back ^ 1];
 }
 
 /* What the state says that was not told before. */
