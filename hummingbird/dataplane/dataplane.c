@@ -47,6 +47,7 @@ hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_
         return NULL;
     }
     dp->config = *config;
+    dp->epoch = 1; /* none is done: a flow that ends in the first one is not over at once */
     dp->max_nodes = nodes;
     dp->stats = config->stats;
     dp->device_stats = hb_stats_init(config->stats, config->lcores, nodes, config->types);
