@@ -113,14 +113,17 @@ def test_flows_that_end_and_begin_anew(
     if executor == "persistent":
         needs_persistent(device)
     packets, times = [], []
-    for number in range(600):
-        packets += connection(4000 + number % 7)
+    for number in range(4000):
+        packets += connection(4000 + number % 999)
         times += [number * NS + step * 1000 for step in range(8)]
-    options = {"times": times, "memory": {"flows": 16}}
+    options = {"times": times, "memory": {"flows": 1024}}
     sections = {"flows": {"timeouts": FOREVER | {"tcp_closing": 3}}}
     _, expected = run(tmp_path, packets, "cpu", use="none", sections=sections, **options)
-    _, found = run(tmp_path, packets, "gpu", executor=executor, sections=sections, **options)
-    assert said(found) == said(expected) and len(found) == 600
+    result, found = run(
+        tmp_path, packets, "gpu", executor=executor, sections=sections, **options
+    )
+    assert result.dropped == {}
+    assert said(found) == said(expected) and len(found) == 4000
     assert all(r.counts[0].packets + r.counts[1].packets == 8 for r in found)
 
 

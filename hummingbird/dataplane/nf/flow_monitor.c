@@ -252,11 +252,12 @@ static void report(hb_nf_seat *seat, lane *l, const hb_mbuf *m)
     if (!s || !(s->about & HB_FLOW_MONITOR_SET) ||
         hb_parse(hb_data(seat->arena, m), m->data_len, &copy, &key) != HB_REASON_none)
         return;
+    flow_state now = *s; /* once: a device may be counting the next packet */
     told *before = l->told + m->flow;
-    fill(&record, &key, s, before, HB_FLOW_MONITOR_ACTIVE);
+    fill(&record, &key, &now, before, HB_FLOW_MONITOR_ACTIVE);
     if (!record.packets[0] && !record.packets[1])
         return;
-    tell(before, s);
+    tell(before, &now);
     give(l, &record);
 }
 
