@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from chain import HEADER
+from process import ROOT, service
 from rich.console import Console
 
 from hummingbird import control
@@ -214,6 +219,76 @@ def test_bad_request(ask: Ask, bad: dict[str, Any]) -> None:
     """Of another client than ours."""
     with pytest.raises(UserError):
         list(control.Reply("default", "flows", **bad))
+
+
+# ---- a run that goes on --------------------------------------------------------------------------
+
+TOPOLOGY = """\
+policy: routes.csv
+ports:
+  in0: {driver: generator, rate: 2000, flows: 40, protocols: [tcp, udp], zone: 7}
+  out0: {driver: sink}
+nfs:
+  monitor0: {type: flow_monitor, csv: flows.csv}
+types:
+  dns: {protocol: udp}
+"""
+
+
+def command(*args: str) -> tuple[int, str]:
+    """Exit status, and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hummingbird.cli", "flows", *args],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_run(tmp_path: Path) -> None:
+    """Flows of a real instance, which goes on and exports them at its end; then nobody answers."""
+    (tmp_path / "topology.yaml").write_text(TOPOLOGY)
+    (tmp_path / "routes.csv").write_text(HEADER + "*,in0,monitor0\n*,monitor0,out0\n")
+    with service(tmp_path, "topology.yaml") as going:
+        going.until(lambda: going.packets(2) > 200, "packets")
+        flows = [json.loads(row) for row in command("--name", going.name, "--json")[1].splitlines()]
+        assert len(flows) == 40
+        assert all(f["zone"] == 7 and f["idle_s"] < 5 for f in flows)
+        assert {f["state"] for f in flows} == {"tcp_midstream", "udp"}
+        assert {tuple(f["types"]) for f in flows} == {("other", "other"), ("dns", "dns")}
+        assert all(f["nfs"]["monitor0"]["packets"][0] > 0 for f in flows)
+        status, said = command("--name", going.name, "--match", "udp")
+        assert status == 0 and said.endswith("\n20 flows\n") and "monitor0: packets" in said
+        assert command("--name", going.name, "--match", "tcp", "--count") == (0, "20\n")
+        status, said = command("--name", going.name, "--nf", "nat0")
+        assert status == 2 and "no NF 'nat0'" in said and "fix: write one of: monitor0" in said
+        summary = going.stop().balanced
+        assert summary["nfs"]["monitor0"]["detail"]["csv_lines"] == 40
+        status, said = command("--name", going.name)
+        assert status == 2 and f"no instance named '{going.name}' is running\n  fix: " in said
+
+
+def test_a_killed_run(tmp_path: Path) -> None:
+    """What it leaves behind is told from one that runs, and the next of the name replaces it."""
+    (tmp_path / "topology.yaml").write_text(TOPOLOGY)
+    (tmp_path / "routes.csv").write_text(HEADER + "*,in0,monitor0\n*,monitor0,out0\n")
+    with service(tmp_path, "topology.yaml") as going:
+        going.until(lambda: going.packets(2) > 200, "packets")
+        going.process.kill()
+        going.process.wait()
+        status, said = command("--name", going.name)
+        assert status == 2 and "the one that was has been killed" in said
+        with service(tmp_path, "topology.yaml", name=going.name) as again:
+            again.until(lambda: "running after" in again.text, "its start")
+            assert command("--name", going.name, "--count") == (0, "40\n")
+            assert again.stop().balanced
+
+
+@pytest.mark.parametrize("args", [["--limit", "-1"], ["--limit", "x"], ["--name", "No Name"]])
+def test_bad_options(args: list[str]) -> None:
+    status, said = command(*args)
+    assert status == 2 and "hummingbird flows: error: argument " + args[0] in said
 
 
 def test_not_ip() -> None:

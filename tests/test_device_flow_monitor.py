@@ -119,9 +119,7 @@ def test_flows_that_end_and_begin_anew(
     options = {"times": times, "memory": {"flows": 1024}}
     sections = {"flows": {"timeouts": FOREVER | {"tcp_closing": 3}}}
     _, expected = run(tmp_path, packets, "cpu", use="none", sections=sections, **options)
-    result, found = run(
-        tmp_path, packets, "gpu", executor=executor, sections=sections, **options
-    )
+    result, found = run(tmp_path, packets, "gpu", executor=executor, sections=sections, **options)
     assert result.dropped == {}
     assert said(found) == said(expected) and len(found) == 4000
     assert all(r.counts[0].packets + r.counts[1].packets == 8 for r in found)
