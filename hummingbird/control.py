@@ -6,6 +6,7 @@ object a line, both ways:
 
     -> {"v": 1, "id": 7, "command": "flows", "limit": 2}
     <- {"v": 1, "id": 7, "item": {...}}          as many as there are
+    <- {"v": 1, "id": 7, "wait": true}           now and then, if nothing is found for long
     <- {"v": 1, "id": 7, "end": {...}}           or  {"v": 1, "id": 7, "error": "...", "fix": "..."}
 
 A command is a generator in `COMMANDS`: it yields items, or None where it has only looked at
@@ -44,6 +45,8 @@ PIECE = 64 << 10
 """Bytes of an answer that are made at a time."""
 STEPS = 32
 """Items that a command may look at between two looks at the clock."""
+WAIT_S = 5.0
+"""A client that has heard nothing for this long is told that we are at it."""
 TURN_S = 0.002
 """A client's turn; then the others have theirs."""
 SILENT_S = 30.0
@@ -97,7 +100,8 @@ class _Client:
         self.id: Any = None
         self.hang_up = False
         """When the piece has gone out."""
-        self.active = time.monotonic()
+        self.active = self.heard = time.monotonic()
+        """When it last moved, and when it last heard from us."""
 
     @property
     def busy(self) -> bool:
@@ -203,6 +207,7 @@ class Server:
         if not isinstance(name, str) or name not in COMMANDS:
             raise _Refused(f"this instance knows no command {name!r}, only {', '.join(COMMANDS)}")
         client.answer = COMMANDS[name](self._engine, request)
+        client.heard = time.monotonic()
         self._watch(client, selectors.EVENT_WRITE)
 
     def _write(self, client: _Client, end: float) -> None:
@@ -212,13 +217,15 @@ class Server:
             client.active = time.monotonic()
         if not client.piece:
             _check_there(client.socket)
+            if time.monotonic() - client.heard > WAIT_S:
+                client.piece = memoryview(_line(client.id, wait=True))
         else:
             try:
                 sent = client.socket.send(client.piece)
             except BlockingIOError:
                 return
             client.piece = client.piece[sent:]
-            client.active = time.monotonic()
+            client.active = client.heard = time.monotonic()
         if client.busy:
             return
         if client.hang_up:
@@ -419,6 +426,8 @@ class Reply:
                 said = self._next(lines)
                 if "error" in said:
                     raise UserError(str(said["error"]), fix=said.get("fix"))
+                if "wait" in said:
+                    continue
                 if "item" not in said:
                     self.end = said.get("end") or {}
                     return

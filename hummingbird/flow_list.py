@@ -14,12 +14,13 @@ from rich.text import Text
 
 from hummingbird.control import Answer, Json, Reply, command
 from hummingbird.errors import UserError
-from hummingbird.flow_match import WITH_PORTS, Match
+from hummingbird.flow_match import Match
 
 if TYPE_CHECKING:
     from hummingbird.engine import Engine
     from hummingbird.flows import Flow
 
+WITH_PORTS = ("tcp", "udp", "sctp")
 SHOWN = 1000
 """Flows in a table unless --limit says otherwise."""
 
@@ -36,14 +37,20 @@ def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
     limit = _limit(request)
     _check_nf(engine, nf)
     found = 0
-    for flow in engine.flows():
-        if not _wanted(flow, match, nf):
-            yield None
+    for some in engine.flow_views():
+        yield None
+        wanted = some if match is None else some[match.holds(some)]
+        if request.get("count") and nf is None:
+            found += len(wanted)
             continue
-        if limit and found == limit:
-            return {"flows": found, "more": True}
-        found += 1
-        yield None if request.get("count") else _as_json(flow, nf)
+        for flow in engine.describe_flows(wanted):
+            if nf is not None and nf not in flow.nfs:
+                yield None
+                continue
+            if limit and found == limit:
+                return {"flows": found, "more": True}
+            found += 1
+            yield None if request.get("count") else _as_json(flow, nf)
     return {"flows": found, "more": False}
 
 
@@ -66,12 +73,6 @@ def _check_nf(engine: Engine, nf: str | None) -> None:
     if nf is not None and nf not in known:
         fix = f"write one of: {', '.join(known)}" if known else "leave --nf out"
         raise UserError(f"there is no NF {nf!r} in this topology", fix=fix)
-
-
-def _wanted(flow: Flow, match: Match | None, nf: str | None) -> bool:
-    if nf is not None and nf not in flow.nfs:
-        return False
-    return match is None or match.holds(flow)
 
 
 def _as_json(flow: Flow, nf: str | None) -> Json:

@@ -15,16 +15,24 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from hummingbird.errors import UserError
-from hummingbird.flows import PROTOCOLS, Address, Flow
+from hummingbird.flows import PROTOCOLS
 
 FIX = "write such as 'tcp 10.0.0.1 -> 10.0.0.0/24:80', or a part of it: 'udp', '10.0.0.1', ':53'"
 V4, V6 = r"[0-9.]+(?:/[0-9]+)?", r"[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:./]*"
 END = re.compile(rf"(?:\[([^\[\]]+)\]|\*|({V4})|({V6}))?(?::([0-9]{{1,5}}))?")
 PROTOCOL = re.compile(r"[a-z][a-z0-9-]*|[0-9]{1,3}")
 
-WITH_PORTS = ("tcp", "udp", "sctp")
+WITH_PORTS = (6, 17, 132)
 
+_MAPPED = bytes(10) + b"\xff\xff"
+
+Views = npt.NDArray[np.void]
+"""FLOW_VIEW of dataplane/plane.py."""
+Mask = npt.NDArray[np.bool_]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -35,20 +43,37 @@ class End:
     network: Network | None = None
     port: int | None = None
 
-    def holds(self, address: Address, port: int | None) -> bool:
-        """This end is one of those."""
-        if self.port is not None and port != self.port:
-            return False
-        network = self.network
-        return network is None or (address.version == network.version and address in network)
+    def holds(self, views: Views, end: int) -> Mask:
+        """Which flows have this one as their first (0) or second end in the data plane."""
+        found = np.ones(len(views), dtype=bool)
+        if self.network is not None:
+            found &= _lies_in(views["addr"][:, end], self.network)
+        if self.port is not None:
+            found &= has_ports(views) & (views["port"][:, end] == self.port)
+        return found
+
+
+def has_ports(views: Views) -> Mask:
+    """The others have the id of an ICMP echo or of a datagram there."""
+    found: Mask = np.isin(views["protocol"], WITH_PORTS) & (views["fragment"] == 0)
+    return found
+
+
+def _lies_in(addresses: npt.NDArray[np.uint8], network: Network) -> Mask:
+    four = network.version == 4
+    first = (_MAPPED if four else b"") + network.network_address.packed
+    mask = (bytes([255] * 12) if four else b"") + network.netmask.packed
+    mapped = (addresses[:, :12] == np.frombuffer(_MAPPED, dtype="u1")).all(axis=1)
+    inside = (addresses & np.frombuffer(mask, dtype="u1")) == np.frombuffer(first, dtype="u1")
+    found: Mask = inside.all(axis=1) & (mapped == four)
+    return found
 
 
 @dataclass(frozen=True)
 class Match:
     """What is asked of a flow."""
 
-    protocol: str | None = None
-    """Its name, or its number where it has none."""
+    protocol: int | None = None
     ends: tuple[End, End] = (End(), End())
     """In either order."""
 
@@ -75,31 +100,28 @@ class Match:
         """It asks for more than a protocol."""
         return self.ends != (End(), End())
 
-    def holds(self, flow: Flow) -> bool:
-        """A flow is one of those."""
-        if self.protocol is not None and flow.protocol != self.protocol:
-            return False
-        if not self.about_ends:
-            return True
-        if flow.src is None or flow.dst is None:
-            return False
-        one, other = self.ends
-        a, b = (flow.src, port_of(flow, flow.sport)), (flow.dst, port_of(flow, flow.dport))
-        return (one.holds(*a) and other.holds(*b)) or (one.holds(*b) and other.holds(*a))
+    def holds(self, views: Views) -> Mask:
+        """Which flows are those."""
+        # what is not IP has no addresses
+        found: Mask = views["addr"].reshape(len(views), 32).any(axis=1)
+        if self.protocol is not None:
+            found &= views["protocol"] == self.protocol
+        if self.about_ends:
+            one, other = self.ends
+            found &= (one.holds(views, 0) & other.holds(views, 1)) | (
+                one.holds(views, 1) & other.holds(views, 0)
+            )
+        return found
 
 
-def port_of(flow: Flow, number: int) -> int | None:
-    """A port; None if the number is an ICMP echo's or a datagram's id."""
-    return number if flow.protocol in WITH_PORTS and flow.state != "fragment" else None
-
-
-def _protocol(text: str) -> str:
-    if text in PROTOCOLS.values():
-        return text
-    if not text.isdecimal() or int(text) > 255:
-        names = ", ".join(PROTOCOLS.values())
-        raise UserError(f"{text!r} is no protocol", fix=f"write {names} or a number up to 255")
-    return PROTOCOLS.get(int(text), str(int(text)))
+def _protocol(text: str) -> int:
+    numbers = {name: number for number, name in PROTOCOLS.items()}
+    number = numbers.get(text, int(text) if text.isdecimal() else 256)
+    if number > 255:
+        raise UserError(
+            f"{text!r} is no protocol", fix=f"write {', '.join(numbers)} or a number up to 255"
+        )
+    return number
 
 
 def _end(text: str) -> End:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -15,7 +15,7 @@ from hummingbird.dataplane._native import ffi
 from hummingbird.dataplane.plane import Dataplane, flow_states
 from hummingbird.nfs import NfHost
 
-AT_ONCE = 1024
+AT_ONCE = 256
 
 Address = IPv4Address | IPv6Address
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
@@ -58,40 +58,50 @@ class StatefulNf:
     host: NfHost
 
 
-def live(plane: Dataplane, types: Sequence[str], nfs: Sequence[StatefulNf]) -> Iterator[Flow]:
-    """All live flows, in no order that means anything."""
-    cursor, names = ffi.new("uint64_t *"), flow_states()
-    while (views := plane.list_flows(cursor, AT_ONCE)).size:
-        for view in views:
-            known = {
-                nf.name: nf.host.flow(nf.states[view["index"]].copy())
+def views(plane: Dataplane) -> Iterator[npt.NDArray[np.void]]:
+    """All live flows, in no order that means anything, some at a time, as FLOW_VIEW."""
+    cursor = ffi.new("uint64_t *")
+    while (some := plane.list_flows(cursor, AT_ONCE)).size:
+        yield some
+
+
+def describe(
+    some: npt.NDArray[np.void],
+    plane: Dataplane,
+    types: Sequence[str],
+    nfs: Sequence[StatefulNf],
+) -> Iterator[Flow]:
+    """Flows, and what NFs know of them now."""
+    names = flow_states()
+    addresses = some["addr"].tobytes()
+    columns = (some[name].tolist() for name in _COLUMNS)
+    for at, row in enumerate(zip(*columns, strict=True)):
+        port, zone, protocol, kind, index, generation, state, first, age, idle = row
+        ends = [_address(addresses[32 * at + 16 * end :][:16]) for end in (first, 1 - first)]
+        yield Flow(
+            protocol=PROTOCOLS.get(protocol, str(protocol)) if ends[0] else "-",
+            src=ends[0],
+            sport=port[first],
+            dst=ends[1],
+            dport=port[1 - first],
+            zone=zone,
+            state=names[state],
+            age_s=round(age / 1e9, 2),
+            idle_s=round(idle / 1e9, 2),
+            types=(types[kind[first]], types[kind[1 - first]]),
+            nfs={
+                nf.name: nf.host.flow(nf.states[index].copy())
                 for nf in nfs
-                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"]))
-            }
-            yield _flow(view, names, types, known)
+                if plane.is_set_up(nf.node, index, generation)
+            },
+            index=index,
+        )
 
 
-def _flow(
-    view: np.void, names: Sequence[str], types: Sequence[str], known: Mapping[str, Any]
-) -> Flow:
-    first = int(view["first"])
-    src, dst = (_address(bytes(view["addr"][end])) for end in (first, 1 - first))
-    sport, dport = (int(view["port"][end]) for end in (first, 1 - first))
-    number = int(view["protocol"])
-    return Flow(
-        protocol=PROTOCOLS.get(number, str(number)) if src else "-",
-        src=src,
-        sport=sport,
-        dst=dst,
-        dport=dport,
-        zone=int(view["zone"]),
-        state=names[view["state"]],
-        age_s=round(int(view["age_ns"]) / 1e9, 2),
-        idle_s=round(int(view["idle_ns"]) / 1e9, 2),
-        types=(types[view["type"][first]], types[view["type"][1 - first]]),
-        nfs=dict(known),
-        index=int(view["index"]),
-    )
+_COLUMNS = (
+    *("port", "zone", "protocol", "type", "index", "generation"),
+    *("state", "first", "age_ns", "idle_ns"),
+)
 
 
 def _address(raw: bytes) -> Address | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from chain import HEADER
 from process import ROOT, service
@@ -26,10 +27,11 @@ from rich.console import Console
 
 from hummingbird import control
 from hummingbird.control import Server
+from hummingbird.dataplane.plane import FLOW_VIEW
 from hummingbird.errors import UserError
 from hummingbird.flow_list import Options, show
 from hummingbird.flow_match import Match
-from hummingbird.flows import Flow
+from hummingbird.flows import PROTOCOLS, Flow
 
 
 def flow(
@@ -65,6 +67,23 @@ FLOWS = [
 Ask = Callable[..., str]
 
 
+def views(flows: list[Flow]) -> Any:
+    """As the data plane lists them, in an order of ends of its own."""
+    found = np.zeros(len(flows), dtype=FLOW_VIEW)
+    numbers = {name: number for number, name in PROTOCOLS.items()}
+    for index, one in enumerate(flows):
+        view = found[index]
+        view["index"], view["first"] = index, index % 2
+        view["protocol"] = numbers.get(one.protocol, 0)
+        for end, address, port in ((0, one.src, one.sport), (1, one.dst, one.dport)):
+            if address is not None:
+                packed = address.packed
+                whole = packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+                view["addr"][end ^ index % 2] = np.frombuffer(whole, dtype="u1")
+            view["port"][end ^ index % 2] = port
+    return found
+
+
 @pytest.fixture
 def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
     """Runs the command against an engine with FLOWS; returns what it prints."""
@@ -73,7 +92,8 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
     engine = SimpleNamespace(
         name="default",
         hosts={"monitor0": None, "nat0": None},
-        flows=lambda **_: iter(FLOWS),
+        flow_views=lambda: iter([views(FLOWS)[:2], views(FLOWS)[2:]]),
+        describe_flows=lambda some: (FLOWS[index] for index in some["index"]),
     )
     server = Server(engine)  # type: ignore[arg-type]
     ended = threading.Event()
@@ -294,4 +314,5 @@ def test_bad_options(args: list[str]) -> None:
 def test_not_ip() -> None:
     """What is not IP has no ends."""
     nothing = replace(flow("-"), src=None, dst=None)
-    assert not Match.parse("tcp").holds(nothing) and not Match.parse(":443").holds(nothing)
+    for text in ("tcp", ":443", "0.0.0.0/0", "::/0", "* -> *"):
+        assert not Match.parse(text).holds(views([nothing])).any()

@@ -319,6 +319,23 @@ def test_an_endless_search(runtime: Path) -> None:
         assert run.longest < TICK_S + SLACK_S
 
 
+def test_a_long_search(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that hears nothing for long knows that it has not been forgotten."""
+    monkeypatch.setattr(control, "WAIT_S", 0.02)
+    monkeypatch.setattr(control, "ANSWER_S", 0.5)
+
+    @control.command("search")
+    def search(engine: Any, request: Mapping[str, Any]) -> Answer:
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            yield None
+        return {"found": 0}
+
+    with instance(runtime):
+        reply = Reply("default", "search")
+        assert list(reply) == [] and reply.end == {"found": 0}
+
+
 def test_many_clients(runtime: Path) -> None:
     """There is an end to how many are served at once, and those beyond are told."""
     with instance(runtime), contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import stat
@@ -192,9 +193,9 @@ class FlowMonitorHost(NfHost):
     def flow(self, state: np.void) -> dict[str, Any]:
         """Counters of one flow, first of the end that began it."""
         return {
-            "packets": [int(n) for n in state["packets"]],
-            "bytes": [int(n) for n in state["octets"]],
-            "flags": [flag_names(int(n)) for n in state["flags"]],
+            "packets": state["packets"].tolist(),
+            "bytes": state["octets"].tolist(),
+            "flags": [flag_names(flags) for flags in state["flags"].tolist()],
         }
 
     def close(self) -> None:
@@ -216,6 +217,7 @@ FLAGS = "FSRPAUEWN"
 """FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE (NS)."""
 
 
+@functools.lru_cache(maxsize=1024)
 def flag_names(flags: int) -> str:
     """TCP flags by their first letters."""
     return "".join(letter for bit, letter in enumerate(FLAGS) if flags >> bit & 1)
