@@ -103,14 +103,15 @@ class Match:
     def holds(self, views: Views) -> Mask:
         """Which flows are those."""
         # what is not IP has no addresses
-        found: Mask = views["addr"].reshape(len(views), 32).any(axis=1)
+        found: Mask = views["addr"].max(axis=(1, 2)) > 0
         if self.protocol is not None:
             found &= views["protocol"] == self.protocol
         if self.about_ends:
             one, other = self.ends
-            found &= (one.holds(views, 0) & other.holds(views, 1)) | (
+            either: Mask = (one.holds(views, 0) & other.holds(views, 1)) | (
                 one.holds(views, 1) & other.holds(views, 0)
             )
+            found &= either
         return found
 
 
