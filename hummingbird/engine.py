@@ -431,6 +431,12 @@ class Engine:
         """The same some at a time, as FLOW_VIEW of dataplane/plane.py: quick to look through."""
         return flows.views(self.plane)
 
+    @property
+    def tracks_flows(self) -> bool:
+        """Flows have states and times and an end, because an NF has state of them."""
+        assert self.running is not None
+        return any(spec.nf.flow_state is not None for spec in self.running.topology.nfs)
+
     def describe_flows(self, some: npt.NDArray[np.void]) -> Iterator[Flow]:
         """Some of them, and what NFs know of them."""
         assert self.running is not None

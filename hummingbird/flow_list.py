@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hummingbird.flows import Flow
 
 WITH_PORTS = ("tcp", "udp", "sctp")
+UNTRACKED = "no NF here keeps state of flows, so they have no state, no times, and no end"
 SHOWN = 1000
 """Flows in a table unless --limit says otherwise."""
 
@@ -48,10 +49,10 @@ def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
                 yield None
                 continue
             if limit and found == limit:
-                return {"flows": found, "more": True}
+                return {"flows": found, "more": True, "tracked": engine.tracks_flows}
             found += 1
             yield None if request.get("count") else _as_json(flow, nf)
-    return {"flows": found, "more": False}
+    return {"flows": found, "more": False, "tracked": engine.tracks_flows}
 
 
 def _text(request: Mapping[str, Any], field: str) -> str | None:
@@ -138,6 +139,8 @@ def show(options: Options, console: Console, out: TextIO = sys.stdout) -> None:
     for text in lines(flows) if flows else ():
         console.print(text, soft_wrap=True)
     console.print(_sum(len(flows), bool(reply.end["more"])), highlight=False)
+    if flows and not reply.end["tracked"]:
+        console.print(UNTRACKED, highlight=False, soft_wrap=True)
 
 
 def _sum(shown: int, more: bool) -> str:

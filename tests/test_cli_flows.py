@@ -85,12 +85,18 @@ def views(flows: list[Flow]) -> Any:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
+def tracked() -> bool:
+    return True
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: bool) -> Iterator[Ask]:
     """Runs the command against an engine with FLOWS; returns what it prints."""
     monkeypatch.setattr(control, "base_dir", lambda: tmp_path)
     (tmp_path / "default").mkdir()
     engine = SimpleNamespace(
         name="default",
+        tracks_flows=tracked,
         hosts={"monitor0": None, "nat0": None},
         flow_views=lambda: iter([views(FLOWS)[:2], views(FLOWS)[2:]]),
         describe_flows=lambda some: (FLOWS[index] for index in some["index"]),
@@ -232,6 +238,12 @@ def test_table(ask: Ask) -> None:
     assert "10.0.0.9 id 443      192.0.2.1 " in text
     assert len({row.index(" s") for row in rows if "12.3 s" in row}) == 1
     assert "Zone" in rows[0] and "Zone" not in ask(match="udp")
+
+
+@pytest.mark.parametrize("tracked", [False])
+def test_untracked(ask: Ask) -> None:
+    """A topology without such an NF remembers flows, and no more."""
+    assert "\n5 flows\nno NF here keeps state of flows" in ask()
 
 
 @pytest.mark.parametrize("bad", [{"limit": "x"}, {"limit": -1}, {"match": 7}, {"nf": ["x"]}])

@@ -46,7 +46,7 @@ typedef struct {
     uint64_t lost;        /* came faster than they were taken */
     uint64_t unmonitored; /* packets of no flow: not IP, or the flow table was full */
 } hb_flow_monitor_counts;
-/* Sums over the lcores; from any thread. */
+/* Sums over the lcores; by the control thread. */
 hb_flow_monitor_counts hb_flow_monitor_count(const hb_flow_monitor *monitor);
 
 #define HB_FLOW_MONITOR_CSV_BYTES 320 /* that a line has at most */
