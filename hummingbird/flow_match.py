@@ -102,8 +102,8 @@ class Match:
 
     def holds(self, views: Views) -> Mask:
         """Which flows are those."""
-        # what is not IP has no addresses
-        found: Mask = views["addr"].max(axis=(1, 2)) > 0
+        # not what is not IP
+        found: Mask = (views["protocol"] > 0) | (views["addr"].max(axis=(1, 2)) > 0)
         if self.protocol is not None:
             found &= views["protocol"] == self.protocol
         if self.about_ends:

@@ -77,25 +77,34 @@ def describe(
     columns = (some[name].tolist() for name in _COLUMNS)
     for at, row in enumerate(zip(*columns, strict=True)):
         port, zone, protocol, kind, index, generation, state, first, age, idle = row
-        ends = [_address(addresses[32 * at + 16 * end :][:16]) for end in (first, 1 - first)]
+        both = addresses[32 * at :][:32]
+        is_ip = bool(protocol or any(both))
+        src, dst = (
+            _address(both[16 * end :][:16]) if is_ip else None for end in (first, 1 - first)
+        )
         yield Flow(
-            protocol=PROTOCOLS.get(protocol, str(protocol)) if ends[0] else "-",
-            src=ends[0],
+            protocol=PROTOCOLS.get(protocol, str(protocol)) if is_ip else "-",
+            src=src,
             sport=port[first],
-            dst=ends[1],
+            dst=dst,
             dport=port[1 - first],
             zone=zone,
             state=names[state],
             age_s=round(age / 1e9, 2),
             idle_s=round(idle / 1e9, 2),
             types=(types[kind[first]], types[kind[1 - first]]),
-            nfs={
-                nf.name: nf.host.flow(nf.states[index].copy())
-                for nf in nfs
-                if plane.is_set_up(nf.node, index, generation)
-            },
+            nfs=dict(_known(plane, nfs, index, generation)),
             index=index,
         )
+
+
+def _known(
+    plane: Dataplane, nfs: Sequence[StatefulNf], index: int, generation: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for nf in nfs:
+        state = nf.states[index].copy()
+        if plane.is_set_up(nf.node, index, generation):  # it was still this flow's
+            yield nf.name, nf.host.flow(state)
 
 
 _COLUMNS = (
@@ -104,7 +113,5 @@ _COLUMNS = (
 )
 
 
-def _address(raw: bytes) -> Address | None:
-    if not any(raw):
-        return None
+def _address(raw: bytes) -> Address:
     return IPv4Address(raw[12:]) if raw.startswith(_MAPPED) else IPv6Address(raw)
