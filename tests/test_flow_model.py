@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flow_model import HOUR, SECOND, Unsure
+from flow_model import HOUR, SECOND
 from flow_traffic import (
     ACK,
     EPOCH,
@@ -24,13 +24,11 @@ from flow_traffic import (
     SYN,
     SYN_ACK,
     check_against_model,
-    datagram,
     ip,
-    segment,
     tcp_header,
     udp_header,
 )
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nf_helpers import real_data
 from scapy.utils import RawPcapNgReader, RawPcapReader
