@@ -107,11 +107,10 @@ static uint32_t clock_of(const hb_flows *f)
     return (uint32_t)((f->stats->flow_hits + f->stats->flow_misses) >> f->clock_shift);
 }
 
-/* Where a flow goes when its first set is nearly full; of that set again, it is the first. */
+/* Where a flow goes when its first set is nearly full; never the same one. */
 static uint32_t other_set(const hb_flows *f, uint32_t set, uint16_t tag)
 {
-    uint32_t step = tag * 0x9e3779b1u >> 7 & f->mask;
-    return set ^ (step ? step : 1 & f->mask);
+    return (set ^ (tag * 0x9e3779b1u >> 7 | 1)) & f->mask;
 }
 
 /* ---- the flow is not the first with its tag, or is new -----------------------------------------
