@@ -62,36 +62,43 @@ def live(plane: Dataplane, types: Sequence[str], nfs: Sequence[StatefulNf]) -> I
     """All live flows, in no order that means anything."""
     cursor, names = ffi.new("uint64_t *"), flow_states()
     while (views := plane.list_flows(cursor, AT_ONCE)).size:
-        for view in views:
+        for view in _rows(views):
             known = {}
             for nf in nfs:
                 state = nf.states[view["index"]].copy()
-                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"])):
+                if plane.is_set_up(nf.node, view["index"], view["generation"]):
                     known[nf.name] = nf.host.flow(state)  # it was still this flow's
             yield _flow(view, names, types, known)
 
 
+def _rows(views: npt.NDArray[np.void]) -> Iterator[dict[str, Any]]:
+    """Each as Python objects, its addresses as bytes: by columns, for there may be millions."""
+    fields = [name for name in views.dtype.names or () if name != "addr"]
+    raw = views["addr"].tobytes()
+    columns = zip(*(views[name].tolist() for name in fields), strict=True)
+    for at, values in enumerate(columns):
+        ends = raw[32 * at : 32 * at + 16], raw[32 * at + 16 : 32 * at + 32]
+        yield {**dict(zip(fields, values, strict=True)), "addr": ends}
+
+
 def _flow(
-    view: np.void, names: Sequence[str], types: Sequence[str], known: Mapping[str, Any]
+    view: Mapping[str, Any], names: Sequence[str], types: Sequence[str], known: dict[str, Any]
 ) -> Flow:
-    first, is_ip = int(view["first"]), bool(view["protocol"] or view["addr"].any())
-    ends = (bytes(view["addr"][end]) for end in (first, 1 - first))
-    src, dst = (_address(raw) if is_ip else None for raw in ends)
-    sport, dport = (int(view["port"][end]) for end in (first, 1 - first))
-    number = int(view["protocol"])
+    first, number, ends = view["first"], view["protocol"], view["addr"]
+    is_ip = number or any(map(any, ends))
     return Flow(
         protocol=PROTOCOLS.get(number, str(number)) if is_ip else "-",
-        src=src,
-        sport=sport,
-        dst=dst,
-        dport=dport,
-        zone=int(view["zone"]),
+        src=_address(ends[first]) if is_ip else None,
+        sport=view["port"][first],
+        dst=_address(ends[1 - first]) if is_ip else None,
+        dport=view["port"][1 - first],
+        zone=view["zone"],
         state=names[view["state"]],
-        age_s=round(int(view["age_ns"]) / 1e9, 2),
-        idle_s=round(int(view["idle_ns"]) / 1e9, 2),
+        age_s=round(view["age_ns"] / 1e9, 2),
+        idle_s=round(view["idle_ns"] / 1e9, 2),
         types=(types[view["type"][first]], types[view["type"][1 - first]]),
-        nfs=dict(known),
-        index=int(view["index"]),
+        nfs=known,
+        index=view["index"],
     )
 
 
