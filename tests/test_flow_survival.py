@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from chain import Result, run_chain
 from flow_model import HOUR, SECOND, Seen, look
 from flow_traffic import (
     ACK,
     EPOCH,
+    FILES,
     FIN_ACK,
     RST,
     SYN,
@@ -32,6 +34,8 @@ from flow_traffic import (
 )
 from nf_helpers import real_data
 from test_flow_model import CPU, packets_of
+
+from hummingbird.testing import capture
 
 ONE, TWO = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 DAY = 24 * HOUR
@@ -244,3 +248,50 @@ def test_a_port_scan(when_full: str, size: int) -> None:
     assert model.begun > (500 if size > 64 else 64 - (when_full == "refuse"))
     model, _ = check_against_model(packets, times, CPU, {}, size)
     assert model.refused == 0 or size == 64
+
+
+# ---- several ports -------------------------------------------------------------------------------
+
+
+def two_ports(
+    packets: Sequence[Sequence[bytes]], starts: Sequence[int], zones: Sequence[int]
+) -> tuple[list[int], Result]:
+    """The packets of two ports, 10 ms apart, from each port's own start (seconds): how manieth of
+    its flow each was, port after port."""
+    first = len(packets[0])
+    sent = numbered([*packets[0], *packets[1]])
+    parts = sent[:first], sent[first:]
+    files: dict[str, Any] = dict(FILES)
+    ports: dict[str, Any] = {"out0": {"driver": "pcap", "write": "$out"}}
+    for n, (part, start, zone) in enumerate(zip(parts, starts, zones, strict=True)):
+        times = [start * SECOND + i * SECOND // 100 for i in range(len(part))]
+        files[f"in{n}.pcap"] = capture(part, times)
+        ports[f"in{n}"] = {"driver": "pcap", "read": f"in{n}.pcap", "zone": zone}
+    nfs = {"nf0": {"type": "./mark.py", "engine": "cpu"}}
+    rows = "*,in0,nf0\n*,in1,nf0\n*,nf0,out0\n"
+    result = run_chain({"ports": ports, "nfs": nfs}, None, rows, files=files, **CPU)
+    known = answers(result.packets)
+    return [known[number].packets for number in range(len(sent))], result
+
+
+@pytest.mark.parametrize("starts", [(0, 1_700_000_000), (1_700_000_000, 0), (0, 2000), (5, 1100)])
+def test_each_port_has_a_clock_of_its_own(starts: tuple[int, int]) -> None:
+    """Captures of different years, or minutes: no flow is over for what the other port's says."""
+    packets = [datagram(1)] * 2000, [datagram(2)] * 2000
+    found, _ = two_ports(packets, starts, (0, 0))
+    assert found == [*range(1, 2001)] * 2
+
+
+def test_equal_tuples_in_two_zones_are_two_flows() -> None:
+    packets = [datagram(1)] * 500, [datagram(1, back=bool(n % 2)) for n in range(500)]
+    found, result = two_ports(packets, (0, 0), (0, 7))
+    assert found == [*range(1, 501)] * 2
+    assert {(flow.zone, flow.state) for flow in result.flows} == {(0, "udp"), (7, "udp_both")}
+
+
+def test_equal_tuples_at_two_ports_of_a_zone_are_one_flow() -> None:
+    packets = [datagram(1)] * 500, [datagram(1, back=True)] * 500
+    found, result = two_ports(packets, (0, 0), (7, 7))
+    assert sorted(found) == [*range(1, 1001)]
+    (flow,) = result.flows
+    assert (flow.zone, flow.state) == (7, "udp_both")
