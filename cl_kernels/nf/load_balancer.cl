@@ -225,7 +225,8 @@ static inline hb_u32 hb_lb_act(hb_packet *p, const hb_table *t, hb_u64 *result)
     if (verdict != HB_PASS)
         return verdict;
     hb_lb_macs(p, t, head);
-    *result |= (hb_state32(p, 1) & 0xffff) + 1 | (mode == HB_LB_FROM_BACKEND ? HB_LB_REPLY : 0);
+    hb_u32 slot = hb_state32(p, 1) & 0xffff;
+    *result |= (slot + 1) | (mode == HB_LB_FROM_BACKEND ? HB_LB_REPLY : 0);
     return HB_PASS;
 }
 

@@ -15,11 +15,11 @@ docs/load_balancer.md describes it to those who write one.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints
+from pydantic import AfterValidator, Field, PlainValidator
 
 from hummingbird.nfs import NfParams
 from hummingbird.ports import Whole, mistake
@@ -27,6 +27,7 @@ from hummingbird.rules import ANY_PORT, PortRange
 from hummingbird.textfile import NAME, NAME_RULE, quoted
 
 Address = IPv4Address | IPv6Address
+MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 MAX_WEIGHT = 10_000
 MAX_SERVICES = 4096
 LEAST_TABLE, MOST_TABLE = 251, 655_373
@@ -61,13 +62,30 @@ def why_not_a_host(address: Address) -> str | None:
         return "is the address of many hosts"
     if address.version == 6 and address.ipv4_mapped:
         return "is an IPv4 address in disguise"
+    if address.version == 6 and address.scope_id:
+        return "has a scope"
     return None
 
 
-def _host(address: Address) -> Address:
+def _host(value: Any) -> Address:
+    fix = "write the address of one host, such as 10.0.1.1 or 2001:db8::1"
+    try:
+        address = ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise mistake(f"{quoted(value)} is no address", fix) from None
     if why := why_not_a_host(address):
-        raise mistake(f"{address} {why}", "write the address of one host")
+        raise mistake(f"{value} {why}", fix)
     return address
+
+
+def _mac(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not MAC.fullmatch(value):
+        raise mistake(f"{quoted(value)} is no MAC address", 'write "02:00:00:00:01:01"')
+    if int(value[:2], 16) & 1:
+        raise mistake(f"{value} is the MAC address of a group", "write that of one station")
+    return value.lower()
 
 
 def _ports(value: Any) -> PortRange:
@@ -81,9 +99,8 @@ def _ports(value: Any) -> PortRange:
     raise mistake(f"{quoted(value)} is no port", "write a port, a range such as 8000-8099, or any")
 
 
-Host = Annotated[Address, AfterValidator(_host)]
-Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$")]
-"""Of one station: the lowest bit of the first byte is 0."""
+Host = Annotated[Address, PlainValidator(_host)]
+Mac = Annotated[str | None, PlainValidator(_mac)]
 Prime = Annotated[Whole, Field(ge=LEAST_TABLE, le=MOST_TABLE), AfterValidator(_prime)]
 ServiceName = Annotated[str, AfterValidator(_service_name)]
 
@@ -96,11 +113,7 @@ class BackendParams(NfParams):
     """None: the service's."""
     weight: Annotated[Whole, Field(ge=0, le=MAX_WEIGHT)] = 1
     state: Literal["up", "drain"] = "up"
-    mac: Mac | None = None
-
-
-def _unless_any(value: Any) -> Any:
-    return ANY_PORT if value is None else _ports(value)
+    mac: Mac = None
 
 
 class ServiceParams(NfParams):
@@ -108,7 +121,7 @@ class ServiceParams(NfParams):
 
     address: Host
     protocol: Literal["tcp", "udp"]
-    port: Annotated[PortRange, PlainValidator(_unless_any)]
+    port: Annotated[PortRange, PlainValidator(_ports)]
     mode: Literal["dnat", "ipip"] = "dnat"
     affinity: Literal["flow", "client"] = "flow"
     """What the choice hangs on: each flow on its own, or the client's address alone."""
@@ -145,7 +158,7 @@ class LoadBalancerParams(NfParams):
     table_size: Prime = 65537
     seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] | None = None
     """Of the choice; None: made of the NF's name."""
-    mac: Mac | None = None
+    mac: Mac = None
     """Source of packets whose destination MAC address becomes a backend's."""
     tunnel: TunnelParams = TunnelParams()
     icmp: IcmpParams = IcmpParams()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hummingbird.errors import UserError
-from hummingbird.nfs.load_balancer_config import MAX_WEIGHT, Address, why_not_a_host
+from hummingbird.nfs.load_balancer_config import MAC, MAX_WEIGHT, Address, why_not_a_host
 from hummingbird.textfile import decode, quoted, read_bytes, suggest
 
 COLUMNS = ("service", "address", "port", "weight", "state", "mac")
@@ -26,8 +26,6 @@ NEEDED = COLUMNS[:2]
 STATES = ("up", "drain")
 HEADER = ",".join(COLUMNS)
 MAX_BYTES = 16 << 20
-
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,6 @@ def _address(place: Place, text: str) -> Address:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise place.error(f"{quoted(text)} is no address", fix, "address") from None
-    if address.version == 6 and address.scope_id:
-        raise place.error(f"{text} has a scope", fix, "address")
     if why := why_not_a_host(address):
         raise place.error(f"{text} {why}", fix, "address")
     return address
@@ -152,7 +148,7 @@ def _number(place: Place, column: str, text: str, least: int, most: int) -> int 
 def _mac(place: Place, text: str) -> str | None:
     if not text:
         return None
-    if not _MAC.fullmatch(text):
+    if not MAC.fullmatch(text):
         fix = "write six bytes, such as 02:00:00:00:01:01, or nothing"
         raise place.error(f"{quoted(text)} is no MAC address", fix, "mac")
     if int(text[:2], 16) & 1:

@@ -156,12 +156,12 @@ def _inline(params: LoadBalancerParams, name: str) -> Iterator[Row]:
     for own, service in params.services.items():
         for number, one in enumerate(service.backends or ()):
             yield Row(
-                place=Place(field=f"nfs.{name}.services.{own}.backends.{number}"),
+                place=Place(field=f"nfs.{name}.services.{own}.backends[{number}]"),
                 service=own,
                 address=one.address,
                 port=one.port,
                 weight=0 if one.state == "drain" else one.weight,
-                mac=one.mac.lower() if one.mac else None,
+                mac=one.mac,
             )
 
 

@@ -152,11 +152,10 @@ static void set_backend(uint32_t *state, const hb_lb_service *s, const hb_lb_bac
     set_address(state, b->address);
 }
 
-static bool refuse(uint32_t *state, uint64_t *counter, enum hb_reason reason)
+static enum hb_reason refuse(uint64_t *counter, enum hb_reason reason)
 {
     hb_lb_add(counter, 1);
-    state[0] |= HB_LB_DROP | (uint32_t)reason << 16;
-    return false;
+    return reason;
 }
 
 /* The normalised key of a connection between two ends. */
@@ -187,7 +186,8 @@ static bool known_state(const hb_nf_seat *seat, const hb_lb_service *s, const hb
         return false;
     memcpy(found, of, sizeof found);
     uint32_t mode = found[0] & 255;
-    if (hb_flow_find(seat, &key) != flow || hb_flow_generation(seat, flow) != generation ||
+    if (!hb_flow_is_set_up(seat->lcore->dp, seat->node, flow, generation) ||
+        hb_flow_find(seat, &key) != flow || hb_flow_generation(seat, flow) != generation ||
         (mode != HB_LB_TO_BACKEND && mode != HB_LB_TUNNEL) || found[1] >> 16 != s->number)
         return false;
     const uint32_t keep = 255 | HB_LB_HAS_MAC | HB_LB_SIX;
@@ -196,17 +196,17 @@ static bool known_state(const hb_nf_seat *seat, const hb_lb_service *s, const hb
     return true;
 }
 
-bool hb_lb_toward(hb_nf_seat *seat, const hb_lb_service *s, const hb_lb_ends *ends, uint32_t end,
-                  bool known, uint32_t *state)
+enum hb_reason hb_lb_toward(hb_nf_seat *seat, const hb_lb_service *s, const hb_lb_ends *ends,
+                            uint32_t end, bool known, uint32_t *state)
 {
     state[0] |= flags_of(ends);
     if (known && known_state(seat, s, ends, state))
-        return true;
+        return HB_REASON_none;
     const hb_lb_backend *b = s->usable ? choose(seat->host, s, ends, end) : NULL;
     if (!b)
-        return refuse(state, &hb_lb_lane_of(seat)->count.no_backend, HB_REASON_no_backend);
+        return refuse(&hb_lb_lane_of(seat)->count.no_backend, HB_REASON_no_backend);
     set_backend(state, s, b);
-    return true;
+    return HB_REASON_none;
 }
 
 static void set_reply(uint32_t *state, const hb_lb_reply *r, const hb_lb_ends *ends)
@@ -239,22 +239,33 @@ static bool look(const hb_mbuf *m, const uint8_t *bytes, hb_lb_ends *ends)
     return true;
 }
 
-static bool passes(uint32_t *state, uint32_t mode)
+static enum hb_reason passes(uint32_t *state, uint32_t mode)
 {
     state[0] |= mode;
-    return true;
+    return HB_REASON_none;
+}
+
+/* A backend behind a tunnel answers the client itself: its packet may be the first one here. */
+static enum hb_reason begin_backwards(hb_nf_seat *seat, const hb_lb_service *s,
+                                      const hb_lb_ends *ends, uint32_t *state)
+{
+    state[0] ^= 1u << 8;
+    if (hb_lb_toward(seat, s, ends, 0, false, state) != HB_REASON_none)
+        state[0] |= HB_LB_DROP | (uint32_t)HB_REASON_no_backend << 16;
+    return HB_REASON_none;
 }
 
 /* A flow of TCP or UDP: is an end of it a service, or a backend that answers? */
-static bool begin(hb_nf_seat *seat, const hb_lb_ends *ends, uint32_t *state)
+static enum hb_reason begin(hb_nf_seat *seat, const hb_lb_ends *ends, uint32_t *state)
 {
     const hb_lb_config *c = hb_lb_current(seat->host);
     uint32_t protocol = ends->protocol;
     if (!ends->has_ports) {
-        if (!ends->fragment || !(hb_lb_has_service(c, ends->addr[1], protocol) ||
-                                 hb_lb_has_reply(c, ends->addr[0], protocol)))
-            return passes(state, HB_LB_PASS);
-        return refuse(state, &hb_lb_lane_of(seat)->count.no_first, HB_REASON_no_first_fragment);
+        bool ours = hb_lb_has_service(c, ends->addr[1], protocol) ||
+                    hb_lb_has_reply(c, ends->addr[0], protocol);
+        return ours && ends->fragment
+                   ? refuse(&hb_lb_lane_of(seat)->count.no_first, HB_REASON_no_first_fragment)
+                   : passes(state, HB_LB_PASS);
     }
     const hb_lb_service *s = hb_lb_service_at(c, ends->addr[1], protocol, ends->port[1]);
     if (s)
@@ -262,20 +273,17 @@ static bool begin(hb_nf_seat *seat, const hb_lb_ends *ends, uint32_t *state)
     const hb_lb_reply *r = hb_lb_reply_at(c, ends->addr[0], protocol, ends->port[0]);
     if (r) {
         set_reply(state, r, ends);
-        return true;
+        return HB_REASON_none;
     }
-    /* A backend behind a tunnel answers the client itself: its packet may be the first one here. */
     s = hb_lb_service_at(c, ends->addr[0], protocol, ends->port[0]);
-    if (!s || ends->fragment)
-        return passes(state, HB_LB_PASS);
-    state[0] ^= 1u << 8;
-    return hb_lb_toward(seat, s, ends, 0, false, state);
+    return s && !ends->fragment ? begin_backwards(seat, s, ends, state)
+                                : passes(state, HB_LB_PASS);
 }
 
-static bool set_up(hb_nf_seat *seat, const hb_mbuf *m, uint32_t *state)
+static enum hb_reason set_up(hb_nf_seat *seat, const hb_mbuf *m, uint32_t *state)
 {
     hb_lb_ends ends;
-    if (!look(m, hb_data(seat->arena, m), &ends))
+    if (!seat->host || !look(m, hb_data(seat->arena, m), &ends))
         return passes(state, HB_LB_PASS);
     state[0] = (uint32_t)m->direction << 8;
     if (ends.protocol == IP_TCP || ends.protocol == IP_UDP)
@@ -290,7 +298,7 @@ static hb_lb_use *use_of(const hb_nf_seat *seat, const uint32_t *state)
     const hb_lb_host *h = seat->host;
     uint32_t mode = state[0] & 255, slot = state[1] & 0xffff;
     bool names = mode == HB_LB_TO_BACKEND || mode == HB_LB_FROM_BACKEND || mode == HB_LB_TUNNEL;
-    return names && slot < h->slots ? &hb_lb_lane_of(seat)->use[slot] : NULL;
+    return h && names && slot < h->slots ? &hb_lb_lane_of(seat)->use[slot] : NULL;
 }
 
 /* It is one that was given to the backend, and not some pieces of it, or the answer. */
@@ -299,17 +307,17 @@ static bool is_whole(const uint32_t *state)
     return (state[0] & 255) != HB_LB_FROM_BACKEND && !(state[0] & HB_LB_FRAGMENT);
 }
 
-static bool flow_setup(hb_nf_seat *seat, uint32_t handle, void *of)
+static enum hb_reason flow_setup(hb_nf_seat *seat, uint32_t handle, void *of)
 {
     uint32_t state[HB_LB_WORDS] = {0};
-    bool done = set_up(seat, hb_header(seat->arena, handle), state);
+    enum hb_reason bad = set_up(seat, hb_header(seat->arena, handle), state);
+    hb_lb_use *use = bad == HB_REASON_none ? use_of(seat, state) : NULL;
     memcpy(of, state, sizeof state);
-    hb_lb_use *use = done ? use_of(seat, state) : NULL;
     if (use) {
         hb_lb_add(&use->held, 1);
         hb_lb_add(&use->flows, is_whole(state));
     }
-    return done;
+    return bad;
 }
 
 static void flow_end(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb_flow_end why,
@@ -361,12 +369,14 @@ static uint32_t choose_for_one(hb_nf_seat *seat, uint32_t handle, uint64_t *resu
     hb_mbuf *m = hb_header(seat->arena, handle);
     uint32_t state[HB_LB_WORDS] = {0};
     *result = 0;
-    set_up(seat, m, state);
+    hb_lb_add(&hb_lb_lane_of(seat)->count.without_flow, 1);
+    enum hb_reason bad = set_up(seat, m, state);
+    if (bad != HB_REASON_none)
+        return HB_DROP(bad);
     hb_packet p = hb_lb_packet(seat, m, state);
     uint32_t verdict = hb_lb_act(&p, &seat->table, result);
     if (verdict == HB_PASS)
         hb_lb_moved(seat, m, &p);
-    hb_lb_add(&hb_lb_lane_of(seat)->count.without_flow, 1);
     return verdict;
 }
 

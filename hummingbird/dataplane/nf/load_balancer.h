@@ -69,10 +69,9 @@ typedef struct {
 } hb_lb_ends;
 
 /* The state of packets to a service, `end` of the packet being the service: that of the connection
- * if it is known, else the backend by the hash. False: there is no backend, which the state says.
- */
-bool hb_lb_toward(hb_nf_seat *seat, const hb_lb_service *service, const hb_lb_ends *ends,
-                  uint32_t end, bool known, uint32_t *state);
+ * if it is known, else by the hash. HB_REASON_none, or no_backend. */
+enum hb_reason hb_lb_toward(hb_nf_seat *seat, const hb_lb_service *service, const hb_lb_ends *ends,
+                            uint32_t end, bool known, uint32_t *state);
 
 /* ---- load_balancer_icmp.c -----------------------------------------------------------------------
  */

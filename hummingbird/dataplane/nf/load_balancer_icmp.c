@@ -136,8 +136,9 @@ static uint32_t to_backend(hb_nf_seat *seat, hb_mbuf *m, quote *q, const hb_lb_s
                            uint64_t *result)
 {
     uint32_t state[HB_LB_WORDS] = {0};
-    if (!hb_lb_toward(seat, s, &q->inner, 0, true, state))
-        return HB_DROP(HB_REASON_no_backend);
+    enum hb_reason bad = hb_lb_toward(seat, s, &q->inner, 0, true, state);
+    if (bad != HB_REASON_none)
+        return HB_DROP(bad);
     state[0] |= (uint32_t)m->direction << 8;
     hb_packet p = hb_lb_packet(seat, m, state);
     if ((state[0] & 255) == HB_LB_TUNNEL) {
