@@ -205,7 +205,7 @@ class Choice:
     def shown(self) -> dict[str, Any]:
         """As `hummingbird flows` shows it."""
         if self.service is None or self.backend is None:
-            return {"mode": "pass"}
+            return {"mode": "drop" if self.service else "pass"}
         mode = "reply" if self.reply else self.service.mode
         return {"mode": mode, "service": self.service.name, "backend": self.backend.name}
 
@@ -305,8 +305,10 @@ class Model:
         if isinstance(choice, str):
             return choice
         sender = (frame.address(0), 0 if frame.fragment is not None else frame.port(0))
-        if choice.service is None or choice.backend is None or choice.sender != sender:
+        if choice.service is None or choice.sender != sender:
             return data
+        if choice.backend is None:
+            return "no_backend"
         if choice.reply:
             port = choice.service.first if choice.backend.port else 0
             return self._rewritten(frame, 0, wide(choice.service.address), port)

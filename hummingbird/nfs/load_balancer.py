@@ -74,6 +74,6 @@ NF = Nf(
     content_types=LoadBalancerParams.content_types,
     writes=Writes.HEADER,
     head=40,  # an outer IPv6 header
-    # flow_state=FLOW_STATE,
+    flow_state=FLOW_STATE,
     host=_host,
 )
