@@ -155,8 +155,10 @@ def packet(
     link: Packet = Ether(src=CLIENT_MAC, dst=OWN_MAC)
     for tag in range(tags):
         link = link / Dot1Q(vlan=5 + tag)
-    ip: Packet = IPv6(src=src or "2001:db8:c::1", dst=dst, **fields) if ":" in dst else IP(
-        src=src or "198.51.100.1", dst=dst, **fields
+    ip: Packet = (
+        IPv6(src=src or "2001:db8:c::1", dst=dst, **fields)
+        if ":" in dst
+        else IP(src=src or "198.51.100.1", dst=dst, **fields)
     )
     l4 = UDP(sport=sport, dport=dport) if udp else TCP(sport=sport, dport=dport, flags="PA")
     return link / ip / l4 / Raw(bytes(i % 251 for i in range(size)))

@@ -55,7 +55,9 @@ def detail(result: Result) -> dict[str, Any]:
 def requests(count: int, first: int = 0) -> list[bytes]:
     """One packet of so many flows to the service web."""
     return [
-        bytes(packet("203.0.113.10", 443, src=f"198.51.{100 + (n >> 14)}.9", sport=1024 + n % 16384))
+        bytes(
+            packet("203.0.113.10", 443, src=f"198.51.{100 + (n >> 14)}.9", sport=1024 + n % 16384)
+        )
         for n in range(first, first + count)
     ]
 
@@ -215,7 +217,11 @@ def test_a_packet_without_a_flow_is_balanced_alike() -> None:
     """As what comes out of an IPsec tunnel: none of its own flow is known."""
     sa = {"src": LEFT, "dst": RIGHT, "spi": 4096, "cipher": "aes-128-gcm", "key_file": "sa.key"}
     key = {"sa.key": f"encryption: {'0b' * 20}\n"}
-    away: dict[str, Any] = {"type": "ipsec", "engine": "cpu", "sas": {"sa": sa | {"direction": "out"}}}
+    away: dict[str, Any] = {
+        "type": "ipsec",
+        "engine": "cpu",
+        "sas": {"sa": sa | {"direction": "out"}},
+    }
     home: dict[str, Any] = away | {"sas": {"sa": sa | {"direction": "in"}}}
     away |= {"policies": [{"action": "sa"}]}
     home |= {"policies": [{"action": "sa"}]}
@@ -424,7 +430,10 @@ def test_errors_about_others_pass_as_they_are() -> None:
         error_about(packet("198.51.100.1", 5, src="203.0.113.10", sport=443), "1.2.3.4", "9.9.9.9"),
         Ether() / IP(src="192.0.2.77", dst="203.0.113.10") / ICMP(type=3, code=4) / Raw(b"E" * 27),
         Ether() / IP(src="192.0.2.77", dst="203.0.113.10") / ICMP(type=3) / IP(proto=6, frag=5),
-        Ether() / IPv6(src="2001:db8::7", dst="2001:db8::10") / ICMPv6DestUnreach() / Raw(b"`" * 44),
+        Ether()
+        / IPv6(src="2001:db8::7", dst="2001:db8::10")
+        / ICMPv6DestUnreach()
+        / Raw(b"`" * 44),
     ]
     data = [bytes(one) for one in errors]
     assert through(data).packets == data
@@ -626,7 +635,9 @@ def test_slots_are_given_back_when_the_last_flow_has_ended(tmp_path: Path) -> No
     with started(source, packets + quiet, rows, times=times, use="none") as run:
         host: Any = run.engine.hosts["nf0"]
         run.until(lambda: run.counters("out0")["out_packets"] >= len(packets), what="packets")
-        file.write_text(FILE.replace("dns,10.0.2.1,,,,\n", "").replace("dns,10.0.2.2,5353,,,\n", ""))
+        file.write_text(
+            FILE.replace("dns,10.0.2.1,,,,\n", "").replace("dns,10.0.2.2,5353,,,\n", "")
+        )
         host.reload()
         gone = host.report()["services"]["dns"]["removed"]
         assert sum(one["live"] for one in gone.values()) == len(packets)

@@ -96,7 +96,9 @@ def test_what_is_right_is_taken(folder: Path) -> None:
 
 
 def test_notes_tell_what_is_odd(folder: Path) -> None:
-    (folder / "topology.yaml").write_text(BASE.replace("    services:", "    table_size: 251\n    services:"))
+    (folder / "topology.yaml").write_text(
+        BASE.replace("    services:", "    table_size: 251\n    services:")
+    )
     table = topology.load(folder / "topology.yaml").build_tables()["lb0"]
     assert "5 services, 8 backends" in table.notes
     assert "six has no backend that takes flows: its packets are dropped" in table.notes

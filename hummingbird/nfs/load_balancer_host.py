@@ -104,9 +104,7 @@ class _Slots:
             UserError: there are not enough.
         """
         keys = [(s.name, one.key) for s in wanted.services for one in s.backends]
-        back = {
-            (gone.service.name, gone.backend.key): slot for slot, gone in self.removed.items()
-        }
+        back = {(gone.service.name, gone.backend.key): slot for slot, gone in self.removed.items()}
         slots = {key: slot for key in keys if (slot := self.of.get(key, back.get(key))) is not None}
         taken = {*self.of.values(), *self.removed}
         free = (slot for slot in range(self.room) if slot not in taken)

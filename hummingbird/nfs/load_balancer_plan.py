@@ -111,15 +111,15 @@ def check_services(params: LoadBalancerParams, name: str) -> None:
 
 
 def _ports_text(ports: PortRange) -> str:
-    return f"port {ports.first}" if ports.first == ports.last else f"ports {'-'.join(map(str, ports))}"
+    return (
+        f"port {ports.first}" if ports.first == ports.last else f"ports {'-'.join(map(str, ports))}"
+    )
 
 
 # ---- backends ------------------------------------------------------------------------------------
 
 
-def plan(
-    params: LoadBalancerParams, base: Path, name: str, before: Plan | None = None
-) -> Plan:
+def plan(params: LoadBalancerParams, base: Path, name: str, before: Plan | None = None) -> Plan:
     """Read the file, check everything, fill the tables.
 
     Args:
@@ -257,4 +257,3 @@ def _filled(
 
 def _weights(backends: Iterable[Backend]) -> list[tuple[tuple[Address, int], int]]:
     return [(one.key, one.weight) for one in backends]
-
