@@ -167,8 +167,7 @@ static inline void hb_lb_outer6(hb_packet *p, const hb_table *t, hb_u32 tos, hb_
     }
 }
 
-static inline hb_u32 hb_lb_encapsulate(hb_packet *p, const hb_table *t, hb_u32 head,
-                                       hb_u64 *result)
+static inline hb_u32 hb_lb_encapsulate(hb_packet *p, const hb_table *t, hb_u32 head, hb_u64 *result)
 {
     hb_u32 ip = p->l3, v4 = hb_ip_version(p) == 4, stop = hb_ip_end(p), six = head & HB_LB_SIX;
     hb_u32 outer = six ? 40 : 20, inner = stop - ip, what = 0;

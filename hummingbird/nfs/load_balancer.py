@@ -12,8 +12,9 @@ import numpy as np
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfTable, Writes
 from hummingbird.nfs.load_balancer_config import LoadBalancerParams
-from hummingbird.nfs.load_balancer_host import FLOW_STATE, LoadBalancerHost, room_of
+from hummingbird.nfs.load_balancer_host import FLOW_STATE, LoadBalancerHost
 from hummingbird.nfs.load_balancer_plan import Plan, check_services, plan
+from hummingbird.nfs.load_balancer_slots import room_of
 from hummingbird.nfs.router_hops import mac_bytes
 
 MAGIC = 0x48624C62

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from hummingbird.errors import UserError
@@ -35,10 +36,7 @@ class Backend:
         return self.address, self.port
 
     def __str__(self) -> str:
-        if not self.port:
-            return str(self.address)
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{host}:{self.port}"
+        return named(self.address, self.port)
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,13 @@ class Plan:
     def count(self) -> int:
         """Backends of all services."""
         return sum(len(service.backends) for service in self.services)
+
+
+def named(address: Address, port: int) -> str:
+    """A backend as people know it, and as its permutation is made of."""
+    if not port:
+        return str(address)
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 def ordered(address: Address) -> bytes:
@@ -221,7 +226,7 @@ def _check_replies(
             taken.setdefault((backend.address, service.protocol), []).append((ports, own, backend))
     for together in taken.values():
         together.sort(key=lambda one: one[0])
-        for (ports, own, one), (further, other, two) in zip(together, together[1:], strict=False):
+        for (ports, own, one), (further, other, two) in pairwise(together):
             if further.first <= ports.last:
                 first, second = sorted((one.place, two.place), key=_place_order)
                 name, again = (own, other) if first is one.place else (other, own)

@@ -276,8 +276,7 @@ static enum hb_reason begin(hb_nf_seat *seat, const hb_lb_ends *ends, uint32_t *
         return HB_REASON_none;
     }
     s = hb_lb_service_at(c, ends->addr[0], protocol, ends->port[0]);
-    return s && !ends->fragment ? begin_backwards(seat, s, ends, state)
-                                : passes(state, HB_LB_PASS);
+    return s && !ends->fragment ? begin_backwards(seat, s, ends, state) : passes(state, HB_LB_PASS);
 }
 
 static enum hb_reason set_up(hb_nf_seat *seat, const hb_mbuf *m, uint32_t *state)
@@ -352,10 +351,11 @@ hb_packet hb_lb_packet(const hb_nf_seat *seat, const hb_mbuf *m, uint32_t *state
                        .state_length = HB_LB_WORDS * sizeof *state};
 }
 
-void hb_lb_moved(const hb_nf_seat *seat, hb_mbuf *m, const hb_packet *p)
+void hb_lb_moved(hb_nf_seat *seat, hb_mbuf *m, const hb_packet *p)
 {
     if (p->offset == m->data_off)
         return;
+    seat->resized = true;
     m->data_off = (uint16_t)p->offset;
     m->data_len = (uint16_t)p->length;
     const uint8_t *ip = hb_data(seat->arena, m) + m->l3;

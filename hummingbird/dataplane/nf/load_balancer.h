@@ -83,5 +83,5 @@ uint32_t hb_lb_translate(hb_nf_seat *seat, uint32_t handle, uint64_t *result);
 /* A packet as the packet function takes it, with this state. */
 hb_packet hb_lb_packet(const hb_nf_seat *seat, const hb_mbuf *m, uint32_t *state);
 /* It lies there now, if it has got an outer header. */
-void hb_lb_moved(const hb_nf_seat *seat, hb_mbuf *m, const hb_packet *p);
+void hb_lb_moved(hb_nf_seat *seat, hb_mbuf *m, const hb_packet *p);
 #endif

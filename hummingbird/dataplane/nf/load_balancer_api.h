@@ -58,8 +58,8 @@ typedef struct {
  * are, of the rest it has a copy. */
 typedef struct hb_lb_config hb_lb_config;
 /* Services and replies sorted by (address, protocol, first). NULL without memory. */
-hb_lb_config *hb_lb_config_new(const hb_lb_service *services, uint32_t n, const hb_lb_reply *replies,
-                               uint32_t m);
+hb_lb_config *hb_lb_config_new(const hb_lb_service *services, uint32_t n,
+                               const hb_lb_reply *replies, uint32_t m);
 void hb_lb_config_free(hb_lb_config *config);
 
 /* What the lcores share of an instance: hb_nf.host. */
