@@ -70,7 +70,7 @@ def test_shares_differ_by_one_entry_at_most() -> None:
     assert counts.max() / counts.mean() <= 1.01
 
 
-@pytest.mark.parametrize("size, most", [(SMALL, 0.10), (LARGE, 0.04)])
+@pytest.mark.parametrize("size, most", [(SMALL, 0.01), (LARGE, 0.003)])
 def test_few_entries_move_when_one_of_many_goes(size: int, most: float) -> None:
     """Of the entries that the backend did not have itself, a few change hands, too; fewer of them
     in the larger table (section 5.3)."""
@@ -91,7 +91,7 @@ def test_the_more_go_at_once_the_more_entries_move() -> None:
         after = without(1000, set(range(0, 1000, 1000 // failed)[:failed]))
         kept = ~np.isin(before, range(0, 1000, 1000 // failed)[:failed])
         moved.append(float((after != before)[kept].mean()))
-    assert moved == sorted(moved) and moved[-1] < 0.25, moved
+    assert moved == sorted(moved) and moved[-1] < 0.06, moved
 
 
 def test_one_that_comes_back_finds_everything_as_it_was() -> None:

@@ -163,6 +163,8 @@ class LoadBalancerHost(NfHost):
 
     def report(self) -> dict[str, Any]:
         """Services with their backends, and what the host part has done."""
+        if not self.pointer:
+            return {}
         counts = lib.hb_lb_count(self.pointer)
         return {
             "services": {service.name: self._report(service) for service in self._plan.services},
