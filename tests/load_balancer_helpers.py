@@ -90,7 +90,8 @@ def model_of(file: str = FILE, balancer: Mapping[str, Any] = BALANCER) -> Model:
 def through(packets: Sequence[bytes], file: str = FILE, **more: Any) -> Result:
     """Packets through a load balancer in the data plane; `more` goes to run_chain() or, what it has
     a name for, into the topology."""
-    own = {key: more.pop(key) for key in list(more) if key in ("engine", "services", "icmp", "mac")}
+    fields = ("engine", "services", "icmp", "mac", "table_size")
+    own = {key: more.pop(key) for key in list(more) if key in fields}
     sections = {key: more.pop(key) for key in list(more) if key in ("cores", "flows", "device")}
     source, rows = line(BALANCER | own, **sections)
     more.setdefault("use", "none")

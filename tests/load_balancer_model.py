@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The load balancer in plain Python: whole packets in, whole packets out. It shares no code with
-the one that is tested; what the two agree on is written in docs/load_balancer.md.
+the one that is tested, and does what docs/load_balancer.md says.
 
 It knows Ethernet, VLAN tags, IPv4, IPv6 with or without a fragment header, TCP and UDP. Flows never
 end here.

@@ -119,6 +119,48 @@ def test_the_demo_s_capture_is_as_in_the_model() -> None:
     assert sum(a != b for a, b in zip(packets, result.packets, strict=True)) > 300
 
 
+def test_the_shipped_topology() -> None:
+    """policies/load_balancer.yaml with the demo's capture."""
+    result = run_chain(DEMO.parent.parent / "load_balancer.yaml", DEMO, use="none")
+    assert [rebuilt(one) for one in result.packets] == result.packets
+    found = result.summary["nfs"]["lb0"]["detail"]["services"]
+    assert {name: one["flows"] > 0 for name, one in found.items()} == dict.fromkeys(found, True)
+    assert found["web"]["backends"]["10.80.0.3:8080"]["flows"] == 0
+    tunnels = [one for one in map(Ether, result.packets) if IP in one and one[IP].proto == 4]
+    assert {one[IP].dst for one in tunnels} <= {"10.16.0.1", "10.16.0.2"} and len(tunnels) > 200
+
+
+def test_many_services_are_told_apart() -> None:
+    """Neighbouring addresses, protocols and ranges of ports; packets to their edges and beyond."""
+    rng = np.random.default_rng(5)
+    services: dict[str, dict[str, Any]] = {}
+    file, packets = FILE.split("\n")[0] + "\n", []
+    for address in range(1, 30):
+        for protocol in ("tcp", "udp"):
+            first = int(rng.integers(1, 50))
+            while first < 120:
+                last = first + int(rng.integers(0, 30)) * int(rng.integers(2))
+                name = f"s{len(services)}"
+                services[name] = {
+                    "address": f"203.0.113.{address}",
+                    "protocol": protocol,
+                    "port": str(first) if first == last else f"{first}-{last}",
+                }
+                number = len(services)
+                file += f"{name},10.1.{number >> 8}.{number & 255},,,,\n"
+                for port in (first - 1, first, last, last + 1):
+                    packets.append((address, port, protocol == "udp"))
+                first = last + 1 + int(rng.integers(1, 40))
+    data = [bytes(packet(f"203.0.113.{a}", port, udp=udp)) for a, port, udp in packets]
+    model = model_of(file, BALANCER | {"services": services, "table_size": 251})
+    result = through(data, file, services=services, table_size=251)
+    assert result.packets == expected(model, data)[0]
+    assert (
+        len(services) > 150
+        and 0.3 < sum(a != b for a, b in zip(data, result.packets, strict=True)) / len(data) < 0.9
+    )
+
+
 def test_a_restart_changes_nothing() -> None:
     packets = requests(300)
     assert through(packets).packets == through(packets).packets
@@ -398,6 +440,13 @@ def test_an_error_from_a_backend_s_side_is_about_the_virtual_address() -> None:
         assert (Ether(sent)[IP].src, Ether(sent)[IP].dst) == (shown, "198.51.100.1")
         assert sent[42:] == bytes(request)[14:][:548]
         assert sent == rebuilt(sent)
+
+
+def test_an_error_about_a_connection_to_the_backend_itself_passes() -> None:
+    direct = packet("10.0.1.1", 8443, sport=5000, size=800)
+    error = error_about(direct, "192.0.2.88", "198.51.100.1")
+    packets = [bytes(direct), bytes(error)]
+    assert through(packets).packets == packets
 
 
 def test_errors_in_ipv6_both_ways() -> None:

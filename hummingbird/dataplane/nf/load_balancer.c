@@ -171,26 +171,30 @@ static hb_key key_between(const hb_lb_ends *ends)
     return key;
 }
 
-/* The state of the connection that a fragment or an ICMP error belongs to, if that is at this
- * service. Another lcore may serve it, and end it meanwhile: then what was read does not count. */
-static bool known_state(const hb_nf_seat *seat, const hb_lb_service *s, const hb_lb_ends *ends,
-                        uint32_t *state)
+bool hb_lb_find_state(const hb_nf_seat *seat, const hb_lb_ends *ends, uint32_t *state)
 {
     hb_key key = key_between(ends);
-    uint32_t flow = hb_flow_find(seat, &key), found[HB_LB_WORDS];
-    if (flow == HB_NO_FLOW)
-        return false;
-    uint32_t generation = hb_flow_generation(seat, flow);
-    const void *of = hb_flow_state(seat, flow);
+    uint32_t flow = hb_flow_find(seat, &key);
+    const void *of = flow == HB_NO_FLOW ? NULL : hb_flow_state(seat, flow);
     if (!of)
         return false;
-    memcpy(found, of, sizeof found);
-    uint32_t mode = found[0] & 255;
-    if (!hb_flow_is_set_up(seat->lcore->dp, seat->node, flow, generation) ||
-        hb_flow_find(seat, &key) != flow || hb_flow_generation(seat, flow) != generation ||
-        (mode != HB_LB_TO_BACKEND && mode != HB_LB_TUNNEL) || found[1] >> 16 != s->number)
-        return false;
+    uint32_t generation = hb_flow_generation(seat, flow);
+    memcpy(state, of, HB_LB_WORDS * sizeof *state);
+    return hb_flow_is_set_up(seat->lcore->dp, seat->node, flow, generation) &&
+           hb_flow_find(seat, &key) == flow && hb_flow_generation(seat, flow) == generation;
+}
+
+/* The backend of the connection that a fragment or an ICMP error belongs to. */
+static bool as_known(const hb_nf_seat *seat, const hb_lb_service *s, const hb_lb_ends *ends,
+                     uint32_t *state)
+{
     const uint32_t keep = 255 | HB_LB_HAS_MAC | HB_LB_SIX;
+    uint32_t found[HB_LB_WORDS];
+    if (!hb_lb_find_state(seat, ends, found))
+        return false;
+    uint32_t mode = found[0] & 255;
+    if ((mode != HB_LB_TO_BACKEND && mode != HB_LB_TUNNEL) || found[1] >> 16 != s->number)
+        return false;
     state[0] |= found[0] & keep;
     memcpy(state + 1, found + 1, sizeof found - sizeof *found);
     return true;
@@ -200,7 +204,7 @@ enum hb_reason hb_lb_toward(hb_nf_seat *seat, const hb_lb_service *s, const hb_l
                             uint32_t end, bool known, uint32_t *state)
 {
     state[0] |= flags_of(ends);
-    if (known && known_state(seat, s, ends, state))
+    if (known && as_known(seat, s, ends, state))
         return HB_REASON_none;
     const hb_lb_backend *b = s->usable ? choose(seat->host, s, ends, end) : NULL;
     if (!b)

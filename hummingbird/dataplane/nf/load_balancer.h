@@ -73,6 +73,10 @@ typedef struct {
 enum hb_reason hb_lb_toward(hb_nf_seat *seat, const hb_lb_service *service, const hb_lb_ends *ends,
                             uint32_t end, bool known, uint32_t *state);
 
+/* What is known of the flow between two ends: a copy of its state, or false. Another lcore may
+ * serve it, and end it meanwhile: then what was read does not count. */
+bool hb_lb_find_state(const hb_nf_seat *seat, const hb_lb_ends *ends, uint32_t *state);
+
 /* ---- load_balancer_icmp.c -----------------------------------------------------------------------
  */
 

@@ -160,6 +160,13 @@ static uint32_t to_backend(hb_nf_seat *seat, hb_mbuf *m, quote *q, const hb_lb_s
     return HB_PASS;
 }
 
+/* The client knows the backend by its own address. */
+static bool is_direct(const hb_nf_seat *seat, const quote *q)
+{
+    uint32_t state[HB_LB_WORDS];
+    return hb_lb_find_state(seat, &q->inner, state) && (state[0] & 255) == HB_LB_PASS;
+}
+
 /* From a backend's side: as if the virtual address had been written to. */
 static uint32_t to_client(quote *q, const hb_lb_reply *r, uint64_t *result)
 {
@@ -184,7 +191,7 @@ uint32_t hb_lb_translate(hb_nf_seat *seat, uint32_t handle, uint64_t *result)
     uint32_t verdict = HB_PASS;
     if (s && !memcmp(q.outer.addr[1], q.inner.addr[0], 16))
         verdict = to_backend(seat, m, &q, s, result);
-    else if (r && !memcmp(q.outer.addr[1], q.inner.addr[0], 16))
+    else if (r && !memcmp(q.outer.addr[1], q.inner.addr[0], 16) && !is_direct(seat, &q))
         verdict = to_client(&q, r, result);
     else
         return HB_PASS;
