@@ -8,6 +8,9 @@ their checksums.
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,8 +130,6 @@ def flows_of_model(model: Model) -> dict[Any, dict[str, Any]]:
 
 
 def _text(address: bytes) -> str:
-    import ipaddress
-
     if address.startswith(b"\0" * 10 + b"\xff\xff"):
         return str(ipaddress.IPv4Address(address[12:]))
     return str(ipaddress.IPv6Address(address))
@@ -136,6 +137,12 @@ def _text(address: bytes) -> str:
 
 def _shown(choice: Choice) -> dict[str, Any]:
     return choice.shown()
+
+
+def detail(result: Result) -> dict[str, Any]:
+    """What the NF reports."""
+    found: dict[str, Any] = result.summary["nfs"]["nf0"]["detail"]
+    return found
 
 
 # ---- packets -------------------------------------------------------------------------------------
@@ -163,6 +170,22 @@ def packet(
     )
     l4 = UDP(sport=sport, dport=dport) if udp else TCP(sport=sport, dport=dport, flags="PA")
     return link / ip / l4 / Raw(bytes(i % 251 for i in range(size)))
+
+
+def requests(count: int, first: int = 0) -> list[bytes]:
+    """One packet of so many flows to the service web."""
+    return [
+        bytes(
+            packet("203.0.113.10", 443, src=f"198.51.{100 + (n >> 14)}.9", sport=1024 + n % 16384)
+        )
+        for n in range(first, first + count)
+    ]
+
+
+def ends(data: bytes) -> tuple[str, int, str, int]:
+    """Source and destination of TCP or UDP in IPv4 without options; fast."""
+    src, dst, sport, dport = struct.unpack_from(">4s4sHH", data, 26)
+    return socket.inet_ntoa(src), sport, socket.inet_ntoa(dst), dport
 
 
 QUOTING = (ICMP, ICMPv6DestUnreach, ICMPv6PacketTooBig)

@@ -10,7 +10,7 @@
 #include "inet.h"
 #include "nf/load_balancer.h"
 
-enum { IP_TCP = 6, IP_UDP = 17 };
+enum { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17, IP_ICMP6 = 58 };
 
 #define QUOTED_L4 8u /* bytes of the quoted transport header that there are at least: the ports */
 
@@ -65,7 +65,8 @@ static bool look(const hb_nf_seat *seat, const hb_mbuf *m, quote *q)
 {
     uint8_t *bytes = hb_data(seat->arena, m);
     memset(q, 0, sizeof *q);
-    if (m->l3 == HB_NO_LAYER || m->l4 == HB_NO_LAYER || m->l3 + 40u > m->data_len)
+    if (m->l3 == HB_NO_LAYER || m->l4 == HB_NO_LAYER || m->l3 + 40u > m->data_len ||
+        (m->protocol != IP_ICMP && m->protocol != IP_ICMP6))
         return false;
     q->ip = bytes + m->l3;
     q->icmp = bytes + m->l4;
