@@ -60,7 +60,7 @@ def playing(
     file = tmp_path / "backends.csv"
     file.write_text(FILE)
     source, rows = line(BALANCER | {"backends": str(file)} | fields)
-    source["ports"]["in0"] |= {"loop": 0, "rate": 40_000}
+    source["ports"]["in0"] |= {"loop": 0, "rate": 20_000}
     with started(source, packets, rows, use="none") as run:
         playing = Playing(run, file)
         playing.more(len(packets) + 100)
