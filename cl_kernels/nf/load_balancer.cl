@@ -5,8 +5,7 @@
  * chooses the backend when a flow begins; here its packets are rewritten.
  *
  * State of a flow, 8 words; all but the first are for the modes that rewrite:
- *   0     mode in bits 0..7 (HB_LB_*), the direction it is for in bit 8, flags in bits 9..12,
- *         drop reason in bits 16..31
+ *   0     mode in bits 0..7 (HB_LB_*), the direction it is for in bit 8, flags in bits 9..12
  *   1     counters of the backend (slot) in bits 0..15, service in bits 16..31
  *   2     new port in bits 0..15 (0: none), first two bytes of the MAC address in bits 16..31
  *   3     the other four
@@ -25,7 +24,7 @@
 /* Modes. 0: nothing is known of the flow yet. */
 #define HB_LB_UNKNOWN 0u
 #define HB_LB_PASS 1u
-#define HB_LB_DROP 2u
+#define HB_LB_DROP 2u /* there was no backend */
 #define HB_LB_TO_BACKEND 3u
 #define HB_LB_FROM_BACKEND 4u
 #define HB_LB_TUNNEL 5u
@@ -216,7 +215,7 @@ static inline hb_u32 hb_lb_act(hb_packet *p, const hb_table *t, hb_u64 *result)
     if (mode < HB_LB_DROP || mode > HB_LB_TUNNEL || p->direction != (head >> 8 & 1))
         return HB_PASS;
     if (mode == HB_LB_DROP)
-        return HB_DROP(head >> 16);
+        return HB_DROP(HB_REASON_no_backend);
     if (mode == HB_LB_TUNNEL)
         verdict = hb_lb_encapsulate(p, t, head, result);
     else

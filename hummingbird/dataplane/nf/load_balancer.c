@@ -255,7 +255,7 @@ static enum hb_reason begin_backwards(hb_nf_seat *seat, const hb_lb_service *s,
 {
     state[0] ^= 1u << 8;
     if (hb_lb_toward(seat, s, ends, 0, false, state) != HB_REASON_none)
-        state[0] |= HB_LB_DROP | (uint32_t)HB_REASON_no_backend << 16;
+        state[0] |= HB_LB_DROP;
     return HB_REASON_none;
 }
 
