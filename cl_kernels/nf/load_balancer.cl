@@ -180,9 +180,9 @@ static inline hb_u32 hb_lb_encapsulate(hb_packet *p, const hb_table *t, hb_u32 h
         what = HB_LB_DO_CUT;
     }
     hb_u32 tos = v4 ? hb_get8(p, ip + 1) : hb_get16(p, ip) >> 4 & 255, protocol = v4 ? 4 : 41;
-    hb_trim_tail(p, stop); /* what Ethernet padded */
     if (!hb_grow_head(p, outer))
         return HB_DROP(HB_REASON_no_room);
+    hb_trim_tail(p, stop + outer); /* what Ethernet padded */
     hb_move(p, 0, outer, ip);
     if (ip >= 14)
         hb_put16(p, ip - 2, six ? 0x86dd : 0x0800);
