@@ -46,6 +46,25 @@ prefix,next_hop
 fd00::/8,blackhole
 """
 
+SERVICES: dict[str, Any] = {
+    f"{protocol}{i}": {"address": address, "protocol": protocol, "port": "any", "mode": mode}
+    for i, (address, mode) in enumerate(
+        [("203.0.113.10", "dnat"), ("203.0.113.20", "ipip"), ("10.1.0.10", "dnat")]
+    )
+    for protocol in ("tcp", "udp")
+}
+BACKENDS = "service,address\n" + "".join(
+    f"{name},{'198.51.100' if i == 4 else '10.9.0'}.{i}\n" for i, name in enumerate(SERVICES)
+)
+BALANCER: dict[str, Any] = {
+    "type": "load_balancer",
+    "backends": "backends.csv",
+    "table_size": 251,
+    "tunnel": {"source": "192.0.2.1", "source6": "fd00::1", "mtu": 1320},
+    "icmp": {"rate": 1_000_000},
+    "services": SERVICES,
+}
+
 Files = dict[str, str | bytes]
 
 
@@ -96,6 +115,8 @@ def scenarios() -> Iterator[Scenario]:
         "icmp": {"rate": 1_000_000},
     }
     yield Scenario("router", {"router0": router}, {"fib.csv": ROUTES})
+    files = {"backends.csv": BACKENDS}
+    yield Scenario("load_balancer", {"lb0": BALANCER}, files)
     yield Scenario("forward", {"nf0": {"type": "forward"}}, {})
     nat = {"type": "nat", "inside": "0.0.0.0/1", "external": "203.0.113.8/30", "mappings": 4096}
     yield Scenario("nat", {"nat0": nat | {"filtering": "address-dependent"}}, {})

@@ -45,6 +45,16 @@ ROWDESC = np.dtype(
 MAC = {"mac": "02:00:00:00:01:01", "src_mac": "02:00:00:00:02:01"}
 PARAMS: dict[str, dict[str, Any]] = {
     "forward": {},
+    "load_balancer": {
+        "services": {
+            "web": {
+                "address": "203.0.113.10",
+                "protocol": "tcp",
+                "port": 80,
+                "backends": [{"address": "10.0.0.1"}],
+            }
+        }
+    },
     "router": {
         "routes": "routes.csv",
         "next_hops": {name: MAC for name in ("isp", "core", "branch", "servers", "gateway")},
@@ -152,5 +162,5 @@ def test_the_device_answers_as_the_cpu_does(device: tuple[Any, Any], name: str) 
         assert (answers[field] == device_answers[field])[alive].all(), field
     assert (by_cpu == by_device).all()
     assert (device_answers["verdict"][~alive] == 0xEE).all()
-    verdicts = {"forward": 1, "probe": 1, "touch": 1, "nids": 1}.get(name, 2)
+    verdicts = {"forward": 1, "load_balancer": 1, "probe": 1, "touch": 1, "nids": 1}.get(name, 2)
     assert len(np.unique(answers["verdict"])) == verdicts, "the packets did not try much"

@@ -45,6 +45,7 @@ typedef struct {
     uint32_t rules;
     uint32_t node;
     hb_lcore *lcore;
+    bool resized; /* finish() has changed the length of a packet that was there before */
 } hb_nf_seat;
 
 /* The answers to a burst that say more than "pass it on as it is": to which packets, in order, and

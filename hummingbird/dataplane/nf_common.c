@@ -147,10 +147,11 @@ void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint6
     if (answers->n || seat->kind->finish) {
         n = apply(lc, node, handles, n, result, verdict, answers);
         if (seat->kind->finish) {
+            seat->resized = false;
             seat->kind->finish(seat, handles, result, verdict, n);
             mades = take_made(lc, made);
             /* a packet that was cut has other bytes than it came with */
-            as_came = as_came && !mades && all_pass(verdict, n);
+            as_came = as_came && !mades && !seat->resized && all_pass(verdict, n);
         }
         if (!as_came)
             n = carry_out(lc, node, handles, verdict, n);
