@@ -49,6 +49,8 @@ int hb_flows_track(hb_flows *f, const hb_config *config)
 
 void hb_flow_clock(hb_flow_lives *l, uint32_t port, uint64_t time_ns)
 {
+    if (!l->offset[port]) /* its first packet */
+        l->offset[port] = l->now_ns - time_ns;
     uint64_t t = time_ns + l->offset[port];
     if (t >= l->now_ns && t - l->now_ns <= LEAP_NS) {
         l->now_ns = t;
