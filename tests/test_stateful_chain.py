@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from chain import Result, run_chain
 from flow_traffic import FIN_ACK, RST, SYN, SYN_ACK, TRAILER, ip, numbered, udp_header
+from test_chain_dynamic import CREDITS
 
 WAYS: dict[str, dict[str, Any]] = {
     "cpu": {"use": "none"},
@@ -29,7 +30,7 @@ RULES = """\
 name,src,dst,protocol,dport,action
 no-telnet,any,any,tcp,23,deny
 web,any,any,tcp,80|8080,accept
-dns,any,any,udp,53,accept
+dns,any,any,udp,53|8080,accept
 """
 DATA_ACK = 24
 End = tuple[str, int]
@@ -60,13 +61,14 @@ def connection(client: End, seen_as: End, server: End, end: int = FIN_ACK) -> li
     ]
 
 
+def datagram(a: End, b: End) -> bytes:
+    return ip(socket.inet_aton(a[0]), socket.inet_aton(b[0]), 17, udp_header(a[1], b[1]))
+
+
 def question(client: End, seen_as: End) -> list[bytes]:
     """A datagram there and one back."""
-    ends = socket.inet_aton(client[0]), socket.inet_aton(SERVER), socket.inet_aton(seen_as[0])
-    return [
-        ip(ends[0], ends[1], 17, udp_header(client[1], 53)),
-        ip(ends[1], ends[2], 17, udp_header(53, seen_as[1])),
-    ]
+    server = (SERVER, 53)
+    return [datagram(client, server), datagram(server, seen_as)]
 
 
 def traffic() -> list[bytes]:
@@ -78,30 +80,26 @@ def traffic() -> list[bytes]:
         server = (SERVER, 23 if n % 10 == 3 else 80)
         talks.append(connection(client, seen_as, server, RST if n % 4 == 1 else FIN_ACK))
         talks.append(question((client[0], 4000 + n), (NAT, 4000 + n)))
-        outside = (f"192.0.2.{n + 1}", 6000 + n)
-        there = connection(outside, outside, (VIP, 8080))
-        talks.append([there[0], *there[2:4], there[5]])
+        talks.append([datagram((f"192.0.2.{n + 1}", 6000 + n), (VIP, 8080))] * 5)
         talks.append(connection((SERVER, 7000), (SERVER, 7000), (NAT, 9000 + n))[:1])
-    return numbered(mixed(talks))
+    return numbered(in_turn(talks))
 
 
-def mixed(talks: list[list[bytes]]) -> list[bytes]:
-    """Each in its own order, some twenty of them at a time."""
-    draw, waiting, made = random.Random(5), talks[::-1], []
-    active: list[list[bytes]] = []
-    while waiting or active:
-        while waiting and len(active) < 20:
-            active.append(list(waiting.pop()))
-        talk = draw.choice(active)
-        made.append(talk.pop(0))
-        if not talk:
-            active.remove(talk)
+def in_turn(talks: list[list[bytes]]) -> list[bytes]:
+    """One packet of each, then the next of each. An answer is not in flight together with what it
+    answers: what comes back is of another flow until the NAT has seen it, and would overtake."""
+    draw, made = random.Random(5), []
+    for number in range(max(map(len, talks))):
+        packets = [talk[number] for talk in talks if number < len(talk)]
+        draw.shuffle(packets)
+        others = (datagram(("10.0.9.9", 20000 + n), (SERVER, 53)) for n in range(CREDITS))
+        made += [*packets, *others]
     return made
 
 
 def topology(engine: str) -> dict[str, Any]:
-    backends = [{"address": f"10.9.0.{n}", "port": 80} for n in (1, 2, 3)]
-    service = {"address": VIP, "protocol": "tcp", "port": 8080, "backends": backends}
+    backends = [{"address": f"10.9.0.{n}", "port": 8080} for n in (1, 2, 3)]
+    service = {"address": VIP, "protocol": "udp", "port": 8080, "backends": backends}
     nat = {"inside": ["10.0.0.0/16"], "external": [NAT], "keep_port": True, "seed": 1}
     nfs: dict[str, dict[str, Any]] = {
         "nat0": {"type": "nat", **nat},
