@@ -179,7 +179,16 @@ class Nf:
             raise ValueError(f"NF {self.name} writes packets that it does not declare to read")
 
 
-NAMES = ("forward", "router", "nids", "ipsec")
+NAMES = (
+    "forward",
+    "router",
+    "nids",
+    "ipsec",
+    "firewall",
+    "load_balancer",
+    "nat",
+    "flow_monitor",
+)
 """NFs with a packet function in cl_kernels/nf."""
 TYPES = (*NAMES, "python")
 """What ``type:`` offers besides the file of a user's NF."""
