@@ -171,7 +171,7 @@ static inline hb_u32 hb_firewall_run(hb_packet *p, const hb_table *t, hb_u64 arg
     return hb_firewall_on_other(p, t, &v, found, result);
 }
 
-static hb_u32 hb_nf_firewall(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+static inline hb_u32 hb_nf_firewall(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
 {
     return hb_firewall_run(p, t, arg, result, HB_FIREWALL_UNKNOWN);
 }

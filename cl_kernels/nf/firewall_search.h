@@ -14,7 +14,8 @@
  *   [6]       rules; counters behind those of the rules are HB_FIREWALL_COUNT_*
  * A set, in elements from its beginning:
  *   [0] fields  [1] blocks of 128 entries  [2] blocks of 128 summary bits, 0: none
- *   [3] where the verdicts are: two elements for each entry, the verdict and the number of its rule
+ *   [3] where the verdicts are: two elements for each entry, the verdict and the number of its rule;
+ *       blocks * 128 entries, then one for packets that no entry matches
  *   [4 + 4 i ..] field i: [0] where its value is in a packet (HB_FIREWALL_AT_*)
  *                         [1] its map from values to classes, in u16
  *                         [2] the vectors of its classes, in blocks of 16 bytes
@@ -251,7 +252,7 @@ static inline hb_firewall_judgement hb_firewall_entry(const hb_table *t, hb_u32 
                                                       hb_u32 entry)
 {
     hb_firewall_judgement j;
-    if (entry == HB_FIREWALL_MISS) {
+    if (entry == HB_FIREWALL_MISS) { /* there may be no set */
         j.verdict = hb_table32(t, version == 4 ? 2 : 3);
         j.count = hb_table32(t, 6) + HB_FIREWALL_COUNT_DEFAULT + 1;
     } else {

@@ -41,7 +41,7 @@ static inline int hb_firewall_before(hb_u32 a, hb_u32 b)
     return (hb_u32)(a - b) >> 31 != 0;
 }
 
-static inline hb_u32 hb_firewall_kind(hb_u32 flags)
+static inline hb_u32 hb_firewall_kind_of(hb_u32 flags)
 {
     switch (flags & 0x17) { /* FIN, SYN, RST, ACK; PSH and URG say nothing here */
     case 0x02:
@@ -79,7 +79,7 @@ static inline hb_firewall_segment hb_firewall_read(const hb_packet *p, const hb_
 {
     hb_firewall_segment s;
     hb_u32 l4 = v->l4, header = (hb_get8(p, l4 + 12) >> 4) * 4, flags = hb_get8(p, l4 + 13);
-    s.kind = header < 20 || l4 + header > v->end ? HB_FIREWALL_BAD : hb_firewall_kind(flags);
+    s.kind = header < 20 || l4 + header > v->end ? HB_FIREWALL_BAD : hb_firewall_kind_of(flags);
     s.from = p->direction;
     s.seq = hb_get32(p, l4 + 4);
     s.ack = hb_get32(p, l4 + 8);

@@ -18,6 +18,7 @@ MAGIC = 0x48624677
 TRACKING, MIDSTREAM = 1, 2
 AT_SPORT, AT_DPORT, AT_PROTOCOL, AT_FLAGS = 16, 17, 18, 19
 NO_PORT, NO_FLAGS = 65536, 64
+COUNT_DEFAULT = 0
 HEAD, SET, FIELD = 32, 4, 4
 BLOCK = 128
 """Entries of a block of a vector."""
@@ -78,7 +79,8 @@ def make_table(
         chosen = np.flatnonzero(family == version)
         if chosen.size:
             some = Verdicts(verdicts.verdict[chosen], verdicts.rule[chosen])
-            part = _make_set([entries[i] for i in chosen], some, version, at)
+            none = (defaults[number], rules + COUNT_DEFAULT)
+            part = _make_set([entries[i] for i in chosen], some, none, at, version)
             head[4 + number] = at // 4
             parts.append(part)
             at += part.size
@@ -87,15 +89,19 @@ def make_table(
     return np.concatenate(parts)
 
 
-def _make_set(entries: list[Entry], verdicts: Verdicts, version: int, base: int) -> Bytes:
-    """One family's; its fields name places from the beginning of the table."""
+def _make_set(
+    entries: list[Entry], verdicts: Verdicts, none: tuple[int, int], base: int, version: int
+) -> Bytes:
+    """One family's, which begins at `base` of the table. `none`: what no entry matches."""
     fields = list(_fields(entries, version))
     blocks = fields[0].vectors.shape[1] // 16
     summaries = -(-blocks // BLOCK) if blocks > FEW_BLOCKS else 0
     head = np.zeros(SET + FIELD * len(fields), np.uint32)
     out = _Writer(base, [])
     out.add(head.view(np.uint8))
-    told = np.stack([verdicts.verdict, verdicts.rule], axis=1).astype(np.uint32)
+    told = np.zeros((blocks * BLOCK + 1, 2), np.uint32)
+    told[: len(entries), 0], told[: len(entries), 1] = verdicts.verdict, verdicts.rule
+    told[-1] = none
     head[:4] = (len(fields), blocks, summaries, out.add(told.view(np.uint8)) // 4)
     for number, field in enumerate(fields):
         place = SET + FIELD * number

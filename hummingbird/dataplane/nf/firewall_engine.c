@@ -8,94 +8,79 @@
 
 #include "firewall.h"
 
-#define STEP 64u /* packets whose headers and vectors wait in the cache together */
+#define STEP 64u /* packets whose headers are asked for together */
 #define MOST 8u  /* fields of a set of IPv4 entries */
 
 /* The set of the IPv4 entries, as pointers. */
 typedef struct {
-    uint32_t fields;
+    uint32_t fields; /* 0: there are none, or too many */
     uint32_t blocks;
     uint32_t summaries;
-    uint32_t at[MOST]; /* HB_FIREWALL_AT_* */
+    uint32_t at[MOST]; /* index in `values` */
     const uint16_t *map[MOST];
     const uint8_t *vector[MOST];
     const uint8_t *summary[MOST];
+    const uint32_t *told; /* verdict and rule of each entry; behind the last block, of none */
 } plan;
 
-/* What is known of the packets of one step. */
-typedef struct {
-    hb_packet packet[STEP];
-    uint32_t found[STEP];
-    uint32_t n; /* those that are searched for: ... */
-    uint8_t at[STEP];
-    uint16_t class_[STEP][MOST]; /* ... their classes by field */
-} step;
+/* The address in four parts, then the fields from HB_FIREWALL_AT_SPORT on. */
+typedef uint32_t values[MOST];
 
-static bool read_plan(const hb_table *t, plan *s)
+static void read_plan(const hb_table *t, plan *s)
 {
-    uint32_t set = hb_table32(t, 4);
-    *s = (plan){.fields = set ? hb_table32(t, set) : 0,
+    uint32_t set = hb_table32(t, 4), fields = set ? hb_table32(t, set) : 0;
+    *s = (plan){.fields = fields <= MOST ? fields : 0,
                 .blocks = hb_table32(t, set + 1),
-                .summaries = hb_table32(t, set + 2)};
-    for (uint32_t i = 0; i < s->fields && i < MOST; i++) {
-        uint32_t field = set + HB_FIREWALL_SET + HB_FIREWALL_FIELD * i;
-        s->at[i] = hb_table32(t, field);
+                .summaries = hb_table32(t, set + 2),
+                .told = (const uint32_t *)t->base + hb_table32(t, set + 3)};
+    for (uint32_t i = 0; i < s->fields; i++) {
+        uint32_t field = set + HB_FIREWALL_SET + HB_FIREWALL_FIELD * i, at = hb_table32(t, field);
+        s->at[i] = at < 4 ? at : 4 + (at - HB_FIREWALL_AT_SPORT);
         s->map[i] = (const uint16_t *)t->base + hb_table32(t, field + 1);
         s->vector[i] = t->base + 16ull * hb_table32(t, field + 2);
         s->summary[i] = t->base + 16ull * hb_table32(t, field + 3);
     }
-    if (s->fields > MOST)
-        s->fields = 0;
-    return s->fields != 0;
 }
 
 /* ---- headers ----------------------------------------------------------------------------------
  */
 
-/* Values of all fields: IPv4 without options, not a fragment, and all there. */
-static inline bool values_of(const hb_packet *p, uint16_t *address, uint32_t *other)
+static inline uint32_t be32(const uint8_t *p)
 {
-    const uint8_t *ip = p->frame + p->offset + p->l3;
-    uint32_t word, ports;
-    if (p->l3 == HB_NO_LAYER || p->l3 + 34u > p->length || ip[0] != 0x45)
-        return false;
-    uint32_t total = (uint32_t)ip[2] << 8 | ip[3], protocol = ip[9];
-    if (((uint32_t)ip[6] << 8 | ip[7]) & 0x3fff || total < 34 || total > p->length - p->l3)
-        return false;
-    for (int i = 0; i < 2; i++) {
-        memcpy(&word, ip + 12 + 4 * i, 4);
-        word = hb_swap32(word);
-        address[2 * i] = (uint16_t)(word >> 16);
-        address[2 * i + 1] = (uint16_t)word;
-    }
-    memcpy(&ports, ip + 20, 4);
-    ports = hb_swap32(ports);
-    bool ported = protocol == 6 || protocol == 17 || protocol == 132;
-    other[HB_FIREWALL_AT_SPORT - 16] = ported ? ports >> 16 : HB_FIREWALL_NO_PORT;
-    other[HB_FIREWALL_AT_DPORT - 16] = ported          ? ports & 0xffff
-                                       : protocol == 1 ? ports >> 16
-                                                       : HB_FIREWALL_NO_PORT;
-    other[HB_FIREWALL_AT_PROTOCOL - 16] = protocol;
-    other[HB_FIREWALL_AT_FLAGS - 16] = protocol == 6 ? ip[33] & 63u : HB_FIREWALL_NO_FLAGS;
-    return true;
+    uint32_t word;
+    memcpy(&word, p, sizeof word);
+    return hb_swap32(word);
 }
 
-/* Packet i of the step is searched for, if that is easy and its flow does not know it yet. */
-static inline void choose(step *s, const plan *set, bool tracking, uint32_t i)
+/* What a protocol has, as masks: which one it is is a coin toss, so nothing branches on it. */
+static const struct {
+    uint32_t ported, icmp, flags;
+} known[256] = {[1] = {.icmp = 0x1ffff},
+                [6] = {.ported = 0x1ffff, .flags = 127},
+                [17] = {.ported = 0x1ffff},
+                [132] = {.ported = 0x1ffff}};
+
+/* Values of all fields: IPv4 without options, not a fragment, and all of them there. `left` bytes
+ * lie at ip. */
+static inline bool values_of(const uint8_t *ip, uint32_t left, values v)
 {
-    const hb_packet *p = &s->packet[i];
-    uint16_t address[4];
-    uint32_t other[4];
-    s->found[i] = HB_FIREWALL_UNKNOWN;
-    if (!set->fields || (tracking && hb_state32(p, HB_FIREWALL_STATUS)) ||
-        !values_of(p, address, other))
-        return;
-    uint16_t *class_ = s->class_[s->n];
-    s->at[s->n++] = (uint8_t)i;
-    for (uint32_t f = 0; f < set->fields; f++) {
-        uint32_t at = set->at[f];
-        class_[f] = set->map[f][at < 4 ? address[at] : other[at & 3]];
-    }
+    if (left < 34)
+        return false;
+    uint32_t first = be32(ip), total = first & 0xffff, protocol = ip[9];
+    if (first >> 24 != 0x45 || be32(ip + 4) & 0x3fff || total < 34 || total > left)
+        return false;
+    uint32_t src = be32(ip + 12), dst = be32(ip + 16), ports = be32(ip + 20);
+    uint32_t ported = known[protocol].ported, icmp = known[protocol].icmp;
+    v[0] = src >> 16;
+    v[1] = src & 0xffff;
+    v[2] = dst >> 16;
+    v[3] = dst & 0xffff;
+    uint32_t sport = ports >> 16, dport = ports & 0xffff;
+    v[4] = (sport & ported) | (HB_FIREWALL_NO_PORT & ~ported);
+    v[5] = (dport & ported) | (sport & icmp) | (HB_FIREWALL_NO_PORT & ~ported & ~icmp);
+    v[6] = protocol;
+    v[7] = (ip[33] & 63u & known[protocol].flags) | (HB_FIREWALL_NO_FLAGS & ~known[protocol].flags);
+    return true;
 }
 
 /* ---- vectors ----------------------------------------------------------------------------------
@@ -122,18 +107,18 @@ INLINE uint32_t first_of(const uint8_t *const *at, uint32_t fields, uint32_t fro
     return 64 * k + (uint32_t)__builtin_ctzll(word[k]);
 }
 
-INLINE uint32_t search_all(const plan *set, const uint16_t *class_, uint32_t fields)
+/* An entry, or the one behind the last block. */
+INLINE uint32_t search_all(const plan *set, const uint32_t *v, uint32_t fields, uint32_t bytes)
 {
     const uint8_t *at[MOST];
-    uint32_t bytes = 16 * set->blocks;
     for (uint32_t f = 0; f < fields; f++)
-        at[f] = set->vector[f] + (size_t)class_[f] * bytes;
-    for (uint32_t b = 0; b < bytes; b += HALF) {
+        at[f] = set->vector[f] + (size_t)set->map[f][v[set->at[f]]] * bytes;
+    for (uint32_t b = 0; b + HALF < bytes; b += HALF) {
         uint32_t i = first_of(at, fields, b);
         if (i < 256)
             return 8 * b + i;
     }
-    return HB_FIREWALL_MISS;
+    return 8 * (bytes - HALF) + first_of(at, fields, bytes - HALF);
 }
 
 typedef uint64_t block __attribute__((vector_size(16), may_alias));
@@ -151,12 +136,13 @@ INLINE uint32_t low_of(block b)
     return b[0] ? (uint32_t)__builtin_ctzll(b[0]) : 64 + (uint32_t)__builtin_ctzll(b[1]);
 }
 
-INLINE uint32_t search_summaries(const plan *set, const uint16_t *class_, uint32_t fields)
+INLINE uint32_t search_summaries(const plan *set, const uint32_t *v, uint32_t fields)
 {
     const uint8_t *at[MOST], *summary[MOST];
     for (uint32_t f = 0; f < fields; f++) {
-        at[f] = set->vector[f] + (size_t)class_[f] * 16 * set->blocks;
-        summary[f] = set->summary[f] + (size_t)class_[f] * 16 * set->summaries;
+        size_t class_ = set->map[f][v[set->at[f]]];
+        at[f] = set->vector[f] + class_ * 16 * set->blocks;
+        summary[f] = set->summary[f] + class_ * 16 * set->summaries;
     }
     for (uint32_t s = 0; s < set->summaries; s++) {
         block maybe = and_of(summary, fields, s);
@@ -168,64 +154,87 @@ INLINE uint32_t search_summaries(const plan *set, const uint16_t *class_, uint32
             maybe[number >> 6] &= maybe[number >> 6] - 1;
         }
     }
-    return HB_FIREWALL_MISS;
+    return 128 * set->blocks;
 }
 
-INLINE void search_step(step *s, const plan *set, uint32_t fields)
+INLINE uint32_t search(const plan *set, const uint32_t *v, uint32_t fields)
 {
-    for (uint32_t i = 0; i < s->n; i++)
-        s->found[s->at[i]] = set->summaries ? search_summaries(set, s->class_[i], fields)
-                                            : search_all(set, s->class_[i], fields);
+    if (set->summaries)
+        return search_summaries(set, v, fields);
+    return set->blocks == 2 ? search_all(set, v, fields, HALF)
+                            : search_all(set, v, fields, 16 * set->blocks);
 }
 
 /* ---- a burst ----------------------------------------------------------------------------------
  */
 
-/* Headers of a step, and what is to be searched for. */
-static void look_at(const hb_nf_burst *b, step *s, const plan *set, bool tracking, uint32_t first,
-                    uint32_t n)
+static void put(const hb_nf_burst *b, uint32_t i, const hb_packet *p, uint32_t verdict,
+                uint64_t result)
 {
-    s->n = 0;
-    for (uint32_t i = 0; i < n; i++)
-        __builtin_prefetch(hb_data(b->arena, hb_header(b->arena, b->handles[first + i])) + 14);
-    for (uint32_t i = 0; i < n; i++) {
-        s->packet[i] = hb_packet_of(b, first + i);
-        choose(s, set, tracking, i);
+    if (b->result)
+        b->result[i] = result;
+    if (verdict != HB_PASS)
+        hb_answer(b->answers, i, p, verdict, result);
+}
+
+/* All that an untracked packet asks for. */
+static inline void judge(const hb_nf_burst *b, const plan *set, uint32_t i, uint32_t found)
+{
+    uint32_t verdict = set->told[2 * found], count = set->told[2 * found + 1] + 1;
+    if (b->result)
+        b->result[i] = count;
+    if (verdict != HB_PASS) {
+        hb_packet p = hb_packet_of(b, i);
+        hb_answer(b->answers, i, &p, verdict, count);
     }
 }
 
-/* In the order of the packets: one may have begun the flow of another. */
-static void conclude(const hb_nf_burst *b, step *s, uint32_t first, uint32_t n)
+INLINE void run_one(const hb_nf_burst *b, const plan *set, bool tracking, uint32_t fields,
+                    uint32_t i)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t result = 0;
-        hb_packet *p = &s->packet[i];
-        uint32_t verdict = hb_firewall_run(p, b->table, b->arg ? b->arg[first + i] : 0, &result,
-                                           s->found[i]);
-        if (b->result)
-            b->result[first + i] = result;
-        if (verdict != HB_PASS)
-            hb_answer(b->answers, first + i, p, verdict, result);
+    const hb_mbuf *m = hb_header(b->arena, b->handles[i]);
+    const uint8_t *ip = hb_data(b->arena, m) + m->l3;
+    uint32_t found = HB_FIREWALL_UNKNOWN;
+    values v;
+    tracking = tracking && m->flow < b->states->flows;
+    bool ask = !tracking || !*(const uint32_t *)hb_state_at(b->states, m->flow);
+    if (fields && ask && m->l3 != HB_NO_LAYER && m->l3 < m->data_len &&
+        values_of(ip, m->data_len - (uint32_t)m->l3, v))
+        found = search(set, v, fields);
+    if (!tracking && found != HB_FIREWALL_UNKNOWN) {
+        judge(b, set, i, found);
+        return;
     }
+    hb_packet p = hb_packet_of(b, i);
+    uint64_t result = 0;
+    uint32_t verdict = hb_firewall_run(&p, b->table, b->arg ? b->arg[i] : 0, &result, found);
+    put(b, i, &p, verdict, result);
+}
+
+/* The packets first .. end - 1. */
+INLINE void run_step(const hb_nf_burst *b, const plan *set, bool tracking, uint32_t fields,
+                     uint32_t first, uint32_t end)
+{
+    for (uint32_t i = first; i < end; i++)
+        __builtin_prefetch(hb_data(b->arena, hb_header(b->arena, b->handles[i])) + 14);
+    for (uint32_t i = first; i < end; i++)
+        run_one(b, set, tracking, fields, i);
 }
 
 /* The number of fields as a constant: loops over them are unrolled. */
 INLINE void run(const hb_nf_burst *b)
 {
     plan set;
-    step s;
-    bool easy = read_plan(b->table, &set);
+    read_plan(b->table, &set);
     bool tracking = hb_table32(b->table, 1) & HB_FIREWALL_TRACKING;
     for (uint32_t first = 0; first < b->n; first += STEP) {
-        uint32_t n = b->n - first < STEP ? b->n - first : STEP;
-        look_at(b, &s, &set, tracking, first, n);
-        if (easy && set.fields == 7)
-            search_step(&s, &set, 7);
-        else if (easy && set.fields == 6)
-            search_step(&s, &set, 6);
-        else if (easy)
-            search_step(&s, &set, set.fields);
-        conclude(b, &s, first, n);
+        uint32_t end = b->n - first < STEP ? b->n : first + STEP;
+        if (set.fields == 7)
+            run_step(b, &set, tracking, 7, first, end);
+        else if (set.fields == 6)
+            run_step(b, &set, tracking, 6, first, end);
+        else
+            run_step(b, &set, tracking, set.fields, first, end);
     }
 }
 
