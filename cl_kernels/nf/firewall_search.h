@@ -17,7 +17,8 @@
  *   [3] where the verdicts are: two elements for each entry, the verdict and the number of its rule;
  *       blocks * 128 entries, then one for packets that no entry matches
  *   [4 + 4 i ..] field i: [0] where its value is in a packet (HB_FIREWALL_AT_*)
- *                         [1] its map from values to classes, in u16
+ *                         [1] its map from values to classes, in u16: the part for each upper 8
+ *                         bits, HB_FIREWALL_PARTS of them; then the parts, 256 classes each
  *                         [2] the vectors of its classes, in blocks of 16 bytes
  *                         [3] their summaries, likewise
  * A vector has a bit for each entry whose field holds in the class; a summary has one for each block
@@ -35,6 +36,7 @@
 #define HB_FIREWALL_MISS 0xffffffffu  /* no entry matches */
 #define HB_FIREWALL_UNKNOWN 0xfffffffeu
 
+#define HB_FIREWALL_PARTS 257u
 /* Where the value of a field is: 0 .. 15: 16 bits of the addresses, source first; else: */
 #define HB_FIREWALL_AT_SPORT 16u
 #define HB_FIREWALL_AT_DPORT 17u    /* ICMP: type and code */
@@ -224,7 +226,9 @@ static inline hb_u32 hb_firewall_search(const hb_packet *p, const hb_table *t,
     for (hb_u32 i = 0; i < fields; i++) {
         hb_u32 field = set + HB_FIREWALL_SET + HB_FIREWALL_FIELD * i;
         hb_u32 value = hb_firewall_value(p, v, hb_table32(t, field));
-        hb_u32 class_ = hb_table16(t, (hb_u64)hb_table32(t, field + 1) + value);
+        hb_u64 map = hb_table32(t, field + 1);
+        hb_u32 part = hb_table16(t, map + (value >> 8));
+        hb_u32 class_ = hb_table16(t, map + HB_FIREWALL_PARTS + 256 * part + (value & 255));
         vector[i] = hb_table32(t, field + 2) + class_ * blocks;
         summary[i] = hb_table32(t, field + 3) + class_ * summaries;
     }

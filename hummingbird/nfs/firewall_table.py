@@ -18,6 +18,7 @@ MAGIC = 0x48624677
 TRACKING, MIDSTREAM = 1, 2
 AT_SPORT, AT_DPORT, AT_PROTOCOL, AT_FLAGS = 16, 17, 18, 19
 NO_PORT, NO_FLAGS = 65536, 64
+PARTS = 257
 COUNT_DEFAULT = 0
 HEAD, SET, FIELD = 32, 4, 4
 BLOCK = 128
@@ -106,7 +107,7 @@ def _make_set(
     for number, field in enumerate(fields):
         place = SET + FIELD * number
         head[place] = field.at
-        head[place + 1] = out.add(field.classes.view(np.uint8)) // 2
+        head[place + 1] = out.add(_map(field.classes).view(np.uint8)) // 2
         head[place + 2] = out.add(field.vectors) // 16
         head[place + 3] = out.add(_summary(field.vectors, summaries)) // 16
     return out.joined()
@@ -129,6 +130,17 @@ class _Writer:
     def joined(self) -> Bytes:
         """All of them."""
         return np.concatenate(self.parts)
+
+
+def _map(classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """A map of two levels: parts for upper 8 bits that are alike are there once."""
+    padded = np.zeros(-(-classes.size // 256) * 256, np.uint16)
+    padded[: classes.size] = classes
+    parts: dict[bytes, int] = {}
+    begins = np.zeros(PARTS, np.uint16)
+    for upper, part in enumerate(padded.reshape(-1, 256)):
+        begins[upper] = parts.setdefault(part.tobytes(), len(parts))
+    return np.concatenate([begins, np.frombuffer(b"".join(parts), np.uint16)])
 
 
 def _summary(vectors: Bytes, blocks: int) -> Bytes:

@@ -107,12 +107,17 @@ INLINE uint32_t first_of(const uint8_t *const *at, uint32_t fields, uint32_t fro
     return 64 * k + (uint32_t)__builtin_ctzll(word[k]);
 }
 
+INLINE size_t class_of(const uint16_t *map, uint32_t value)
+{
+    return map[HB_FIREWALL_PARTS + 256u * map[value >> 8] + (value & 255)];
+}
+
 /* An entry, or the one behind the last block. */
 INLINE uint32_t search_all(const plan *set, const uint32_t *v, uint32_t fields, uint32_t bytes)
 {
     const uint8_t *at[MOST];
     for (uint32_t f = 0; f < fields; f++)
-        at[f] = set->vector[f] + (size_t)set->map[f][v[set->at[f]]] * bytes;
+        at[f] = set->vector[f] + class_of(set->map[f], v[set->at[f]]) * bytes;
     for (uint32_t b = 0; b + HALF < bytes; b += HALF) {
         uint32_t i = first_of(at, fields, b);
         if (i < 256)
@@ -140,7 +145,7 @@ INLINE uint32_t search_summaries(const plan *set, const uint32_t *v, uint32_t fi
 {
     const uint8_t *at[MOST], *summary[MOST];
     for (uint32_t f = 0; f < fields; f++) {
-        size_t class_ = set->map[f][v[set->at[f]]];
+        size_t class_ = class_of(set->map[f], v[set->at[f]]);
         at[f] = set->vector[f] + class_ * 16 * set->blocks;
         summary[f] = set->summary[f] + class_ * 16 * set->summaries;
     }
