@@ -72,7 +72,8 @@ static inline void copy(uint8_t *to, const uint8_t *from, size_t bytes)
 /* The states of flows that a row's program has; the host's copy of them. */
 static hb_states states_of(const struct hb_device_ctl *d, const struct hb_rowdesc *rd)
 {
-    return hb_nf_states(d->config.tables, nf_of(d, rd)->instance);
+    const hb_nf *nf = nf_of(d, rd);
+    return nf->flow_bytes ? hb_nf_states(d->config.tables, nf->instance) : (hb_states){.flows = 0};
 }
 
 static bool has_state(const hb_states *states, const struct hb_work *w)
