@@ -82,10 +82,12 @@ static uint64_t about(const hb_nf_seat *seat, const hb_mbuf *m, const header *h)
     if (!key_of(h, m->zone, &key))
         return HB_FIREWALL_ABOUT_NONE;
     uint32_t flow = hb_flow_find(seat, &key);
-    const uint32_t *state = flow == HB_NO_FLOW ? NULL : hb_flow_state(seat, flow);
-    if (!state)
+    if (flow == HB_NO_FLOW)
         return HB_FIREWALL_ABOUT_NONE;
-    if (!state[HB_FIREWALL_STATUS])
+    /* until its first packet has come here, what lies there is of a flow before it */
+    const uint32_t *state = hb_flow_state(seat, flow);
+    if (__atomic_load_n(&seat->set_up[flow], __ATOMIC_RELAXED) != hb_flow_generation(seat, flow) ||
+        !state[HB_FIREWALL_STATUS])
         return HB_FIREWALL_ABOUT_UNDECIDED;
     return HB_FIREWALL_ABOUT_ACCEPTED | (uint64_t)state[HB_FIREWALL_VERDICT] << 32;
 }
