@@ -16,7 +16,7 @@
 #define HB_FIREWALL_LAST 0u
 #define HB_FIREWALL_MOST 1u
 #define HB_FIREWALL_WINDOW 2u
-#define HB_FIREWALL_SCALE 3u /* shift + 1; 0: none */
+#define HB_FIREWALL_ACKED 3u
 #define HB_FIREWALL_FIN_AT 4u
 #define HB_FIREWALL_STATE_BYTES 64u
 
@@ -43,6 +43,9 @@
 #define HB_FIREWALL_FIN_BIT 10u
 #define HB_FIREWALL_FIN_SENT (1u << HB_FIREWALL_FIN_BIT) /* by direction 0; then by 1; then the */
                                                          /* same acknowledged */
+#define HB_FIREWALL_BOTH_BEGAN (1u << 14)
+#define HB_FIREWALL_SCALE_BIT 16u /* of both directions, 4 bits each: shift + 1; 0: none */
+#define HB_FIREWALL_SCALES (0xffu << HB_FIREWALL_SCALE_BIT)
 
 static inline hb_u32 hb_firewall_began(hb_u32 status)
 {

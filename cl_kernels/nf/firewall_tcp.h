@@ -6,6 +6,7 @@
  *   end      the highest sequence number that it has sent, + 1
  *   most     the highest one that the other end's window allows it
  *   window   the largest window that it has offered
+ *   acked    what the other end has acknowledged: an RST is not older
  * A segment with bytes [seq, end) and acknowledgement ack is in the window if
  *   seq <= most,  end >= sender's end - receiver's window
  *   ack <= receiver's end,  ack >= receiver's end - HB_FIREWALL_BEHIND (or the sender's window)
@@ -114,6 +115,18 @@ static inline hb_u32 hb_firewall_at_least(hb_u32 a, hb_u32 b)
     return a > b ? a : b;
 }
 
+static inline hb_u32 hb_firewall_get_scale(const hb_packet *p, hb_u32 direction)
+{
+    return hb_state32(p, HB_FIREWALL_STATUS) >> (HB_FIREWALL_SCALE_BIT + 4 * direction) & 15;
+}
+
+static inline void hb_firewall_set_scale(hb_packet *p, hb_u32 direction, hb_u32 scale)
+{
+    hb_u32 shift = HB_FIREWALL_SCALE_BIT + 4 * direction;
+    hb_u32 others = hb_state32(p, HB_FIREWALL_STATUS) & ~(15u << shift);
+    hb_set_state32(p, HB_FIREWALL_STATUS, others | scale << shift);
+}
+
 /* All there is to know of an end is its SYN. */
 static inline void hb_firewall_begin_end(hb_packet *p, hb_u32 direction, hb_u32 end, hb_u32 window,
                                          hb_u32 scale)
@@ -121,16 +134,17 @@ static inline void hb_firewall_begin_end(hb_packet *p, hb_u32 direction, hb_u32 
     hb_firewall_set_end(p, direction, HB_FIREWALL_LAST, end);
     hb_firewall_set_end(p, direction, HB_FIREWALL_MOST, end);
     hb_firewall_set_end(p, direction, HB_FIREWALL_WINDOW, hb_firewall_at_least(window, 1));
-    hb_firewall_set_end(p, direction, HB_FIREWALL_SCALE, scale);
+    hb_firewall_set_end(p, direction, HB_FIREWALL_ACKED, end);
+    hb_firewall_set_scale(p, direction, scale);
 }
 
 /* Windows are scaled if both ends have said so. */
 static inline void hb_firewall_agree(hb_packet *p)
 {
-    if (hb_firewall_get_end(p, 0, HB_FIREWALL_SCALE) && hb_firewall_get_end(p, 1, HB_FIREWALL_SCALE))
+    if (hb_firewall_get_scale(p, 0) && hb_firewall_get_scale(p, 1))
         return;
-    hb_firewall_set_end(p, 0, HB_FIREWALL_SCALE, 0);
-    hb_firewall_set_end(p, 1, HB_FIREWALL_SCALE, 0);
+    hb_firewall_set_scale(p, 0, 0);
+    hb_firewall_set_scale(p, 1, 0);
 }
 
 /* The receiver may send as much as this acknowledgement and window allow. */
@@ -139,43 +153,65 @@ static inline void hb_firewall_allow(hb_packet *p, hb_u32 receiver, hb_u32 ack, 
     hb_u32 most = ack + hb_firewall_at_least(window, 1); /* a probe of a window of 0 is one byte */
     if (hb_firewall_before(hb_firewall_get_end(p, receiver, HB_FIREWALL_MOST), most))
         hb_firewall_set_end(p, receiver, HB_FIREWALL_MOST, most);
+    if (hb_firewall_before(hb_firewall_get_end(p, receiver, HB_FIREWALL_ACKED), ack))
+        hb_firewall_set_end(p, receiver, HB_FIREWALL_ACKED, ack);
 }
 
-/* Is the segment in the window? Then the windows move with it. */
+/* Some stacks send an RST with ACK that acknowledges 0. */
+static inline int hb_firewall_acknowledges(const hb_firewall_segment *s)
+{
+    return s->has_ack && !(s->kind == HB_FIREWALL_RST && s->ack == 0);
+}
+
+/* Is the segment in the window? */
+static inline int hb_firewall_fits(const hb_packet *p, const hb_firewall_segment *s)
+{
+    hb_u32 from = s->from, to = from ^ 1;
+    hb_u32 last = hb_firewall_get_end(p, from, HB_FIREWALL_LAST);
+    hb_u32 most = hb_firewall_get_end(p, from, HB_FIREWALL_MOST);
+    hb_u32 window = hb_firewall_get_end(p, from, HB_FIREWALL_WINDOW);
+    hb_u32 to_last = hb_firewall_get_end(p, to, HB_FIREWALL_LAST);
+    hb_u32 to_window = hb_firewall_get_end(p, to, HB_FIREWALL_WINDOW);
+    hb_u32 ack = hb_firewall_acknowledges(s) ? s->ack : to_last;
+    hb_u32 behind = hb_firewall_at_least(window, HB_FIREWALL_BEHIND);
+    return (hb_state32(p, HB_FIREWALL_STATUS) & HB_FIREWALL_LOOSE) ||
+           !(hb_firewall_before(most, s->seq) || hb_firewall_before(s->end, last - to_window) ||
+             hb_firewall_before(to_last, ack) || hb_firewall_before(ack, to_last - behind));
+}
+
+/* If it is, the windows move with it. */
 static inline int hb_firewall_in_window(hb_packet *p, const hb_firewall_segment *s)
 {
     hb_u32 from = s->from, to = from ^ 1;
     hb_u32 last = hb_firewall_get_end(p, from, HB_FIREWALL_LAST);
     hb_u32 most = hb_firewall_get_end(p, from, HB_FIREWALL_MOST);
     hb_u32 window = hb_firewall_get_end(p, from, HB_FIREWALL_WINDOW);
-    hb_u32 scale = hb_firewall_get_end(p, from, HB_FIREWALL_SCALE);
-    hb_u32 to_last = hb_firewall_get_end(p, to, HB_FIREWALL_LAST);
-    hb_u32 to_window = hb_firewall_get_end(p, to, HB_FIREWALL_WINDOW);
+    hb_u32 scale = hb_firewall_get_scale(p, from);
+    hb_u32 offered = s->window << (scale ? scale - 1 : 0);
+    if (!hb_firewall_fits(p, s))
+        return 0;
     if (hb_state32(p, HB_FIREWALL_STATUS) & HB_FIREWALL_LOOSE)
         return 1;
-    /* Some stacks send an RST with ACK that acknowledges 0. */
-    int counts = s->has_ack && !(s->kind == HB_FIREWALL_RST && s->ack == 0);
-    hb_u32 ack = counts ? s->ack : to_last, behind = hb_firewall_at_least(window, HB_FIREWALL_BEHIND);
-    if (hb_firewall_before(most, s->seq) || hb_firewall_before(s->end, last - to_window) ||
-        hb_firewall_before(to_last, ack) || hb_firewall_before(ack, to_last - behind))
-        return 0;
-    hb_u32 offered = s->window << (scale ? scale - 1 : 0);
     if (offered > window)
         hb_firewall_set_end(p, from, HB_FIREWALL_WINDOW, offered);
     if (hb_firewall_before(most, s->end)) /* it began inside; the receiver takes it */
-        hb_firewall_set_end(p, to, HB_FIREWALL_WINDOW, to_window + (s->end - most));
+        hb_firewall_set_end(p, to, HB_FIREWALL_WINDOW,
+                            hb_firewall_get_end(p, to, HB_FIREWALL_WINDOW) + (s->end - most));
     if (hb_firewall_before(last, s->end))
         hb_firewall_set_end(p, from, HB_FIREWALL_LAST, s->end);
-    if (counts)
-        hb_firewall_allow(p, to, ack, offered);
+    if (hb_firewall_acknowledges(s))
+        hb_firewall_allow(p, to, s->ack, offered);
     return 1;
 }
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
+/* Scales are as they stand in the state now. */
 static inline hb_u32 hb_firewall_pass_in(hb_packet *p, hb_u32 status, hb_u32 state)
 {
-    hb_set_state32(p, HB_FIREWALL_STATUS, (status & ~HB_FIREWALL_STATE) | state);
+    hb_u32 scales = hb_state32(p, HB_FIREWALL_STATUS) & HB_FIREWALL_SCALES;
+    status &= ~(HB_FIREWALL_STATE | HB_FIREWALL_SCALES);
+    hb_set_state32(p, HB_FIREWALL_STATUS, status | scales | state);
     return HB_PASS;
 }
 
@@ -200,7 +236,9 @@ static inline hb_u32 hb_firewall_syn(hb_packet *p, const hb_firewall_segment *s,
     int began = s->from == hb_firewall_began(status);
     if (state == HB_FIREWALL_IN_SYN_SENT) {
         hb_firewall_begin_end(p, s->from, s->end, s->window, s->scale);
-        return hb_firewall_pass_in(p, status, began ? state : HB_FIREWALL_IN_SYN_SENT_2);
+        if (began)
+            return HB_PASS;
+        return hb_firewall_pass_in(p, status | HB_FIREWALL_BOTH_BEGAN, HB_FIREWALL_IN_SYN_SENT_2);
     }
     if (state == HB_FIREWALL_IN_SYN_SENT_2)
         return s->end == hb_firewall_get_end(p, s->from, HB_FIREWALL_LAST)
@@ -235,12 +273,12 @@ static inline hb_u32 hb_firewall_syn_ack(hb_packet *p, const hb_firewall_segment
             return HB_DROP(HB_REASON_out_of_window);
         return hb_firewall_pass_in(p, status, HB_FIREWALL_IN_ESTABLISHED);
     }
-    if (began)
-        return state == HB_FIREWALL_IN_ESTABLISHED && hb_firewall_in_window(p, s)
+    if (began) /* of two ends that began together */
+        return status & HB_FIREWALL_BOTH_BEGAN && hb_firewall_fits(p, s)
                    ? HB_PASS
                    : HB_DROP(HB_REASON_bad_state);
     if (state != HB_FIREWALL_IN_SYN_SENT && !hb_firewall_reopen(p, s, status))
-        return hb_firewall_in_window(p, s) ? HB_PASS : HB_DROP(HB_REASON_out_of_window);
+        return hb_firewall_fits(p, s) ? HB_PASS : HB_DROP(HB_REASON_out_of_window);
     status = hb_state32(p, HB_FIREWALL_STATUS);
     hb_u32 last = hb_firewall_get_end(p, s->from ^ 1, HB_FIREWALL_LAST);
     if (hb_firewall_before(last, s->ack) || hb_firewall_before(s->ack, last - HB_FIREWALL_BEHIND))
@@ -259,9 +297,11 @@ static inline hb_u32 hb_firewall_rst(hb_packet *p, const hb_firewall_segment *s,
     hb_u32 challenge = hb_state32(p, HB_FIREWALL_CHALLENGE);
     if (state == HB_FIREWALL_IN_SYN_SENT && began && challenge && s->seq == challenge)
         return HB_PASS; /* ends what the other end still had; the SYN comes again */
+    int old = hb_firewall_before(s->seq, hb_firewall_get_end(p, s->from, HB_FIREWALL_ACKED)) &&
+              !(status & HB_FIREWALL_LOOSE);
     int fits = state == HB_FIREWALL_IN_SYN_SENT && !began
                    ? s->has_ack && s->ack == hb_firewall_get_end(p, s->from ^ 1, HB_FIREWALL_LAST)
-                   : hb_firewall_in_window(p, s);
+                   : hb_firewall_in_window(p, s) && !old;
     return fits ? hb_firewall_pass_in(p, status, HB_FIREWALL_IN_CLOSED)
                 : HB_DROP(HB_REASON_out_of_window);
 }

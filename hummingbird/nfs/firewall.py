@@ -31,7 +31,7 @@ STATES = (
     "new", "syn_sent", "syn_sent_2", "syn_received", "established", "midstream", "fin_wait",
     "close_wait", "last_ack", "time_wait", "closed", "one_way", "both_ways", "fragments", "denied",
 )  # fmt: skip
-END = np.dtype([(name, "u4") for name in ("last", "most", "window", "scale", "fin_at")])
+END = np.dtype([(name, "u4") for name in ("last", "most", "window", "acked", "fin_at")])
 FLOW = np.dtype(
     [
         ("status", "u4"),
@@ -223,6 +223,7 @@ NF = Nf(
     params=FirewallParams,
     build=build,
     content_types=content_types,
+    flow_state=FLOW,
     host=_host,
     engines={"avx2": "write engine: auto, this processor has no AVX2"},
 )
