@@ -13,11 +13,10 @@
 
 /* The set of the IPv4 entries, as pointers. */
 typedef struct {
-    uint32_t fields; /* 0: there are none, or too many */
+    uint32_t fields; /* a bit for each that it has, as in `values`; 0: there is no set */
     uint32_t blocks;
     uint32_t summaries;
-    uint32_t at[MOST]; /* index in `values` */
-    const uint16_t *map[MOST];
+    const uint16_t *map[MOST]; /* by field */
     const uint8_t *vector[MOST];
     const uint8_t *summary[MOST];
     const uint32_t *told; /* verdict and rule of each entry; behind the last block, of none */
@@ -29,16 +28,16 @@ typedef uint32_t values[MOST];
 static void read_plan(const hb_table *t, plan *s)
 {
     uint32_t set = hb_table32(t, 4), fields = set ? hb_table32(t, set) : 0;
-    *s = (plan){.fields = fields <= MOST ? fields : 0,
-                .blocks = hb_table32(t, set + 1),
+    *s = (plan){.blocks = hb_table32(t, set + 1),
                 .summaries = hb_table32(t, set + 2),
                 .told = (const uint32_t *)t->base + hb_table32(t, set + 3)};
-    for (uint32_t i = 0; i < s->fields; i++) {
+    for (uint32_t i = 0; i < fields && i < MOST; i++) {
         uint32_t field = set + HB_FIREWALL_SET + HB_FIREWALL_FIELD * i, at = hb_table32(t, field);
-        s->at[i] = at < 4 ? at : 4 + (at - HB_FIREWALL_AT_SPORT);
-        s->map[i] = (const uint16_t *)t->base + hb_table32(t, field + 1);
-        s->vector[i] = t->base + 16ull * hb_table32(t, field + 2);
-        s->summary[i] = t->base + 16ull * hb_table32(t, field + 3);
+        uint32_t f = at < 4 ? at : 4 + (at - HB_FIREWALL_AT_SPORT) % 4;
+        s->fields |= 1u << f;
+        s->map[f] = (const uint16_t *)t->base + hb_table32(t, field + 1);
+        s->vector[f] = t->base + 16ull * hb_table32(t, field + 2);
+        s->summary[f] = t->base + 16ull * hb_table32(t, field + 3);
     }
 }
 
@@ -91,15 +90,21 @@ typedef uint64_t half_line __attribute__((vector_size(32), may_alias));
 #define HALF 32u
 #define INLINE static inline __attribute__((always_inline))
 
-/* The bits that all vectors have, `from` bytes behind `at`; returns the first one, or 256. Which
- * word it is in is a coin toss, so nothing branches on it. */
-INLINE uint32_t first_of(const uint8_t *const *at, uint32_t fields, uint32_t from)
+INLINE size_t class_of(const plan *set, const uint32_t *v, uint32_t f)
 {
-    half_line all = *(const half_line *)(at[0] + from);
-    for (uint32_t f = 1; f < fields; f++)
-        all &= *(const half_line *)(at[f] + from);
+    const uint16_t *map = set->map[f];
+    return map[HB_FIREWALL_PARTS + 256u * map[v[f] >> 8] + (v[f] & 255)];
+}
+
+#define EACH_FIELD(f, fields)                                                                      \
+    _Pragma("GCC unroll 8") for (uint32_t f = 0; f < MOST; f++) if ((fields) >> f & 1)
+
+/* The first bit of half a line, or 256. Which word it is in is a coin toss, so nothing branches on
+ * it. */
+INLINE uint32_t first_of(const half_line *all)
+{
     uint64_t word[5];
-    memcpy(word, &all, sizeof all);
+    memcpy(word, all, sizeof *all);
     word[4] = 1;
     uint32_t some = (word[0] != 0) | (word[1] != 0) << 1 | (word[2] != 0) << 2 |
                     (word[3] != 0) << 3 | 1u << 4;
@@ -107,32 +112,39 @@ INLINE uint32_t first_of(const uint8_t *const *at, uint32_t fields, uint32_t fro
     return 64 * k + (uint32_t)__builtin_ctzll(word[k]);
 }
 
-INLINE size_t class_of(const uint16_t *map, uint32_t value)
+/* An entry, or the one behind the last block: vectors of half a line. */
+INLINE uint32_t search_half(const plan *set, const uint32_t *v, uint32_t fields)
 {
-    return map[HB_FIREWALL_PARTS + 256u * map[value >> 8] + (value & 255)];
+    half_line all = ~(half_line){0};
+    EACH_FIELD(f, fields)
+    all &= *(const half_line *)(set->vector[f] + class_of(set, v, f) * HALF);
+    return first_of(&all);
 }
 
-/* An entry, or the one behind the last block. */
-INLINE uint32_t search_all(const plan *set, const uint32_t *v, uint32_t fields, uint32_t bytes)
+/* The same for some lines. */
+INLINE uint32_t search_all(const plan *set, const uint32_t *v, uint32_t fields)
 {
     const uint8_t *at[MOST];
-    for (uint32_t f = 0; f < fields; f++)
-        at[f] = set->vector[f] + class_of(set->map[f], v[set->at[f]]) * bytes;
-    for (uint32_t b = 0; b + HALF < bytes; b += HALF) {
-        uint32_t i = first_of(at, fields, b);
-        if (i < 256)
-            return 8 * b + i;
+    uint32_t bytes = 16 * set->blocks, found = 256;
+    EACH_FIELD(f, fields)
+    at[f] = set->vector[f] + class_of(set, v, f) * bytes;
+    uint32_t b = 0;
+    for (; b < bytes && found == 256; b += HALF) {
+        half_line all = ~(half_line){0};
+        EACH_FIELD(f, fields)
+        all &= *(const half_line *)(at[f] + b);
+        found = first_of(&all);
     }
-    return 8 * (bytes - HALF) + first_of(at, fields, bytes - HALF);
+    return 8 * (b - HALF) + found;
 }
 
 typedef uint64_t block __attribute__((vector_size(16), may_alias));
 
 INLINE block and_of(const uint8_t *const *at, uint32_t fields, uint32_t number)
 {
-    block all = ((const block *)at[0])[number];
-    for (uint32_t f = 1; f < fields; f++)
-        all &= ((const block *)at[f])[number];
+    block all = ~(block){0};
+    EACH_FIELD(f, fields)
+    all &= ((const block *)at[f])[number];
     return all;
 }
 
@@ -144,8 +156,9 @@ INLINE uint32_t low_of(block b)
 INLINE uint32_t search_summaries(const plan *set, const uint32_t *v, uint32_t fields)
 {
     const uint8_t *at[MOST], *summary[MOST];
-    for (uint32_t f = 0; f < fields; f++) {
-        size_t class_ = class_of(set->map[f], v[set->at[f]]);
+    EACH_FIELD(f, fields)
+    {
+        size_t class_ = class_of(set, v, f);
         at[f] = set->vector[f] + class_ * 16 * set->blocks;
         summary[f] = set->summary[f] + class_ * 16 * set->summaries;
     }
@@ -166,8 +179,7 @@ INLINE uint32_t search(const plan *set, const uint32_t *v, uint32_t fields)
 {
     if (set->summaries)
         return search_summaries(set, v, fields);
-    return set->blocks == 2 ? search_all(set, v, fields, HALF)
-                            : search_all(set, v, fields, 16 * set->blocks);
+    return set->blocks == 2 ? search_half(set, v, fields) : search_all(set, v, fields);
 }
 
 /* ---- a burst ----------------------------------------------------------------------------------
@@ -226,18 +238,19 @@ INLINE void run_step(const hb_nf_burst *b, const plan *set, bool tracking, uint3
         run_one(b, set, tracking, fields, i);
 }
 
-/* The number of fields as a constant: loops over them are unrolled. */
+/* The fields that rules have most often, as a constant: loops over them are unrolled. */
 INLINE void run(const hb_nf_burst *b)
 {
+    enum { ALL_BUT_FLAGS = 0x7f, NO_SPORT = 0x6f };
     plan set;
     read_plan(b->table, &set);
     bool tracking = hb_table32(b->table, 1) & HB_FIREWALL_TRACKING;
     for (uint32_t first = 0; first < b->n; first += STEP) {
         uint32_t end = b->n - first < STEP ? b->n : first + STEP;
-        if (set.fields == 7)
-            run_step(b, &set, tracking, 7, first, end);
-        else if (set.fields == 6)
-            run_step(b, &set, tracking, 6, first, end);
+        if (set.fields == ALL_BUT_FLAGS)
+            run_step(b, &set, tracking, ALL_BUT_FLAGS, first, end);
+        else if (set.fields == NO_SPORT)
+            run_step(b, &set, tracking, NO_SPORT, first, end);
         else
             run_step(b, &set, tracking, set.fields, first, end);
     }
