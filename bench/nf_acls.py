@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The rule searches of bench/nf.py: the firewall's engine and rte_acl with the same rules, given the
-same packets; that they find the same rules is checked first.
+"""The rule searches of bench/nf.py: the firewall's engine and rte_acl with the same rules, given
+the same packets; that they find the same rules is checked first.
 
 The rules are ClassBench filter sets of 1,000 and 10,000 rules, and the first 188 of each of the
 former: as many as G-NET's firewall has. Both sides look at addresses, ports and protocol.
@@ -42,10 +42,10 @@ DATA = Path(
 )
 
 NOTE = (
-    f"Rules: ClassBench sets; 188 are the first of each set of 1,000. {PACKETS} packets of {LENGTH} "
-    f"bytes, {100 * HIT:.0f} % of them from a rule, all accepted, in bursts of {bare.BURST}. rte_acl "
-    "is given the packets' addresses and searches in place; the firewall also finds the IP header, "
-    "checks it, gives the verdict and says which rule it was."
+    f"Rules: ClassBench sets; 188 are the first of each set of 1,000. {PACKETS} packets of "
+    f"{LENGTH} bytes, {100 * HIT:.0f} % of them from a rule, all accepted, in bursts of "
+    f"{bare.BURST}. rte_acl is given where the packets are and searches in place; the firewall "
+    "also finds the IP header, checks it, gives the verdict and says which rule it was."
 )
 
 RULE = np.dtype(
@@ -96,7 +96,10 @@ def _peer(name: str, size: str) -> dict[str, peer.Function]:
         any_protocol = entry.protocol == PROTOCOL
         row["src"], row["src_bits"] = entry.src
         row["dst"], row["dst_bits"] = entry.dst
-        row["protocol"], row["any_protocol"] = 0 if any_protocol else entry.protocol[0], any_protocol
+        row["protocol"], row["any_protocol"] = (
+            0 if any_protocol else entry.protocol[0],
+            any_protocol,
+        )
         row["sport"], row["dport"] = entry.sport, entry.dport
         assert entry.flags == ANY_FLAGS
     return peer.acl(given)

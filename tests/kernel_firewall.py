@@ -3,8 +3,8 @@
 
     near ── tap ── [ kernel: nf_conntrack, iptables ] ── tap ── far
 
-Run as a script within a fresh namespace (``unshare -n``), it loads what iptables-save would print and
-forwards packets one by one, from either side; `forwarded` runs it.
+Run as a script within a fresh namespace (``unshare -n``), it loads what iptables-save would print
+and forwards packets one by one, from either side; `forwarded` runs it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The firewall in the real data plane, on every executor.
 
-    packets ── in0 ── nf0 (firewall) ── out0
+packets ── in0 ── nf0 (firewall) ── out0
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from chain import Result, flow_of, line, network_header, run_chain
-from firewall_helpers import Tracked, frame, table_of
+from firewall_helpers import frame
 from nf_helpers import real_data
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, TCPerror, UDPerror, fragment
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
@@ -62,7 +62,9 @@ def run(
 ) -> Result:
     """``gaps``: some time between packets."""
     device = dict(way)
-    source, rows = line({"type": "firewall", "rules": "r", "engine": device.pop("engine"), **params})
+    source, rows = line(
+        {"type": "firewall", "rules": "r", "engine": device.pop("engine"), **params}
+    )
     source["ports"]["in0"]["pace"] = "original" if gaps else "fast"
     times = None if isinstance(packets, Path) else [20_000_000 * i for i in range(len(packets))]
     data = packets if isinstance(packets, Path) else [bytes(packet) for packet in packets]
@@ -75,7 +77,11 @@ CPU: dict[str, Any] = {"engine": "cpu", "use": "none"}
 def ip(side: int, l4: Packet, **fields: Any) -> Packet:
     """From the near side (0) or the far one."""
     src, dst = (NEAR, FAR) if side == 0 else (FAR, NEAR)
-    return Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(src=src, dst=dst, **fields) / l4
+    return (
+        Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        / IP(src=src, dst=dst, **fields)
+        / l4
+    )
 
 
 def ip6(side: int, l4: Packet) -> Packet:
@@ -90,15 +96,18 @@ QUERY, ANSWER = UDP(sport=5000, dport=53), UDP(sport=53, dport=5000)
 
 
 def conversation() -> list[bytes]:
-    """The TCP scenarios, each of a client of its own, and other traffic between them. Not the one in
-    which a connection begins anew after an RST: those are two flows, with no order between them."""
+    """The TCP scenarios, each of a client of its own, and other traffic between them. Not the one
+    in which a connection begins anew after an RST: those are two flows, with no order between
+    them."""
     rng = random.Random(1)
     streams: list[list[bytes]] = []
     for number, scenario in enumerate(one for one in SCENARIOS if one is not unknown):
         client, server = ends()
         client.port = 30000 + number
         streams.append([frame(packet) for _, packet in scenario(client, server)])
-    streams.append([bytes(ip(side, l4)) for side, l4 in ((0, QUERY), (1, ANSWER)) for _ in range(9)])
+    streams.append(
+        [bytes(ip(side, l4)) for side, l4 in ((0, QUERY), (1, ANSWER)) for _ in range(9)]
+    )
     streams.append([bytes(ip6(side, l4)) for side, l4 in ((0, QUERY), (1, ANSWER)) for _ in "123"])
     streams.append([bytes(ip(1, UDP(sport=53, dport=port))) for port in range(100)])
     mixed = []
@@ -115,7 +124,9 @@ def ordered(packets: Sequence[bytes]) -> dict[Any, list[bytes]]:
     for packet in packets:
         key = flow_of(packet)
         at = network_header(packet)
-        found.setdefault((key, packet[at + 4 : at + 6] if key[-1] is True else b""), []).append(packet)
+        found.setdefault((key, packet[at + 4 : at + 6] if key[-1] is True else b""), []).append(
+            packet
+        )
     return found
 
 

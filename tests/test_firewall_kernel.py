@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The firewall against Linux's: the same rules, the same packets, in the same order, and every
-verdict the same (tests/kernel_firewall.py). Where the two differ on purpose, a test says so: Linux 6
-lets a sender exceed a window by as much again, and passes what is older than a window.
+verdict the same (tests/kernel_firewall.py). Where the two differ on purpose, a test says so: Linux
+6 lets a sender exceed a window by as much again, and passes what is older than a window.
 
     near (10.0.0.0/24) ── firewall ── far (192.0.2.0/24)
 """
@@ -279,9 +279,9 @@ def wrapped(c: End, s: End) -> Iterator[tuple[int, bytes]]:
 
 
 SCENARIOS = (
-    normal, out_of_window, window_edges, scaled, unscaled, resets, refused, wrong_refusal, bad_flags,
-    no_beginning, midstream, simultaneous, retransmitted, zero_window, keepalive, early_data,
-    half_open, unknown, forgotten, wrapped,
+    normal, out_of_window, window_edges, scaled, unscaled, resets, refused, wrong_refusal,
+    bad_flags, no_beginning, midstream, simultaneous, retransmitted, zero_window, keepalive,
+    early_data, half_open, unknown, forgotten, wrapped,
 )  # fmt: skip
 
 
@@ -379,7 +379,10 @@ COMMIT
 
 
 def some_packet(rng: random.Random) -> tuple[int, bytes]:
-    src, dst = (f"10.0.0.{rng.randrange(1, 254)}", f"192.0.2.{rng.choice((9, 12, rng.randrange(1, 254)))}")
+    src, dst = (
+        f"10.0.0.{rng.randrange(1, 254)}",
+        f"192.0.2.{rng.choice((9, 12, rng.randrange(1, 254)))}",
+    )
     port = [rng.choice((22, 53, 80, 85, 90, 123, 443, 999, 1000, 2001, 5500, 60000)) for _ in "12"]
     l4 = rng.choice((
         TCP(sport=port[0], dport=port[1], flags=rng.choice(("S", "A", "SA", "PA"))),

@@ -159,8 +159,14 @@ MISTAKES = [
     (save("-A FORWARD -m state --state NU -j DROP"), "6:--state: 'NU' is no state"),
     (save('-A FORWARD -m comment --comment "x -j DROP'), "6: not a rule: No closing quotation"),
     (save("-A FORWARD -s 2001:db8::1 -d 10.0.0.1 -j DROP"), "6:-d: the other rules are of the"),
-    (save("-A FORWARD -p tcp -m state --state ESTABLISHED -j DROP"), "6: not implemented: DROP for"),
-    (save("-A FORWARD -s 10.0.0.1 -j web", "-A web -p tcp -j RETURN"), "7: not implemented: RETURN"),
+    (
+        save("-A FORWARD -p tcp -m state --state ESTABLISHED -j DROP"),
+        "6: not implemented: DROP for",
+    ),
+    (
+        save("-A FORWARD -s 10.0.0.1 -j web", "-A web -p tcp -j RETURN"),
+        "7: not implemented: RETURN",
+    ),
     ("*filter\n-A FORWARD -j DROP\n", "2: there is no chain 'FORWARD' above"),
     ("*nat\n:OUTPUT ACCEPT\nCOMMIT\n", "1: there is no table filter"),
 ]
@@ -198,10 +204,58 @@ def test_too_many_combinations(tmp_path: Path) -> None:
 
 OPTIONS = Options(None, "FORWARD", tracking=True, skip=False)
 WORDS = [
-    *"-A FORWARD web -s -d -p ! 10.0.0.0/8 2001:db8::/32 tcp udp icmp all -m -j ACCEPT DROP".split(),
-    *"--dport --sport --dports --ports 80 1:2 : , --ctstate NEW ESTABLISHED state conntrack".split(),
-    *"--tcp-flags SYN,ACK ALL NONE --syn --icmp-type 8 3/4 any RETURN REJECT LOG -g -i lo".split(),
-    *'" --comment comment multiport -c [1:2] --reject-with'.split(),
+    *[
+        "-A",
+        "FORWARD",
+        "web",
+        "-s",
+        "-d",
+        "-p",
+        "!",
+        "10.0.0.0/8",
+        "2001:db8::/32",
+        "tcp",
+        "udp",
+        "icmp",
+        "all",
+        "-m",
+        "-j",
+        "ACCEPT",
+        "DROP",
+    ],
+    *[
+        "--dport",
+        "--sport",
+        "--dports",
+        "--ports",
+        "80",
+        "1:2",
+        ":",
+        ",",
+        "--ctstate",
+        "NEW",
+        "ESTABLISHED",
+        "state",
+        "conntrack",
+    ],
+    *[
+        "--tcp-flags",
+        "SYN,ACK",
+        "ALL",
+        "NONE",
+        "--syn",
+        "--icmp-type",
+        "8",
+        "3/4",
+        "any",
+        "RETURN",
+        "REJECT",
+        "LOG",
+        "-g",
+        "-i",
+        "lo",
+    ],
+    *['"', "--comment", "comment", "multiport", "-c", "[1:2]", "--reject-with"],
 ]
 PIECES = st.one_of(
     st.text(max_size=8),
@@ -243,7 +297,9 @@ def test_any_text_is_rules_or_an_error_that_names_its_place(
 # ---- ranges ------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted).map(tuple), max_size=5))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted).map(tuple), max_size=5)
+)
 def test_complement(ranges: list[tuple[int, int]]) -> None:
     inside = {n for first, last in ranges for n in range(first, last + 1)}
     left = complement(ranges, (0, 30))
@@ -256,7 +312,9 @@ def test_intersection() -> None:
     both = Entry(4, (0x0A010000, 16), (5, 32), (6, 6), (50, 100), (7, 7), (0x12, 2))
     assert intersection(wide, narrow) == intersection(narrow, wide) == both
     for other in (
-        wide._replace(family=6), wide._replace(src=(0x0B000000, 8)), wide._replace(sport=(201, 300)),
+        wide._replace(family=6),
+        wide._replace(src=(0x0B000000, 8)),
+        wide._replace(sport=(201, 300)),
         wide._replace(flags=(2, 0)),
-    ):  # fmt: skip
+    ):
         assert intersection(other, narrow) is None

@@ -26,10 +26,8 @@ typedef struct {
 
 /* Offsets from the protocol on. */
 static const struct rte_acl_field_def fields[FIELDS] = {
-    {RTE_ACL_FIELD_TYPE_BITMASK, 1, PROTOCOL, 0, 0},
-    {RTE_ACL_FIELD_TYPE_MASK, 4, SRC, 1, 3},
-    {RTE_ACL_FIELD_TYPE_MASK, 4, DST, 2, 7},
-    {RTE_ACL_FIELD_TYPE_RANGE, 2, SPORT, 3, 11},
+    {RTE_ACL_FIELD_TYPE_BITMASK, 1, PROTOCOL, 0, 0}, {RTE_ACL_FIELD_TYPE_MASK, 4, SRC, 1, 3},
+    {RTE_ACL_FIELD_TYPE_MASK, 4, DST, 2, 7},         {RTE_ACL_FIELD_TYPE_RANGE, 2, SPORT, 3, 11},
     {RTE_ACL_FIELD_TYPE_RANGE, 2, DPORT, 3, 13},
 };
 
@@ -160,9 +158,9 @@ WAY(avx512x32, AVX512X32)
 
 int peer_acl_has(void *context_, int way)
 {
-    static const enum rte_acl_classify_alg ways[] = {
-        RTE_ACL_CLASSIFY_SSE, RTE_ACL_CLASSIFY_AVX2, RTE_ACL_CLASSIFY_AVX512X16,
-        RTE_ACL_CLASSIFY_AVX512X32};
+    static const enum rte_acl_classify_alg ways[] = {RTE_ACL_CLASSIFY_SSE, RTE_ACL_CLASSIFY_AVX2,
+                                                     RTE_ACL_CLASSIFY_AVX512X16,
+                                                     RTE_ACL_CLASSIFY_AVX512X32};
     return rte_acl_set_ctx_classify(((context *)context_)->acl, ways[way]) == 0;
 }
 

@@ -74,7 +74,7 @@ peer_lookup peer_fib_scalar, peer_fib_vector;
 int peer_fib_has_vector(void *context);
 const char *peer_fib_version(void);
 
-/* ---- acl.c: DPDK's rte_acl -----------------------------------------------------------------------
+/* ---- acl.c: DPDK's rte_acl ---------------------------------------------------------------------
  */
 
 /* IPv4, host order; both ends of a range included. */

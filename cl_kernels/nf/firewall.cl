@@ -13,8 +13,9 @@
 #include "nf/firewall_tcp.h"
 
 #define HB_FIREWALL_ABOUT_NONE 0u
-#define HB_FIREWALL_ABOUT_ACCEPTED 1u  /* a live flow that the rules have accepted */
-#define HB_FIREWALL_ABOUT_UNDECIDED 2u /* a live flow; nobody has asked the rules, or they deny it */
+#define HB_FIREWALL_ABOUT_ACCEPTED 1u /* a live flow that the rules have accepted */
+#define HB_FIREWALL_ABOUT_UNDECIDED                                                                \
+    2u /* a live flow; nobody has asked the rules, or they deny it */
 
 static inline int hb_firewall_accepts(hb_u32 verdict)
 {

@@ -5,24 +5,20 @@
  * Multi-dimensional Range Matching", SIGCOMM 1998; Baboescu and Varghese, "Scalable Packet
  * Classification", SIGCOMM 2001, for the summaries).
  *
- * The table in u32 elements, unless another unit is named; hummingbird/nfs/firewall_table.py lays it
- * out:
- *   [0] HB_FIREWALL_MAGIC
- *   [1] HB_FIREWALL_* flags
- *   [2], [3]  verdict of packets that no rule matches, IPv4 and IPv6
- *   [4], [5]  where the sets of IPv4 and of IPv6 entries begin; 0: there are none
- *   [6]       rules; counters behind those of the rules are HB_FIREWALL_COUNT_*
- * A set, in elements from its beginning:
- *   [0] fields  [1] blocks of 128 entries  [2] blocks of 128 summary bits, 0: none
- *   [3] where the verdicts are: two elements for each entry, the verdict and the number of its rule;
- *       blocks * 128 entries, then one for packets that no entry matches
- *   [4 + 4 i ..] field i: [0] where its value is in a packet (HB_FIREWALL_AT_*)
- *                         [1] its map from values to classes, in u16: the part for each upper 8
- *                         bits, HB_FIREWALL_PARTS of them; then the parts, 256 classes each
+ * The table in u32 elements, unless another unit is named; hummingbird/nfs/firewall_table.py lays
+ * it out: [0] HB_FIREWALL_MAGIC [1] HB_FIREWALL_* flags [2], [3]  verdict of packets that no rule
+ * matches, IPv4 and IPv6 [4], [5]  where the sets of IPv4 and of IPv6 entries begin; 0: there are
+ * none [6]       rules; counters behind those of the rules are HB_FIREWALL_COUNT_* A set, in
+ * elements from its beginning: [0] fields  [1] blocks of 128 entries  [2] blocks of 128 summary
+ * bits, 0: none [3] where the verdicts are: two elements for each entry, the verdict and the number
+ * of its rule; blocks * 128 entries, then one for packets that no entry matches [4 + 4 i ..] field
+ * i: [0] where its value is in a packet (HB_FIREWALL_AT_*) [1] its map from values to classes, in
+ * u16: the part for each upper 8 bits, HB_FIREWALL_PARTS of them; then the parts, 256 classes each
  *                         [2] the vectors of its classes, in blocks of 16 bytes
  *                         [3] their summaries, likewise
- * A vector has a bit for each entry whose field holds in the class; a summary has one for each block
- * of the vector that is not 0. An entry is a product of fields; a rule is one or several of them.
+ * A vector has a bit for each entry whose field holds in the class; a summary has one for each
+ * block of the vector that is not 0. An entry is a product of fields; a rule is one or several of
+ * them.
  */
 #ifndef HB_FIREWALL_SEARCH_H
 #define HB_FIREWALL_SEARCH_H

@@ -6,12 +6,12 @@
 #ifndef HB_FIREWALL_STATE_H
 #define HB_FIREWALL_STATE_H
 
-#define HB_FIREWALL_STATUS 0u  /* see below */
-#define HB_FIREWALL_VERDICT 1u /* of the rule that accepted it */
-#define HB_FIREWALL_RULE 2u    /* its counter + 1 */
-#define HB_FIREWALL_IGNORED 3u /* a SYN within the connection: bit 31, scale, window; then its end */
+#define HB_FIREWALL_STATUS 0u    /* see below */
+#define HB_FIREWALL_VERDICT 1u   /* of the rule that accepted it */
+#define HB_FIREWALL_RULE 2u      /* its counter + 1 */
+#define HB_FIREWALL_IGNORED 3u   /* a SYN in the connection: bit 31, scale, window; then its end */
 #define HB_FIREWALL_CHALLENGE 5u /* what an ACK in answer to a SYN acknowledges */
-#define HB_FIREWALL_ENDS 6u    /* of each direction: */
+#define HB_FIREWALL_ENDS 6u      /* of each direction: */
 #define HB_FIREWALL_END 5u
 #define HB_FIREWALL_LAST 0u
 #define HB_FIREWALL_MOST 1u
@@ -31,8 +31,8 @@
 #define HB_FIREWALL_IN_CLOSE_WAIT 7u
 #define HB_FIREWALL_IN_LAST_ACK 8u
 #define HB_FIREWALL_IN_TIME_WAIT 9u
-#define HB_FIREWALL_IN_CLOSED 10u   /* by RST */
-#define HB_FIREWALL_IN_ONE_WAY 11u  /* not TCP: nobody has answered yet */
+#define HB_FIREWALL_IN_CLOSED 10u  /* by RST */
+#define HB_FIREWALL_IN_ONE_WAY 11u /* not TCP: nobody has answered yet */
 #define HB_FIREWALL_IN_BOTH_WAYS 12u
 #define HB_FIREWALL_IN_FRAGMENTS 13u /* of one datagram; accepted */
 #define HB_FIREWALL_IN_DENIED 14u    /* the same; denied */

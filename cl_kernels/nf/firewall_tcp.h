@@ -317,7 +317,8 @@ static inline hb_u32 hb_firewall_closing(hb_packet *p, const hb_firewall_segment
     if ((*status & other) && s->has_ack &&
         !hb_firewall_before(s->ack, hb_firewall_get_end(p, s->from ^ 1, HB_FIREWALL_FIN_AT)))
         *status |= other << 2;
-    hb_u32 fins = *status >> HB_FIREWALL_FIN_BIT & 3, acked = *status >> HB_FIREWALL_FIN_BIT >> 2 & 3;
+    hb_u32 fins = *status >> HB_FIREWALL_FIN_BIT & 3;
+    hb_u32 acked = *status >> HB_FIREWALL_FIN_BIT >> 2 & 3;
     if (fins == 3)
         return acked == 3 ? HB_FIREWALL_IN_TIME_WAIT : HB_FIREWALL_IN_LAST_ACK;
     if (fins)

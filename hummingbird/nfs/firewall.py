@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """firewall: ordered rules decide on the first packet of each flow, connection tracking on the
-others. ``cl_kernels/nf/firewall.cl`` has the packet function, docs/firewall.md parameters, files and
-what is tracked."""
+others. ``cl_kernels/nf/firewall.cl`` has the packet function, docs/firewall.md parameters, files
+and what is tracked."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads files with firewall rules: CSV, ClassBench filter sets, what ``iptables-save`` prints. Which
-of them a file is, its first line tells."""
+"""Reads files with firewall rules: CSV, ClassBench filter sets, what ``iptables-save`` prints.
+Which of them a file is, its first line tells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ from hummingbird.nfs.firewall_rules import (
     entries,
     network,
     ports,
-    protocol,
+    protocol_number,
 )
 from hummingbird.textfile import decode, quoted, read_bytes, suggest
 
@@ -166,7 +167,7 @@ def _values(cells: dict[str, str], name: str) -> list[str]:
 
 
 def _csv_rule(cells: dict[str, str], path: Path, line: int) -> Rule:
-    numbers = [protocol(text, "protocol") for text in _values(cells, "protocol")]
+    numbers = [protocol_number(text, "protocol") for text in _values(cells, "protocol")]
     src, dst = ([network(t, name) for t in _values(cells, name)] for name in ("src", "dst"))
     sports, dports = ([ports(t, n) for t in _values(cells, n)] for n in ("sport", "dport"))
     icmp = [icmp_type(text, "icmp") for text in _values(cells, "icmp")]
@@ -247,20 +248,13 @@ def _classbench_rule(line: str, path: Path, number: int) -> Rule:
 
 def _filter_network(text: str, name: str) -> Network:
     """ClassBench leaves bits behind the length."""
-    address, slash, length = text.partition("/")
     try:
-        return network(text, name)
-    except Mistake as mistake:
-        if slash and length.isdecimal() and mistake.fix.startswith("write ") and "behind" in str(
-            mistake
-        ):
-            return network(mistake.fix.removeprefix("write "), name)
-        raise
+        return ip_network(text, strict=False)
+    except ValueError:
+        return network(text, name)  # which says what is wrong
 
 
-def _extra(
-    number: int | None, value: str, mask: str
-) -> tuple[tuple[int, int], list[Range] | None]:
+def _extra(number: int | None, value: str, mask: str) -> tuple[tuple[int, int], list[Range] | None]:
     """The last field: of TCP the flags in the upper byte; of ICMP type and code."""
     bits, given = int(mask, 16), int(value, 16)
     if not bits:

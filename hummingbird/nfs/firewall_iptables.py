@@ -4,6 +4,7 @@ the chains that it jumps to, as one list of rules."""
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from hummingbird.nfs.firewall_rules import (
     network,
     outside,
     ports,
-    protocol,
+    protocol_number,
 )
 from hummingbird.textfile import quoted, suggest
 
@@ -47,7 +48,7 @@ NAMED_TYPES = {"echo-reply": "0", "destination-unreachable": "3", "echo-request"
 NAMED_TYPES |= {"time-exceeded": "11", "parameter-problem": "12", "fragmentation-needed": "3/4"}
 
 
-class NotImplemented_(Exception):
+class Unsupported(Exception):
     """A rule asks for something that is not implemented."""
 
 
@@ -95,9 +96,7 @@ class Asked:
     states: frozenset[str] | None = None
 
 
-def read_save(
-    path: Path, lines: Sequence[str], chain: str, *, tracking: bool, skip: bool
-) -> Rules:
+def read_save(path: Path, lines: Sequence[str], chain: str, *, tracking: bool, skip: bool) -> Rules:
     """The rules of a chain.
 
     Args:
@@ -200,7 +199,7 @@ def _filter_line(table: Table, text: str, number: int) -> None:
 
 def _line(words: list[str], place: int, number: int) -> Line:
     found = Line(words[1], place, number, words[2:])
-    for word, value in zip(words[2:], words[3:], strict=False):
+    for word, value in itertools.pairwise(words[2:]):
         if word in ("-j", "--jump", "-g", "--goto"):
             found.target = value if word in ("-j", "--jump") else f"goto {value}"
         elif word == "--comment":
@@ -231,7 +230,7 @@ class _Words:
 
         Raises:
             Mistake: a value cannot stand there.
-            NotImplemented_: nobody has implemented it.
+            Unsupported: nobody has implemented it.
         """
         while self.left:
             self.option = self.left.pop(0)
@@ -250,15 +249,15 @@ class _Words:
         elif option in ("-m", "--match"):
             name = self.take()
             if name not in MATCHES:
-                raise NotImplemented_(f"-m {name}")
+                raise Unsupported(f"-m {name}")
         elif (read := _OPTIONS.get(option)) is not None:
             read(self, negated)
         elif option in ("-i", "--in-interface", "-o", "--out-interface"):
             if self.take() == "lo" and not negated:
                 raise Handled("is about the interface lo, which no packet here comes by")
-            raise NotImplemented_(f"{option}: packets have no interface here")
+            raise Unsupported(f"{option}: packets have no interface here")
         else:
-            raise NotImplemented_(option)
+            raise Unsupported(option)
 
     def set(self, **values: object) -> None:
         """Put it into the match."""
@@ -286,7 +285,7 @@ class _Words:
         name = self.take()
         if name == "all":
             return
-        number = protocol(name, self.option)
+        number = protocol_number(name, self.option)
         one = [(number, number)]
         self.set(protocols=complement(one, PROTOCOL) if negated else one)
 
@@ -301,7 +300,7 @@ class _Words:
     def either(self, negated: bool) -> None:
         """--ports"""
         if negated:
-            raise NotImplemented_("! --ports")
+            raise Unsupported("! --ports")
         self.asked.both_ports = self._ports(self.take().split(","), negated)
 
     def _ports(self, texts: list[str], negated: bool) -> list[Range]:
@@ -318,14 +317,14 @@ class _Words:
     def syn(self, negated: bool) -> None:
         """--syn"""
         if negated:
-            raise NotImplemented_("! --syn")
+            raise Unsupported("! --syn")
         self.set(flags=(FLAGS["FIN"] | FLAGS["SYN"] | FLAGS["RST"] | FLAGS["ACK"], FLAGS["SYN"]))
 
     def tcp_flags(self, negated: bool) -> None:
         """--tcp-flags"""
         mask, value = (self._flags(self.take()) for _ in range(2))
         if negated:
-            raise NotImplemented_("! --tcp-flags")
+            raise Unsupported("! --tcp-flags")
         if value & ~mask:
             raise Handled("matches no packet")
         self.set(flags=(mask, value))
@@ -355,7 +354,7 @@ class _Words:
             name = min(names - STATES)
             raise Mistake(f"{quoted(name)} is no state", suggest(name, STATES), self.option)
         if names & {"SNAT", "DNAT"}:
-            raise NotImplemented_(f"{self.option} SNAT or DNAT")
+            raise Unsupported(f"{self.option} SNAT or DNAT")
         self.asked.states = frozenset(STATES - names if negated else names)
 
 
@@ -431,14 +430,14 @@ class _Reader:
         except Handled as why:
             self._note(str(why), line)
             return []
-        except NotImplemented_ as what:
-            self._refuse(line, str(what))
+        except Unsupported as missing:
+            self._refuse(line, str(missing))
             return []
         except Mistake as mistake:
             raise self._wrong(line, str(mistake), mistake.fix, mistake.field) from None
         found = [both for a in within for b in own if (both := intersection(a, b)) is not None]
         if len(found) > MOST_OF_ONE:
-            what = f"this rule has {len(found)} combinations, with those of the rules that jump here"
+            what = f"this rule has {len(found)} combinations, with those of what jumps here"
             raise self._wrong(line, what, "write shorter lists")
         return found
 
@@ -456,22 +455,22 @@ class _Reader:
         ]
 
     def _check_states(self, line: Line, asked: Asked) -> None:
-        """Rules are asked about packets that begin a flow. What others say must be what the tracking
-        does anyway."""
+        """Rules are asked about packets that begin a flow. What others say must be what the
+        tracking does anyway."""
         states = asked.states
         if states is None:
             return
         if not self._tracking:
-            raise NotImplemented_("connection states with tracking: false")
+            raise Unsupported("connection states with tracking: false")
         if states >= {"ESTABLISHED"} and line.target == "ACCEPT":
             self._established = True
         if "NEW" in states:
             return
         if "INVALID" in states and len(states) > 1 and line.target != "DROP":
-            raise NotImplemented_(f"{line.target} for INVALID packets")
+            raise Unsupported(f"{line.target} for INVALID packets")
         wanted = ("DROP", "REJECT") if states == {"INVALID"} else ("ACCEPT",)
         if line.target not in wanted:
-            raise NotImplemented_(f"{line.target} for {','.join(sorted(states))} packets")
+            raise Unsupported(f"{line.target} for {','.join(sorted(states))} packets")
         raise Handled("left to the connection tracking")
 
     # ---- what else there is to say ----

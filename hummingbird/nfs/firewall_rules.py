@@ -4,6 +4,7 @@ one range per field, which is what the table has."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -105,7 +106,7 @@ def network(text: str, name: str) -> Network:
     return found
 
 
-def protocol(text: str, name: str) -> int:
+def protocol_number(text: str, name: str) -> int:
     """A protocol's number."""
     text = text.lower()
     number = {**PROTOCOLS, **MORE_PROTOCOLS}.get(text)
@@ -179,17 +180,16 @@ def entries(match: Match) -> tuple[Entry, ...]:
     """
     sports, dports = (None if w is None or ANY in w else w for w in (match.sports, match.dports))
     protocols = _protocols(match, bool(sports or dports))
-    lists = [match.src or [None], match.dst or [None], protocols, sports or [ANY]]
-    lists += [match.icmp or dports or [ANY]]
-    count = 1
-    for one in lists:
-        count *= len(one)
+    ends: tuple[Sequence[Network | None], ...] = (match.src or [None], match.dst or [None])
+    others = (protocols, sports or [ANY], match.icmp or dports or [ANY])
+    count = math.prod(map(len, [*ends, *others]))
     if count > MOST_OF_ONE:
         fix = f"write several rules; one can have {MOST_OF_ONE} combinations"
         raise Mistake(f"the lists of this rule have {count} combinations", fix)
     found = [
         Entry(family, _prefix(src), _prefix(dst), proto, sport, dport, match.flags)
-        for src, dst, proto, sport, dport in product(*lists)
+        for src, dst in product(*ends)
+        for proto, sport, dport in product(*others)
         for family in _families(src, dst, match.families)
     ]
     if not found:
@@ -209,9 +209,7 @@ def _protocols(match: Match, ported: bool) -> list[Range]:
     return list(asked)
 
 
-def _families(
-    src: Network | None, dst: Network | None, allowed: tuple[int, ...]
-) -> Iterable[int]:
+def _families(src: Network | None, dst: Network | None, allowed: tuple[int, ...]) -> Iterable[int]:
     versions = {n.version for n in (src, dst) if n is not None}
     return [f for f in allowed if versions <= {f}]
 
@@ -229,14 +227,12 @@ def intersection(one: Entry, other: Entry) -> Entry | None:
     mask = one.flags[0] & other.flags[0]
     if src is None or dst is None or (one.flags[1] ^ other.flags[1]) & mask:
         return None
-    ranges = [
-        (max(a[0], b[0]), min(a[1], b[1]))
-        for a, b in zip(one[3:6], other[3:6], strict=True)
-    ]
+    ranges = [(max(a[0], b[0]), min(a[1], b[1])) for a, b in zip(one[3:6], other[3:6], strict=True)]
     if any(first > last for first, last in ranges):
         return None
     flags = (one.flags[0] | other.flags[0], one.flags[1] | other.flags[1])
-    return Entry(one.family, src, dst, *ranges, flags)
+    protocol, sport, dport = ranges
+    return Entry(one.family, src, dst, protocol, sport, dport, flags)
 
 
 def _narrower(a: tuple[int, int], b: tuple[int, int], bits: int) -> tuple[int, int] | None:

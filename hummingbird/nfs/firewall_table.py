@@ -81,7 +81,7 @@ def make_table(
         if chosen.size:
             some = Verdicts(verdicts.verdict[chosen], verdicts.rule[chosen])
             none = (defaults[number], rules + COUNT_DEFAULT)
-            part = _make_set([entries[i] for i in chosen], some, none, at, version)
+            part = _make_set([entries[int(i)] for i in chosen], some, none, at, version)
             head[4 + number] = at // 4
             parts.append(part)
             at += part.size

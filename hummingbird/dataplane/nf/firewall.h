@@ -13,14 +13,14 @@ void hb_firewall_run_plain(hb_nf_seat *seat, const hb_nf_burst *b);
 void hb_firewall_run_avx2(hb_nf_seat *seat, const hb_nf_burst *b);
 bool hb_firewall_has_avx2(void);
 #define HB_FIREWALL_ENGINES                                                                        \
-    {.name = "cpu", .run = hb_firewall_run_plain},                                                    \
+    {.name = "cpu", .run = hb_firewall_run_plain},                                                 \
     {                                                                                              \
-        .name = "avx2", .usable = hb_firewall_has_avx2, .run = hb_firewall_run_avx2                  \
+        .name = "avx2", .usable = hb_firewall_has_avx2, .run = hb_firewall_run_avx2                \
     }
 #else
 #define HB_FIREWALL_ENGINES                                                                        \
     {                                                                                              \
-        .name = "cpu", .run = hb_firewall_run_plain                                                   \
+        .name = "cpu", .run = hb_firewall_run_plain                                                \
     }
 #endif
 

@@ -106,8 +106,8 @@ INLINE uint32_t first_of(const half_line *all)
     uint64_t word[5];
     memcpy(word, all, sizeof *all);
     word[4] = 1;
-    uint32_t some = (word[0] != 0) | (word[1] != 0) << 1 | (word[2] != 0) << 2 |
-                    (word[3] != 0) << 3 | 1u << 4;
+    uint32_t some =
+        (word[0] != 0) | (word[1] != 0) << 1 | (word[2] != 0) << 2 | (word[3] != 0) << 3 | 1u << 4;
     uint32_t k = (uint32_t)__builtin_ctz(some);
     return 64 * k + (uint32_t)__builtin_ctzll(word[k]);
 }
