@@ -45,6 +45,12 @@ prefix,next_hop
 2000::/3,small
 fd00::/8,blackhole
 """
+FIREWALL = """\
+src,dst,protocol,dport,action
+0.0.0.0/1,any,tcp,1-1023|8080,accept
+any,2000::/3,udp|icmpv6,any,accept
+any,0.0.0.0/4,any,any,deny
+"""
 
 Files = dict[str, str | bytes]
 
@@ -96,6 +102,9 @@ def scenarios() -> Iterator[Scenario]:
         "icmp": {"rate": 1_000_000},
     }
     yield Scenario("router", {"router0": router}, {"fib.csv": ROUTES})
+    for engine in ("cpu", "avx2"):
+        firewall = {"type": "firewall", "engine": engine, "rules": "fw.csv", "default": "accept"}
+        yield Scenario(f"firewall {engine}", {"firewall0": firewall}, {"fw.csv": FIREWALL})
     yield Scenario("forward", {"nf0": {"type": "forward"}}, {})
     python = {"type": "python", "file": "classifier.py", "types": ["opaque"]}
     classifier = (DEMO / "classifier.py").read_text()

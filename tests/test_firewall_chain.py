@@ -292,6 +292,13 @@ def test_fragments_that_would_rewrite_tcp() -> None:
     assert run([tiny, over], CPU).dropped == {"bad_state": 2}
 
 
+def test_the_demonstration() -> None:
+    """Real traffic fits its connections; video alone has no rule."""
+    policies = Path(__file__).parent.parent / "policies"
+    result = run_chain(policies / "firewall.yaml", policies / "demo" / "branch.pcap")
+    assert result.dropped == {"denied": 152} and result.counters["firewall0"]["web"] == 46
+
+
 # ---- captures ----------------------------------------------------------------------------------
 
 
