@@ -66,7 +66,7 @@ typedef struct {
     uint32_t frame_size; /* bytes: 2048 or 4096 */
     uint32_t queue;      /* entries of a node's input and of a ring between lcores; power of two */
     uint32_t flows;      /* that each lcore with an input port can tell apart; power of two */
-    int flows_evict;     /* table full: 1 the oldest half-open flow goes, 0 a new one is refused */
+    int flows_evict;     /* table full: 1 the oldest half-open or closing one goes, 0 a new one is refused */
     uint32_t flow_timeout[HB_FLOW_STATES]; /* seconds, 1 to HB_FLOW_TIMEOUT_MOST, by state */
     uint32_t types;                        /* packet types; type 0 is "other" */
     int profile;                           /* count where the time goes; costs some time itself */
@@ -355,7 +355,7 @@ int hb_classify(const uint8_t *packet, uint32_t length, const hb_rule *rules, ui
  * -1 if HB_MAX_POLICIES versions still have packets in flight. */
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next);
 /* Reloads after which a flow with state may have had packets on its old and its new way at once,
- * because they were not all gone within 0.1 s. */
+ * because they were not all gone within a second. */
 uint32_t hb_undrained_reloads(const hb_dataplane *dp);
 /* Versions in use: bit s is set while slot s is current or has packets in flight. */
 uint32_t hb_live_policies(hb_dataplane *dp);
