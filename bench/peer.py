@@ -48,6 +48,7 @@ LIBRARIES = {
     "ipsec_mb": Library(("-lIPSec_MB",), "libipsec-mb-dev"),
     "hyperscan": Library(("-lhs",), "libhyperscan-dev"),
     "fib": Library(("-lrte_fib", "-lrte_rib", "-lrte_eal"), "dpdk-dev", "libdpdk"),
+    "acl": Library(("-lrte_acl", "-lrte_eal"), "dpdk-dev", "libdpdk"),
 }
 
 
@@ -216,6 +217,23 @@ def fib(
     if lib.peer_fib_has_vector(context):
         found["AVX-512"] = Function.of(lib.peer_fib_vector, context)
     return found
+
+
+ACL_WAYS = ("sse", "avx2", "avx512x16", "avx512x32")
+
+
+def acl(rules: npt.NDArray[Any]) -> dict[str, Function]:
+    """rte_acl by its ways to classify that this CPU has; rules are a ``peer_rule`` each."""
+    lib, text = load("acl"), ffi.new("char[256]")
+    given = ffi.new("peer_rules *")
+    given.rule, given.n = ffi.cast("peer_rule *", rules.ctypes.data), len(rules)
+    with _runtime_directory():
+        context = _made(lib.peer_acl_new(given, text), text, "rte_acl")
+    return {
+        way: Function.of(getattr(lib, f"peer_acl_{way}"), context)
+        for number, way in enumerate(ACL_WAYS)
+        if lib.peer_acl_has(context, number)
+    }
 
 
 @contextlib.contextmanager
