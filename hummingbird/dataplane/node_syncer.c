@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "guard.h"
+#include "publish.h"
 #include "syncer.h"
 
 #define TICK_US                                                                                    \
@@ -319,9 +320,7 @@ uint32_t hb_poll_syncer(hb_lcore *lc)
         hb_gnf *f = &s->gnf[i];
         hb_account(lc, f->node);
         total += fill(lc, f);
-        /* The publishing rule: a row goes when it is full, or when the NF would run dry. Batches
-         * so grow under load and shrink when idle, with no knob and no timer. */
-        if (f->open_count && f->rows < 2)
+        if (hb_row_goes(f->open_count, f->rows))
             publish(lc, f);
     }
     if (lc->stats->rows != rows)
