@@ -91,7 +91,7 @@ class Watched:
         try:
             region = np.fromfile(base_dir() / self._name / "stats", dtype=np.uint8)
             reader = Reader(region)
-            return reader, reader.snapshot()
+            return (reader, reader.snapshot()) if reader.ticks_per_second else None
         except (OSError, ValueError, IndexError):
             return None  # not there yet, or not filled yet
 
@@ -104,14 +104,25 @@ class Watched:
                 used[f"{name} {task.name}"] = int((task / "schedstat").read_text().split()[0]) / 1e9
         return used
 
+    def look(self) -> tuple[Reader, Snapshot]:
+        """The counters now, cheap enough for every millisecond.
+
+        Raises:
+            UserError: it has ended.
+        """
+        found = self._counters()
+        if found is None:
+            raise self._failed()
+        return found
+
     def moment(self) -> Moment:
         """Now.
 
         Raises:
             UserError: it has ended.
         """
-        found = self._counters()
-        if found is None or self._process.poll() is not None:
+        found = self.look()
+        if self._process.poll() is not None:
             raise self._failed()
         return Moment(time.monotonic(), found[1], self._cpu())
 
@@ -168,7 +179,11 @@ class Watched:
 
 @contextlib.contextmanager
 def watched(
-    topology: Mapping[str, Any], rows: Sequence[tuple[str, str, str]], folder: Path, *options: str
+    topology: Mapping[str, Any],
+    rows: Sequence[tuple[str, str, str]],
+    folder: Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Watched]:
     """Run a topology, whose last port counts what came through, until the block ends.
 
@@ -177,6 +192,7 @@ def watched(
         rows: packet type, current NF, next NF.
         folder: for its files.
         options: more options for `hummingbird run`.
+        env: more environment variables.
     """
     lines = ["packet_type,current_nf,next_nf", *(",".join(row) for row in rows)]
     (folder / "policy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -193,6 +209,7 @@ def watched(
             stdin=subprocess.DEVNULL,
             stdout=text,
             stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
         )
     try:
         yield Watched(process, name, said, len(topology["ports"]) - 1)
