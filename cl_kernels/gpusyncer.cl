@@ -51,12 +51,23 @@ static inline hb_table hb_table_of(HB_GLOBAL const hb_u8 *tables,
     return t;
 }
 
+/* The state that an NF has of the packet's flow, for its accessors. */
+static inline void hb_find_state(HB_GLOBAL const hb_u8 *tables,
+                                 HB_GLOBAL const struct hb_nf_instance *inst, hb_packet *p)
+{
+    int has = p->flow < inst->state_flows;
+    p->state = (HB_GLOBAL hb_u8 *)tables + inst->state_base +
+               (has ? (hb_u64)p->flow * inst->state_stride : 0);
+    p->state_length = has ? inst->state_bytes : 0;
+}
+
 /* *parts: where the local parts of this NF and those behind it lie; moves on to the next one. */
 static inline hb_u32 hb_run_nf(HB_GLOBAL const hb_u8 *tables, hb_u32 nf, hb_packet *p, hb_u64 arg,
                                hb_u64 *result, HB_LOCAL const hb_u8 **parts)
 {
     HB_GLOBAL const struct hb_nf_instance *inst = hb_instance_of(tables, nf);
     hb_table t = hb_table_of(tables, inst);
+    hb_find_state(tables, inst, p);
 #if HB_LOCAL_BYTES
     t.local_part = *parts;
     *parts += inst->local_bytes;
@@ -68,6 +79,12 @@ static inline hb_u32 hb_run_nf(HB_GLOBAL const hb_u8 *tables, hb_u32 nf, hb_pack
     default:
         return 0; /* no such NF: the host counts drop{bad_result} */
     }
+}
+
+static inline void hb_copy_state(HB_GLOBAL hb_u8 *to, HB_GLOBAL const hb_u8 *from, hb_u32 bytes)
+{
+    for (hb_u32 i = 0; i < bytes / 4; i++)
+        ((HB_GLOBAL hb_u32 *)to)[i] = ((HB_GLOBAL const hb_u32 *)from)[i];
 }
 
 /* Run the program of `row` on the packet of `lane`; a dummy packet (lane >= count) does nothing. */
@@ -87,18 +104,29 @@ static inline void hb_run_lane(const hb_queue *q, hb_u32 row, hb_u32 lane)
     p.l3 = w.l3;
     p.l4 = w.l4;
     p.type = w.type;
-    p.flow = w.flow;
+    p.flow = w.flow == HB_NO_FLOW ? HB_NO_FLOW : w.flow & HB_FLOW_INDEX;
+    p.direction = w.flow >> 31; /* of no meaning without a flow */
 
     HB_GLOBAL const struct hb_program *prog = hb_program_of(q->tables, rd->program);
     HB_LOCAL const hb_u8 *parts = q->local_parts;
     hb_u32 verdict = 0;
     hb_u32 i = 0;
     hb_u64 result = 0;
+    /* Where memory is not shared the host's word on a new flow comes with its first packet, and
+     * what each packet makes of the state goes back with it. Programs of one NF only. */
+    int travels = rd->states && p.flow != HB_NO_FLOW;
+    HB_GLOBAL const struct hb_nf_instance *first = hb_instance_of(q->tables, prog->nf[0]);
+    hb_find_state(q->tables, first, &p);
+    HB_GLOBAL hb_u8 *state = p.state;
+    if (travels && (w.flow & HB_FLOW_FRESH))
+        hb_copy_state(state, p.frame - first->state_stride, p.state_length);
     for (;; i++) {
         verdict = hb_run_nf(q->tables, prog->nf[i], &p, q->arg[slot], &result, &parts);
         if (verdict != HB_PASS || i + 1 >= prog->count)
             break;
     }
+    if (travels)
+        hb_copy_state(p.frame - first->state_stride, state, first->state_bytes);
     struct hb_done d;
     d.offset = (hb_u16)p.offset;
     d.length = (hb_u16)p.length;

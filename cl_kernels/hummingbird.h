@@ -11,6 +11,7 @@
  *   frames   packet bytes, `frame_size` apart               NIC, CPU and GPU write (one at a time)
  *   control  the circular queue of a device, its indices    see struct hb_control
  *   tables   programs, NF instances and their tables        host writes, device reads
+ *            and what NFs know of each flow                 whoever has the flow's packet
  *
  * docs/protocol.md is the contract for who writes which word when.
  */
@@ -42,8 +43,8 @@ typedef uint32_t hb_u32;
 typedef uint64_t hb_u64;
 #endif
 
-#define HB_LAYOUT_VERSION 2u
-#define HB_NF_ABI 2u /* version of the interface at the end of this file */
+#define HB_LAYOUT_VERSION 3u
+#define HB_NF_ABI 3u /* version of the interface at the end of this file */
 #define HB_LINE 128u /* bytes: two 64-byte lines, because CPUs prefetch them in pairs */
 #define HB_CONTROL_MAGIC 0x48624351u /* "HbCQ" */
 #define HB_TABLES_MAGIC 0x48625442u  /* "HbTB" */
@@ -106,11 +107,11 @@ struct hb_launch {
 
 /* One row, 32 bytes: what its lanes shall run. */
 struct hb_rowdesc {
-    hb_u32 program; /* index into the program table */
-    hb_u16 count;   /* lanes 0..count-1 hold packets, the others are dummy packets */
-    hb_u16 head;    /* bytes the program may grow a packet in front ... */
-    hb_u16 tail;    /* ... and behind */
-    hb_u16 pad;
+    hb_u32 program;    /* index into the program table */
+    hb_u16 count;      /* lanes 0..count-1 hold packets, the others are dummy packets */
+    hb_u16 head;       /* bytes the program may grow a packet in front ... */
+    hb_u16 tail;       /* ... and behind */
+    hb_u16 states;     /* 1: a copy of the state of each packet's flow lies in front of its frame */
     hb_u32 generation; /* of the tables */
     hb_u32 route;      /* policy version slot, for the trace; the device ignores it */
     hb_u32 pad2;
@@ -125,10 +126,12 @@ struct hb_work {
     hb_u8 l3;      /* bytes from the first packet byte; HB_NO_LAYER if there is none */
     hb_u8 l4;      /* likewise; HB_NO_LAYER also for a later fragment */
     hb_u16 type;   /* packet type */
-    hb_u32 flow;   /* flow index, HB_NO_FLOW if none */
+    hb_u32 flow;   /* flow index | HB_FLOW_FRESH | direction << 31, or HB_NO_FLOW */
 };
 #define HB_NO_LAYER 0xffu
 #define HB_NO_FLOW 0xffffffffu
+#define HB_FLOW_INDEX 0x3fffffffu /* the index in hb_work.flow */
+#define HB_FLOW_FRESH 0x40000000u /* the flow's first packet at this NF since it was set up */
 
 /* What a lane answers, 16 bytes. The host checks every field before it believes it. */
 struct hb_done {
@@ -175,7 +178,15 @@ struct hb_nf_instance {
     hb_u64 length;      /* bytes */
     hb_u32 local_off;   /* the part of the table that a device keeps in local memory ... */
     hb_u32 local_bytes; /* ... in bytes, multiples of 16 */
+    /* State of flow f: state_bytes at state_base + f * state_stride. Written by the host before the
+     * flow's first packet is published, then by whoever runs the packet function: one at a time. */
+    hb_u64 state_base; /* bytes from the start of the tables region, HB_LINE aligned */
+    hb_u32 state_flows;
+    hb_u32 state_stride; /* bytes, a multiple of 64: no two flows share a line; 0: no state */
+    hb_u32 state_bytes;
+    hb_u32 pad;
 };
+#define HB_STATE_MOST 256u /* bytes of state that an NF may have of a flow */
 
 /* NF kinds: a number is never given to another NF. X(number, name); code in nf/<name>.cl. */
 #define HB_NF_KINDS(X)                                                                             \
@@ -184,7 +195,11 @@ struct hb_nf_instance {
     X(3, nids)                                                                                     \
     X(4, ipsec)                                                                                    \
     X(5, probe)                                                                                    \
-    X(6, touch)
+    X(6, touch)                                                                                    \
+    X(7, firewall)                                                                                 \
+    X(8, load_balancer)                                                                            \
+    X(9, nat)                                                                                      \
+    X(10, flow_monitor)
 
 /* ---- verdicts and drop reasons --------------------------------------------------------------- */
 
@@ -239,6 +254,15 @@ struct hb_nf_instance {
     X(blackhole, "the route says drop")                                                            \
     X(to_router, "addressed to the router itself")                                                 \
     X(python_error, "the NF's Python function failed on its burst")                                \
+    X(flows_full, "the flow table was full")                                                       \
+    X(flow_share, "its flow had more than its share of a full queue")                              \
+    X(denied, "a rule of the firewall, or its default, denies it")                                 \
+    X(bad_state, "it fits no state of its connection")                                             \
+    X(out_of_window, "outside the TCP window of its connection")                                   \
+    X(no_port, "no port was left to translate to")                                                 \
+    X(no_mapping, "addressed to the translator, and of no connection it knows")                    \
+    X(no_backend, "the service has no backend for it")                                             \
+    X(no_first_fragment, "a fragment that came before the first one of its datagram")              \
     X(shutdown, "still in flight when the drain timed out")
 
 #define HB_REASON_ENUM(name, text) HB_REASON_##name,
@@ -298,6 +322,8 @@ static inline void hb_store_release(hb_u32 *p, hb_u32 v)
  * to finish(); both are 0 when the NF has no such part.
  * Offsets are bytes from the first packet byte; multi-byte accesses are big-endian.
  * An access outside the packet reads 0 or writes nothing.
+ * While it runs on a packet, no other packet of the same flow is in the same NF: the state of the
+ * flow is plain data.
  */
 typedef struct {
     HB_GLOBAL hb_u8 *frame; /* the frame's first byte */
@@ -308,7 +334,10 @@ typedef struct {
     hb_u32 l3;
     hb_u32 l4;
     hb_u32 type;
-    hb_u32 flow;
+    hb_u32 flow;      /* index, or HB_NO_FLOW */
+    hb_u32 direction; /* 0: sent by the first end of the flow's normalised tuple, 1: by the other */
+    HB_GLOBAL hb_u8 *state; /* what this NF knows of the flow; NULL: it has none */
+    hb_u32 state_length;    /* bytes */
 } hb_packet;
 
 typedef struct {
@@ -568,6 +597,35 @@ static inline hb_u32 hb_local16(const hb_table *t, hb_u32 i)
 static inline hb_u32 hb_local32(const hb_table *t, hb_u32 i)
 {
     return i < t->local_length / 4 ? ((HB_LOCAL const hb_u32 *)t->local_part)[i] : 0;
+}
+
+/* The NF's state of the packet's flow, taken as an array of u32 or u64 (host order). A packet
+ * without a flow, such as one that an NF made, has none: reads give 0, writes are lost. */
+static inline int hb_has_state(const hb_packet *p)
+{
+    return p->state_length != 0;
+}
+
+static inline hb_u32 hb_state32(const hb_packet *p, hb_u32 i)
+{
+    return i < p->state_length / 4 ? ((HB_GLOBAL const hb_u32 *)p->state)[i] : 0;
+}
+
+static inline void hb_set_state32(hb_packet *p, hb_u32 i, hb_u32 v)
+{
+    if (i < p->state_length / 4)
+        ((HB_GLOBAL hb_u32 *)p->state)[i] = v;
+}
+
+static inline hb_u64 hb_state64(const hb_packet *p, hb_u32 i)
+{
+    return i < p->state_length / 8 ? ((HB_GLOBAL const hb_u64 *)p->state)[i] : 0;
+}
+
+static inline void hb_set_state64(hb_packet *p, hb_u32 i, hb_u64 v)
+{
+    if (i < p->state_length / 8)
+        ((HB_GLOBAL hb_u64 *)p->state)[i] = v;
 }
 
 /* IP version of the header at l3: 4 or 6; 0 if there is no IP packet. */

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from hummingbird import ports
 from hummingbird.dataplane._native import ffi, lib
-from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines
+from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines, flow_places
 from hummingbird.errors import UserError
+from hummingbird.flows import Flow, StatefulNf, live
 from hummingbird.nfs import HostContext, NfHost, NfTable
 from hummingbird.nfs.tables import Layout, layout
 from hummingbird.opencl import memory, probe, watchdog
@@ -147,6 +148,8 @@ class Engine:
     """Number of the engine of each NF that a CPU runs."""
     _table_views: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     """The table of each NF in the tables region."""
+    _state_views: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    """Bytes by flow index of the NFs that have state of flows."""
 
     @property
     def plane(self) -> Dataplane:
@@ -247,7 +250,9 @@ class Engine:
         assert self.placement is not None
         spec = next(port for port in topology.ports if port.name == name)
         try:
-            ports.load(spec.driver).attach(self.plane, self.placement.ports[name], spec.params)
+            lcore = self.placement.ports[name]
+            node = ports.load(spec.driver).attach(self.plane, lcore, spec.params)
+            self.plane.set_zone(node, spec.zone)
         except UserError as error:
             raise UserError(
                 error.what, path=topology.path, line=spec.line, field=f"ports.{name}", fix=error.fix
@@ -288,6 +293,7 @@ class Engine:
             writes=spec.nf.writes,
             head=spec.nf.head,
             tail=spec.nf.tail,
+            flow_bytes=spec.nf.flow_bytes,
             rules=len(self.tables[spec.name].rules),
             sticky=spec.sticky,
             engine=self._cpu_engines.get(spec.name, 0),
@@ -301,6 +307,8 @@ class Engine:
         tables = layout(
             [(spec.nf.kind, self.tables[spec.name]) for spec in topology.nfs],
             [[index] for index in range(len(topology.nfs))],
+            [spec.nf.flow_bytes for spec in topology.nfs],
+            self._flow_indexes(topology),
         )
         if self.choice.device is None:
             frames = memory.host_region(sizes.frames_bytes)
@@ -326,10 +334,21 @@ class Engine:
         self._view_tables(tables, self.session.tables.array)
         return self.session.frames.address, self.session.tables.address, self.session.config
 
+    def _flow_indexes(self, topology: Topology) -> int:
+        """Every lcore with an input port has its own."""
+        assert self.placement is not None
+        owners = {self.placement.ports[p.name] for p in topology.ports if p.params.ingress}
+        return len(owners) * flow_places(topology.memory.flows)
+
     def _view_tables(self, tables: Layout, region: npt.NDArray[np.uint8]) -> None:
-        """The NFs' tables where they are read."""
+        """The NFs' tables, and their states of flows, where they are read."""
         parts = tables.parts[len(tables.parts) - len(self.tables) :]
         self._table_views = [region[at : at + part.size] for at, part in parts]
+        self._state_views = {
+            name: region[at : at + count * stride].reshape(count, stride)
+            for name, (at, count, stride) in zip(self.tables, tables.states, strict=True)
+            if stride
+        }
 
     def _shape(self, topology: Topology) -> QueueShape:
         assert self.placement is not None
@@ -402,6 +421,24 @@ class Engine:
             for rule, count in zip(table.rules, hits, strict=True):
                 if count:
                     yield nf, rule, count
+
+    def flows(self) -> Iterator[Flow]:
+        """Live flows, while packets flow: each was there, no instant saw them all."""
+        assert self.running is not None
+        topology = self.running.topology
+        stateful = []
+        for spec in topology.nfs:
+            if spec.nf.flow_state is not None:
+                states = self._state_views[spec.name][:, : spec.nf.flow_bytes]
+                stateful.append(
+                    StatefulNf(
+                        spec.name,
+                        topology.nodes.index(spec.name),
+                        states.view(spec.nf.flow_state)[:, 0],
+                        self.hosts[spec.name],
+                    )
+                )
+        return live(self.plane, topology.types, stateful)
 
     def view(self) -> View:
         """What telemetry has to know to put names on the counters."""
@@ -484,5 +521,7 @@ def _sizes(topology: Topology, placement: Placement, profile: bool) -> Sizes:
         frame_size=topology.memory.frame_size,
         queue=topology.memory.queue,
         flows=topology.memory.flows,
+        flows_evict=topology.flows.when_full == "evict",
+        flow_timeouts=topology.flows.timeouts.model_dump(),
         profile=profile,
     )

@@ -83,7 +83,39 @@ class Memory(_Section):
     queue: Annotated[PowerOfTwo, Field(ge=64, le=1 << 20)] = 4096
     """Packets that may wait before a node, and between two cores."""
     flows: Annotated[PowerOfTwo, Field(ge=64, le=1 << 24)] = 65536
-    """Flows that a core remembers."""
+    """Flows that a core with an input port can tell apart."""
+
+
+Seconds = Annotated[Whole, Field(ge=1, le=43_200)]  # HB_FLOW_TIMEOUT_MOST
+
+
+class Timeouts(_Section):
+    """Seconds of packet time after which an idle flow is over, by its state: the section
+    ``flows.timeouts:``. The names are those of hb_flow_state_name()."""
+
+    other: Seconds = 60
+    tcp_syn: Seconds = 30
+    """No more than a SYN and its answer."""
+    tcp_established: Seconds = 7200
+    """The handshake was seen, or both ends have sent."""
+    tcp_midstream: Seconds = 120
+    """No SYN was seen, and one end has sent."""
+    tcp_closing: Seconds = 30
+    """A FIN or RST was seen."""
+    udp: Seconds = 30
+    """One end has sent."""
+    udp_both: Seconds = 180
+    icmp: Seconds = 30
+    fragment: Seconds = 30
+    """Fragments of one datagram."""
+
+
+class Flows(_Section):
+    """How long flows live, where NFs keep state of them: the section ``flows:``."""
+
+    when_full: Literal["refuse", "evict"] = "refuse"
+    """New flows are refused, or the oldest half-open one goes."""
+    timeouts: Timeouts = Timeouts()
 
 
 def _name(name: str) -> str:
@@ -111,6 +143,12 @@ TypeName = Annotated[str, AfterValidator(_type_name)]
 Rules = Annotated[list[RuleParams], BeforeValidator(_rules), Field(min_length=1)]
 
 
+class _Zone(_Section):
+    """What every input port may say."""
+
+    zone: Annotated[Whole, Field(ge=0, le=65535)] = 0
+
+
 class _File(_Section):
     policy: InputFile
     ports: dict[Name, dict[Key, Any]]
@@ -119,6 +157,7 @@ class _File(_Section):
     device: Device = Device()
     cores: Annotated[Cores, BeforeValidator(placement.from_yaml)] = Cores()
     memory: Memory = Memory()
+    flows: Flows = Flows()
 
 
 # --- What it becomes ------------------------------------------------------------------------------
@@ -132,6 +171,8 @@ class PortSpec:
     driver: str
     params: PortParams
     line: int = field(compare=False)
+    zone: int = 0
+    """Of its packets: equal addresses in two zones are not one flow."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +214,7 @@ class Topology:
     device: Device
     cores: Cores
     memory: Memory
+    flows: Flows
     yaml: YamlFile = field(compare=False, repr=False)
 
     @property
@@ -322,6 +364,7 @@ def build(yaml: YamlFile, bindings: Mapping[str, Path | str] | None = None) -> T
         device=file.device,
         cores=file.cores,
         memory=file.memory,
+        flows=file.flows,
         yaml=yaml,
     )
     named = file.cores.cpus()
@@ -336,8 +379,14 @@ def _ports(
     for name, data in file.ports.items():
         place = ("ports", name)
         driver, rest = _take(yaml, data, place, "driver", ports.NAMES)
+        zone = yaml.validate(
+            _Zone, {k: rest.pop(k) for k in ("zone",) if k in rest}, place, context
+        ).zone
         params = yaml.validate(ports.load(driver).params, rest, place, context)
-        yield PortSpec(name, driver, params, yaml.line(place))
+        if zone and not params.ingress:
+            what = "no packet comes in here, so it has no zone"
+            raise yaml.error(what, (*place, "zone"), "leave zone out")
+        yield PortSpec(name, driver, params, yaml.line(place), zone)
 
 
 def _nfs(yaml: YamlFile, file: _File) -> Iterator[NfSpec]:

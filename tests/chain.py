@@ -28,6 +28,7 @@ from nf_helpers import ETHERNET, ip_sum
 from hummingbird import policy, topology
 from hummingbird.dataplane.plane import reasons
 from hummingbird.engine import Engine, Wanted
+from hummingbird.flows import Flow as LiveFlow
 from hummingbird.nfs.ipsec import Keys
 from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.summary import summarise
@@ -58,6 +59,8 @@ class Result:
     policy: policy.Policy
     start_seconds: float
     """From a parsed topology to running threads."""
+    flows: list[LiveFlow]
+    """Those that lived at the end."""
 
     @property
     def packets(self) -> list[bytes]:
@@ -253,6 +256,8 @@ class Run:
         """Drain, stop, check that every packet is accounted for, and tell what came of them."""
         engine = self.engine
         assert engine.running is not None
+        tracked = any(spec.nf.flow_state for spec in engine.running.topology.nfs)
+        flows = list(engine.flows()) if tracked else []
         left = engine.stop()
         summary = summarise(engine.view(), engine.counters(), time.monotonic() - self._began)
         assert left == 0, f"{left} packets did not make it out: {summary}"
@@ -264,7 +269,7 @@ class Run:
         free = engine.plane.count_free()
         assert free == top.memory.mbufs, f"{free} of {top.memory.mbufs} mbufs are free"
         outputs = dict(_read_outputs(top, summary))
-        return Result(outputs, summary, snapshot, top, routes, self.start_seconds)
+        return Result(outputs, summary, snapshot, top, routes, self.start_seconds, flows)
 
 
 def _read_outputs(top: Topology, summary: Mapping[str, Any]) -> Iterator[tuple[str, Sent]]:

@@ -59,7 +59,7 @@ def test_a_layout() -> None:
     memory = np.full(plan.size, 0xEE, dtype=np.uint8)
     plan.fill(memoryview(memory))
     head = memory[: tables.HEAD.itemsize].view(tables.HEAD)[0]
-    assert head.tolist() == (0x48625442, 2, 2, 2, 128, 256)
+    assert head.tolist() == (0x48625442, 3, 2, 2, 128, 256)
     programs = memory[128:][: 2 * tables.PROGRAM.itemsize].view(tables.PROGRAM)
     assert programs["count"].tolist() == [1, 3]
     assert programs["nf"].tolist() == [[0] * 8, [1, 0, 1, 0, 0, 0, 0, 0]]

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-static inline bool hb_row_goes(uint32_t count, uint32_t pending)
+static inline bool hb_runs_dry(uint32_t pending)
 {
-    (void)count, (void)pending;
+    (void)pending;
     return false;
 }

@@ -16,11 +16,41 @@
 #define HB_MAX_TYPES 256
 #define HB_MAX_LCORES 32
 #define HB_MAX_POLICIES 4
+#define HB_ADMISSIONS 8 /* policy slots, in odd and even epochs */
 #define HB_HIST_BUCKETS 640
 #define HB_FRAME_RESERVED 256 /* bytes at a frame's start that belong to the port driver */
 #define HB_FRAME_HEADROOM 128 /* bytes behind them for NFs that grow a packet in front */
 
 typedef struct hb_dataplane hb_dataplane;
+
+/* What state a flow is in, by what the CPU has parsed: it decides how long an idle flow lives. */
+#define HB_FLOW_OTHER 0
+#define HB_FLOW_TCP_SYN 1         /* no more than a SYN and its answer */
+#define HB_FLOW_TCP_ESTABLISHED 2 /* handshake seen, or both ends have sent */
+#define HB_FLOW_TCP_MIDSTREAM 3   /* no SYN was seen, and one end has sent */
+#define HB_FLOW_TCP_CLOSING 4     /* a FIN or RST was seen */
+#define HB_FLOW_UDP 5             /* one end has sent */
+#define HB_FLOW_UDP_BOTH 6
+#define HB_FLOW_ICMP 7
+#define HB_FLOW_FRAGMENT 8 /* of one datagram */
+#define HB_FLOW_STATES 9
+#define HB_FLOW_TIMEOUT_MOST 43200
+/* NULL past the last. */
+const char *hb_flow_state_name(uint32_t state);
+
+/* Why a flow is over. */
+enum hb_flow_end {
+    HB_FLOW_END_IDLE,
+    HB_FLOW_END_CLOSED,   /* idle, after a FIN or RST */
+    HB_FLOW_END_REPLACED, /* a new connection took its 5-tuple */
+    HB_FLOW_END_EVICTED,  /* the table was full */
+    HB_FLOW_END_SHUTDOWN  /* the run is over */
+};
+
+/* Flow indexes that an lcore with an input port has, for this many flows: twice as many, so that
+ * there is room while old ones are in use. The first such lcore has 0 and up, the next those behind
+ * them. */
+uint32_t hb_flow_places(uint32_t flows);
 
 /* Memory for frames, headers, flows, tables or counters: anonymous, page-aligned, in reserved huge
  * pages if there are enough, else transparent ones asked for; pre-faulted, zero, locked if the
@@ -35,11 +65,13 @@ typedef struct {
     uint32_t mbufs;      /* packets that exist at once */
     uint32_t frame_size; /* bytes: 2048 or 4096 */
     uint32_t queue;      /* entries of a node's input and of a ring between lcores; power of two */
-    uint32_t flows;      /* entries of an lcore's flow cache; power of two */
-    uint32_t types;      /* packet types; type 0 is "other" */
-    int profile;         /* count where the time goes; costs some time itself */
-    uint32_t lcores;     /* data-plane threads ... */
-    int32_t cpus[HB_MAX_LCORES]; /* ... and the CPU each is pinned to, -1 for none */
+    uint32_t flows;      /* that each lcore with an input port can tell apart; power of two */
+    int flows_evict;     /* table full: 1 the oldest half-open flow goes, 0 a new one is refused */
+    uint32_t flow_timeout[HB_FLOW_STATES]; /* seconds, 1 to HB_FLOW_TIMEOUT_MOST, by state */
+    uint32_t types;                        /* packet types; type 0 is "other" */
+    int profile;                           /* count where the time goes; costs some time itself */
+    uint32_t lcores;                       /* data-plane threads ... */
+    int32_t cpus[HB_MAX_LCORES];           /* ... and the CPU each is pinned to, -1 for none */
 } hb_config;
 
 /* Bytes of counters for this many nodes, types and lcores. */
@@ -88,6 +120,10 @@ int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen);
 /* Counts and drops everything: the far end of a benchmark. */
 int hb_add_sink(hb_dataplane *dp, uint32_t lcore);
 
+/* Packets of an input port are of this zone (default 0): equal addresses in two zones are not the
+ * same flow. Before hb_start(). */
+void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone);
+
 /* What a port has to say: its first failure, else what was odd about its source, else "". */
 const char *hb_port_message(const hb_dataplane *dp, uint32_t node);
 
@@ -103,11 +139,12 @@ typedef struct {
     uint32_t instance; /* index of its entry in the tables region */
     uint32_t reads;
     uint32_t writes;
-    uint32_t head;   /* bytes it may add in front */
-    uint32_t tail;   /* bytes it may add behind */
-    uint32_t rules;  /* counters its finish() keeps, read with hb_rule_hits() */
-    int sticky;      /* a re-type holds for the whole flow from then on */
-    uint32_t engine; /* of a CNF: its number, see hb_nf_engine_name() */
+    uint32_t head;       /* bytes it may add in front */
+    uint32_t tail;       /* bytes it may add behind */
+    uint32_t rules;      /* counters its finish() keeps, read with hb_rule_hits() */
+    int sticky;          /* a re-type holds for the whole flow from then on */
+    uint32_t flow_bytes; /* state that it has of each flow, in the tables region; 0: none */
+    uint32_t engine;     /* of a CNF: its number, see hb_nf_engine_name() */
     void *host;      /* what the NF has on the host, made by hb_<nf>_new(); the caller keeps it */
     void *code;      /* hb_nf_kind * of an NF that is not compiled in, else NULL */
     uint32_t lcores; /* lcores that serve it: CNF threads, or syncers for a GNF */
@@ -319,8 +356,37 @@ int hb_classify(const uint8_t *packet, uint32_t length, const hb_rule *rules, ui
 /* next[node * types + type] = next node or HB_NEXT_*. Returns the version number (1, 2, ...), or
  * -1 if HB_MAX_POLICIES versions still have packets in flight. */
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next);
+/* Reloads after which a flow with state may have had packets on its old and its new way at once,
+ * because they were not all gone within 0.1 s. */
+uint32_t hb_undrained_reloads(const hb_dataplane *dp);
 /* Versions in use: bit s is set while slot s is current or has packets in flight. */
 uint32_t hb_live_policies(hb_dataplane *dp);
+
+/* ---- flows -----------------------------------------------------------------------------------
+ * With an NF that has state of flows they are tracked: they have states and end. Else a flow is
+ * only remembered, with its types, until its place is needed.
+ */
+
+typedef struct {
+    uint8_t addr[2][16]; /* IPv4 as ::ffff:a.b.c.d; all zero: not IP */
+    uint16_t port[2];    /* of a fragment: its datagram's id */
+    uint16_t zone;
+    uint8_t protocol;
+    uint8_t fragment; /* 1: of a fragmented datagram */
+    uint16_t type[2]; /* packet types of directions 0 and 1 */
+    uint32_t index;
+    uint32_t generation;
+    uint8_t state;    /* HB_FLOW_* */
+    uint8_t first;    /* the direction of the flow's first packet: which end began */
+    uint64_t age_ns;  /* packet time since its first packet ... */
+    uint64_t idle_ns; /* ... and since its last one; both to 0.07 s */
+} hb_flow_view;
+/* The live flows from place *cursor on (0 at first), at most `most`; *cursor moves behind them.
+ * Returns how many; 0: there are no more. From any one thread, while packets flow: each is a flow
+ * that was there, no instant sees them all. */
+uint32_t hb_list_flows(const hb_dataplane *dp, uint64_t *cursor, hb_flow_view *view, uint32_t most);
+/* Has the flow been set up at this NF? Its state then is element `index` of the NF's. */
+int hb_flow_is_set_up(const hb_dataplane *dp, uint32_t node, uint32_t index, uint32_t generation);
 
 /* ---- running --------------------------------------------------------------------------------- */
 
@@ -416,10 +482,13 @@ typedef struct {
     uint64_t gone; /* ... and that ended here (sent or dropped) */
     uint64_t flow_hits;
     uint64_t flow_misses;
-    uint64_t flow_evictions;
-    uint64_t admitted[HB_MAX_POLICIES]; /* packets stamped with the version in this slot ... */
-    uint64_t retired[HB_MAX_POLICIES];  /* ... and gone again */
-    uint64_t rows;                      /* published by this lcore's CPUSyncer */
+    uint64_t flow_evictions;          /* flows that had to go because others needed their place */
+    uint64_t flow_refusals;           /* packets of new flows for which there was none */
+    uint64_t flow_ends;               /* tracked flows that are over, and their places free again */
+    uint64_t flows_live;              /* now; tracked flows only */
+    uint64_t admitted[HB_ADMISSIONS]; /* packets stamped so (hb_mbuf.route) ... */
+    uint64_t retired[HB_ADMISSIONS];  /* ... and gone again */
+    uint64_t rows;                    /* published by this lcore's CPUSyncer */
     uint64_t row_packets; /* lanes that held a packet; rows * lanes - row_packets were dummies */
     uint64_t quarantined; /* mbufs never given back because the device hangs */
     uint64_t starved;     /* syncer passes that left packets waiting because no row was free */

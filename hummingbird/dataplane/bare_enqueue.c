@@ -31,8 +31,8 @@ static void gather(loop *l)
     const hb_enqueue_config *config = l->config;
     for (uint32_t i = 0; i < config->batch; i++) {
         const hb_mbuf *m = hb_header(&l->arena, l->next + i);
-        l->work[i] =
-            (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
+        l->work[i] = (struct hb_work){m->frame, m->data_off, m->data_len,    m->l3,
+                                      m->l4,    m->type,     hb_work_flow(m)};
         if (!l->host)
             continue;
         size_t at = l->packets_off + i * l->packet_size;

@@ -52,6 +52,7 @@ static void run_burst(loop *l, uint32_t at, uint32_t n)
     uint64_t arg[HB_BURST];
     hb_answers answers = {.n = 0};
     hb_nf_burst b = {.arena = &l->arena,
+                     .states = &l->seat.states,
                      .table = &seat->table,
                      .head = config->head,
                      .tail = config->tail,
@@ -116,12 +117,13 @@ static int parse(loop *l)
         l->handles[i] = i;
         m->data_off = (uint16_t)config->first;
         m->data_len = (uint16_t)config->length;
-        m->flow = i;
         l->packet[i] = hb_data(&l->arena, m);
         if (hb_parse((const uint8_t *)config->packets + (size_t)i * config->length, config->length,
                      m, &key))
             return -1;
     }
+    for (uint32_t i = 0; i < config->mbufs; i++)
+        hb_header(&l->arena, i)->flow = HB_NO_FLOW;
     memcpy(l->headers, l->arena.headers, config->mbufs * sizeof *l->headers);
     return 0;
 }

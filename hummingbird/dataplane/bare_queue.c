@@ -70,8 +70,8 @@ static void fill_row(bare *b)
     hb_fifo_take(&b->free, handles, n);
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(&b->arena, handles[i]);
-        work[i] =
-            (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
+        work[i] = (struct hb_work){m->frame, m->data_off, m->data_len,    m->l3,
+                                   m->l4,    m->type,     hb_work_flow(m)};
         arg[i] = b->config->touch;
     }
     ((struct hb_rowdesc *)hb_control_array(b->c, b->c->rowdesc_off))[row] =

@@ -12,6 +12,14 @@ static inline uint64_t hb_monotonic_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* The time of day. */
+static inline uint64_t hb_clock_time_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static inline uint64_t hb_now(void)
 {
 #if defined(__x86_64__)

@@ -123,6 +123,11 @@ int hb_add_peer(hb_dataplane *dp, const hb_nf *nf)
     return add_nf(dp, HB_NODE_PEER, nf, 0);
 }
 
+void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone)
+{
+    dp->node[node].port->zone = zone;
+}
+
 int hb_set_device(hb_dataplane *dp, const hb_device *device)
 {
     hb_device_ctl *d = zeroed(sizeof *d);
@@ -187,6 +192,8 @@ static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
     *seat = (hb_nf_seat){.arena = &dp->arena,
                          .engine = engine,
                          .table = hb_nf_table(dp->config.tables, nf->instance),
+                         .states = hb_nf_states(dp->config.tables, nf->instance),
+                         .set_up = dp->set_up[node],
                          .host = nf->host,
                          .state = zeroed(kind->state_bytes + 1),
                          .engine_state = zeroed(engine->state_bytes + 1),
@@ -196,6 +203,12 @@ static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
                          .lcore = lc};
     if (!seat->state || !seat->engine_state || !seat->hits)
         return -1;
+    if (nf->flow_bytes) {
+        lc->stateful_node[lc->stateful++] = node;
+        bool copied = dp->node[node].kind == HB_NODE_GNF && dp->device && dp->device->config.staged;
+        if (copied && !(seat->fresh = calloc(seat->states.flows, 1)))
+            return -1;
+    }
     if (kind->open && kind->open(seat))
         return -1;
     seat->kind = kind; /* from here on there is something to close */
@@ -215,6 +228,7 @@ static void unseat_nf(hb_nf_seat *seat)
     free(seat->state);
     free(seat->engine_state);
     free(seat->hits);
+    free(seat->fresh);
 }
 
 static int set_up_inputs(hb_dataplane *dp, hb_lcore *lc)
@@ -248,10 +262,31 @@ static int connect_lcores(hb_dataplane *dp)
     return 0;
 }
 
+/* What NFs with state of flows have to know of each. */
+static int set_up_states(hb_dataplane *dp)
+{
+    uint32_t flows = dp->owners * hb_flow_places(dp->config.flows);
+    for (uint32_t i = 0; i < dp->nodes; i++) {
+        const hb_nf *nf = &dp->node[i].nf;
+        if (!nf->flow_bytes)
+            continue;
+        hb_states states = hb_nf_states(dp->config.tables, nf->instance);
+        if (states.flows < flows || states.bytes != nf->flow_bytes)
+            return fail(dp, "the tables have states of %u flows of %u bytes, not of %u of %u",
+                        states.flows, states.bytes, flows, nf->flow_bytes);
+        dp->set_up[i] = hb_region_new((size_t)flows * sizeof *dp->set_up[i]);
+        if (!dp->set_up[i])
+            return -1;
+    }
+    return 0;
+}
+
 /* Lcores with an input port own flows: both directions of a flow meet at one of them. */
 static int set_up_owners(hb_dataplane *dp)
 {
     uint32_t unpaced = 0;
+    for (uint32_t i = 0; i < dp->nodes; i++)
+        dp->tracked = dp->tracked || dp->node[i].nf.flow_bytes;
     for (uint32_t i = 0; i < dp->nodes; i++) {
         const hb_node *node = &dp->node[i];
         if (node->kind != HB_NODE_INPUT)
@@ -260,7 +295,10 @@ static int set_up_owners(hb_dataplane *dp)
         hb_lcore *lc = &dp->lcore[node->lcore[0]];
         if (lc->flows.flow)
             continue;
-        if (hb_flows_init(&lc->flows, dp->config.flows, dp->rules, dp->nb_rules, lc->stats))
+        if (hb_flows_init(&lc->flows, dp->config.flows,
+                          dp->owners * hb_flow_places(dp->config.flows), dp->rules, dp->nb_rules,
+                          lc->stats) ||
+            (dp->tracked && hb_flows_track(&lc->flows, &dp->config)))
             return -1;
         dp->owner[dp->owners++] = lc->id;
     }
@@ -305,7 +343,7 @@ int hb_start(hb_dataplane *dp)
     fail(dp, "out of memory");
     if (!dp->versions)
         return fail(dp, "no route policy was published");
-    if (set_up_owners(dp) || connect_lcores(dp))
+    if (set_up_owners(dp) || set_up_states(dp) || connect_lcores(dp))
         return -1;
     for (uint32_t l = 0; l < dp->config.lcores; l++) {
         if (set_up_inputs(dp, &dp->lcore[l]))
@@ -351,11 +389,11 @@ int hb_finished(hb_dataplane *dp)
     return hb_in_flight(dp) == 0;
 }
 
-static int64_t wait_until_empty(hb_dataplane *dp, uint32_t timeout_ms)
+int64_t hb_wait_empty(hb_dataplane *dp, uint32_t timeout_ms)
 {
     struct timespec t = {0, 200000};
     uint64_t until = hb_monotonic_ns() + timeout_ms * 1000000ull;
-    /* inputs see `draining` at their next pass; only then is "none in flight" final */
+    /* inputs see `draining` or `held` at their next pass; only then is "none in flight" final */
     uint64_t seen[HB_MAX_LCORES];
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         seen[l] = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) + 2;
@@ -375,11 +413,11 @@ int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms)
     if (!dp->running)
         return 0;
     atomic_store_explicit(&dp->draining, 1, memory_order_relaxed);
-    int64_t left = wait_until_empty(dp, timeout_ms);
+    int64_t left = hb_wait_empty(dp, timeout_ms);
     if (!left)
         return 0;
     atomic_store_explicit(&dp->draining, 2, memory_order_relaxed);
-    wait_until_empty(dp, timeout_ms);
+    hb_wait_empty(dp, timeout_ms);
     return left;
 }
 
@@ -393,11 +431,12 @@ void hb_stop(hb_dataplane *dp)
         hb_device_abandon(dp->device);
     }
     if (dp->draining && hb_in_flight(dp))
-        wait_until_empty(dp, 1000);
+        hb_wait_empty(dp, 1000);
     atomic_store_explicit(&dp->stop, 1, memory_order_relaxed);
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         pthread_join(dp->lcore[l].thread, NULL);
     dp->running = false;
+    hb_end_all_flows(dp);
 }
 
 static void free_lcore(hb_lcore *lc)
@@ -428,6 +467,9 @@ void hb_free(hb_dataplane *dp)
         free_lcore(&dp->lcore[l]);
     for (uint32_t s = 0; s < HB_MAX_POLICIES; s++)
         free(dp->policy[s].next);
+    for (uint32_t i = 0; i < dp->nodes; i++)
+        hb_region_free(dp->set_up[i],
+                       dp->owners * hb_flow_places(dp->config.flows) * sizeof *dp->set_up[i]);
     if (dp->device)
         hb_device_free(dp->device);
     hb_arena_free(&dp->arena);

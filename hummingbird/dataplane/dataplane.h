@@ -66,6 +66,11 @@ struct hb_lcore {
     uint32_t account;    /* index in profile[] of what it is doing ... */
     uint64_t account_at; /* ... since this tick */
 
+    uint32_t stateful;                          /* NFs here that have state of flows ... */
+    uint32_t stateful_node[HB_MAX_NODES];       /* ... and their numbers */
+    _Atomic uint32_t ends_heard[HB_MAX_LCORES]; /* by owner: flows of whose end they were told;
+                                                   written by this lcore, read by the owner */
+
     uint32_t nodes;              /* that this lcore polls, in the order of polling */
     uint32_t node[HB_MAX_NODES]; /* their numbers */
     hb_fifo input[HB_MAX_NODES]; /* by node number; set for the nodes it serves */
@@ -103,12 +108,21 @@ struct hb_dataplane {
     uint32_t versions;             /* published so far */
     uint32_t owner[HB_MAX_LCORES]; /* lcores with input ports: the flow owners */
     uint32_t owners;
-    uint32_t credits;  /* of each unpaced input port: packets it may have in flight */
-    uint32_t rx_burst; /* packets an input port takes in at a time: no more than a queue holds */
+    bool tracked;                   /* some NF has state of flows */
+    uint32_t *set_up[HB_MAX_NODES]; /* hb_nf_seat.set_up of each such NF */
+    _Atomic uint32_t epoch;         /* that packets are admitted in; written by the first owner */
+    _Atomic uint32_t epoch_done;    /* the last one that has no packet in flight; likewise */
+    _Atomic uint32_t epoch_wanted;  /* 1: some owner waits for the present one to end */
+    bool epoch_ends;                /* the first owner's own: it waits, too ... */
+    uint64_t epoch_passes[HB_MAX_LCORES]; /* ... until all lcores have come so far */
+    uint32_t undrained; /* reloads that did not wait until all packets were gone */
+    uint32_t credits;   /* of each unpaced input port: packets it may have in flight */
+    uint32_t rx_burst;  /* packets an input port takes in at a time: no more than a queue holds */
     hb_lcore *lcore;
     hb_stats_head *stats;
     hb_device_stats *device_stats;
     hb_device_ctl *device; /* NULL without GNFs */
+    _Atomic int held;      /* 1: input ports take nothing in for a moment; written by control */
     _Atomic int draining; /* 1: input ports take nothing in; 2: everything is dropped as shutdown */
     _Atomic int stop;     /* lcores leave */
     bool running;
@@ -191,6 +205,9 @@ uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);    /* node_cnf.c */
 uint32_t hb_poll_peer(hb_lcore *lc, uint32_t node);   /* node_peer.c */
 uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
 
+/* The drain ran out of time: end what waits for a device. Returns how many. */
+uint32_t hb_drop_waiting(hb_lcore *lc, enum hb_reason reason); /* node_syncer.c */
+
 /* The drain ran out of time: end what a peer has in its hands. Returns how many. */
 uint32_t hb_drop_peer(hb_lcore *lc, uint32_t node); /* node_peer.c */
 
@@ -200,6 +217,9 @@ uint32_t hb_drop_peer(hb_lcore *lc, uint32_t node); /* node_peer.c */
 /* Drops, as no_room, packets that have no room for what the NF may add; the others move up in
  * handles. Returns how many. */
 uint32_t hb_keep_with_room(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n);
+/* Sets up the flows that are new to this NF; packets of those that cannot be are dropped, the
+ * others move up in handles. Returns how many. nf_flow.c */
+uint32_t hb_set_up_flows(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n);
 /* Run a CNF on n packets, at most HB_BURST, that have come to it, and forward them; node_cnf.c. */
 void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n,
                 const hb_burst_sum *sum);
@@ -215,6 +235,30 @@ static inline void hb_count_out(hb_lcore *lc, uint32_t node, uint64_t packets, u
     lc->node_stats[node].out_packets += packets;
     lc->node_stats[node].out_bytes += bytes;
 }
+
+/* ---- flow_poll.c, nf_flow.c: tracked flows
+ * --------------------------------------------------------
+ */
+
+/* In each pass of each lcore. */
+void hb_poll_flows(hb_lcore *lc, bool at_rest);
+/* Tell the NFs of this lcore of at most so many ends of each owner. */
+void hb_end_flows(hb_lcore *lc, uint32_t most);
+/* The run is over, nothing runs any more: so are all flows. */
+void hb_end_all_flows(hb_dataplane *dp);
+
+/* ---- policy.c -----------------------------------------------------------------------------------
+ */
+
+/* Packets in flight that were stamped so (hb_mbuf.route). Exact if nobody admits with it. */
+uint64_t hb_admitted_in_flight(const hb_dataplane *dp, uint32_t admission);
+
+/* ---- dataplane.c --------------------------------------------------------------------------------
+ */
+
+/* Wait until input ports have seen that they are held or drained, and nothing is in flight. Returns
+ * what still was at the timeout. */
+int64_t hb_wait_empty(hb_dataplane *dp, uint32_t timeout_ms);
 
 /* ---- lcore.c ------------------------------------------------------------------------------------
  */

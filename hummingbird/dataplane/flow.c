@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "flow.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__SSE2__)
@@ -13,32 +14,38 @@
 #define GENERATION(word) ((uint32_t)((word) >> 32))
 #define TYPE(word, direction) ((uint16_t)((word) >> (16 * (direction))))
 
-static size_t entries_of(const hb_flows *f)
+uint32_t hb_flow_places(uint32_t flows)
 {
-    return (f->mask + (size_t)1) * HB_FLOW_WAYS;
+    uint32_t places = 2 * flows;
+    return places < HB_FLOW_WAYS ? HB_FLOW_WAYS : places;
 }
 
-int hb_flows_init(hb_flows *f, uint32_t flows, const hb_rule *rules, uint32_t nb_rules,
-                  hb_lcore_stats *stats)
+int hb_flows_init(hb_flows *f, uint32_t flows, uint32_t base, const hb_rule *rules,
+                  uint32_t nb_rules, hb_lcore_stats *stats)
 {
     memset(f, 0, sizeof *f);
-    uint32_t sets = 2 * flows / HB_FLOW_WAYS;
-    f->mask = sets ? sets - 1 : 0;
+    f->mask = hb_flow_places(flows) / HB_FLOW_WAYS - 1;
+    f->base = base;
     /* `seen` counts lookups in steps of an eighth of the flows: most leave a flow's line clean */
     while (f->clock_shift < 28 && (16u << f->clock_shift) <= flows)
         f->clock_shift++;
     f->rules = rules;
     f->nb_rules = nb_rules;
     f->stats = stats;
-    f->flow = hb_region_new(entries_of(f) * sizeof *f->flow);
-    f->tag = hb_region_new(entries_of(f) * sizeof *f->tag);
+    f->flow = hb_region_new(hb_flows_places(f) * sizeof *f->flow);
+    f->tag = hb_region_new(hb_flows_places(f) * sizeof *f->tag);
     return f->flow && f->tag ? 0 : -1;
 }
 
 void hb_flows_free(hb_flows *f)
 {
-    hb_region_free(f->flow, entries_of(f) * sizeof *f->flow);
-    hb_region_free(f->tag, entries_of(f) * sizeof *f->tag);
+    if (f->lives) {
+        free(f->lives->half);
+        free(f->lives->gone);
+        free(f->lives);
+    }
+    hb_region_free(f->flow, hb_flows_places(f) * sizeof *f->flow);
+    hb_region_free(f->tag, hb_flows_places(f) * sizeof *f->tag);
 }
 
 /* ---- lookup ---------------------------------------------------------------------------------- */
@@ -115,13 +122,16 @@ static uint16_t type_by_rules(const hb_flows *f, const hb_key *key, uint32_t dir
     return r ? r->type : 0;
 }
 
-/* A free entry in either set, else the one of the first set that was idle longest. */
+/* A free entry in either set, else, if flows are not tracked, the one of the first set that was
+ * idle longest; or HB_NO_FLOW. */
 static uint32_t make_room(hb_flows *f, const uint32_t set[2])
 {
     uint32_t now = clock_of(f), victim = set[0] * HB_FLOW_WAYS;
     for (uint32_t k = 0; k < 2; k++)
-        if (ways_with(f, set[k], 0))
-            return entry(set[k], ways_with(f, set[k], 0));
+        if (ways_with(f, set[k], HB_TAG_FREE))
+            return entry(set[k], ways_with(f, set[k], HB_TAG_FREE));
+    if (f->lives)
+        return HB_NO_FLOW;
     for (uint32_t at = victim; at < (set[0] + 1) * HB_FLOW_WAYS; at++)
         if (now - f->flow[at].seen > now - f->flow[victim].seen)
             victim = at;
@@ -143,20 +153,26 @@ static uint32_t insert(hb_flows *f, uint32_t at, const hb_key *key, uint32_t has
     return at;
 }
 
-/* The entry of a flow, which is made if there is none. */
-static uint32_t search(hb_flows *f, const hb_key *key, uint32_t hash)
+uint32_t hb_flow_place(const hb_flows *f, const hb_key *key, uint32_t hash)
 {
     uint16_t tag = tag_of(hash);
+    uint32_t set = hash & f->mask;
+    for (uint32_t k = 0; k < 2; k++, set = other_set(f, set, tag))
+        for (uint32_t ways = ways_with(f, set, tag); ways; ways &= ways - 1)
+            if (is_of(&f->flow[entry(set, ways)], key, hash))
+                return entry(set, ways);
+    return HB_NO_FLOW;
+}
+
+/* A new flow, or HB_NO_FLOW if there is no place for it. */
+static uint32_t make(hb_flows *f, const hb_key *key, uint32_t hash)
+{
     uint32_t first = hash & f->mask;
-    uint32_t set[2] = {first, other_set(f, first, tag)};
-    for (uint32_t k = 0; k < 2; k++)
-        for (uint32_t ways = ways_with(f, set[k], tag); ways; ways &= ways - 1)
-            if (is_of(&f->flow[entry(set[k], ways)], key, hash)) {
-                f->stats->flow_hits++;
-                return entry(set[k], ways);
-            }
     f->stats->flow_misses++;
-    return insert(f, make_room(f, set), key, hash);
+    if (f->lives && !hb_flow_admit(f))
+        return HB_NO_FLOW;
+    uint32_t at = make_room(f, (uint32_t[]){first, other_set(f, first, tag_of(hash))});
+    return at == HB_NO_FLOW ? at : insert(f, at, key, hash);
 }
 
 /* ---- a burst --------------------------------------------------------------------------------- */
@@ -167,33 +183,67 @@ static inline void use(hb_flows *f, hb_mbuf *m, uint32_t at, uint32_t now)
     uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
     if (e->seen != now)
         e->seen = now;
-    m->flow = at;
+    m->flow = f->base + at;
     m->flow_gen = GENERATION(word);
     m->type = TYPE(word, m->direction);
 }
 
-void hb_flow_classify(hb_flows *f, hb_mbuf *const *m, const hb_key *keys, uint32_t n)
+/* Not a flow, for want of a place: by the rules. */
+static void refuse(hb_flows *f, hb_mbuf *m, const hb_key *key)
 {
-    uint32_t at[HB_BURST], now = clock_of(f), hits = 0;
+    f->stats->flow_refusals++;
+    m->flow = HB_NO_FLOW;
+    m->flow_gen = 0;
+    m->type = type_by_rules(f, key, m->direction);
+}
+
+/* The place of a tracked flow, with what this packet makes of it. */
+static uint32_t follow(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *packet,
+                       const hb_key *key)
+{
+    hb_flow_clock(f->lives, m->in_port, m->time_ns);
+    if (at != HB_NO_FLOW && hb_flow_goes_on(f, at, m, packet))
+        return at;
+    at = make(f, key, m->hash);
+    if (at != HB_NO_FLOW)
+        hb_flow_begin(f, at, m, packet);
+    return at;
+}
+
+uint32_t hb_flow_classify(hb_flows *f, const hb_arena *a, hb_mbuf *const *m, const hb_key *keys,
+                          uint32_t n)
+{
+    uint32_t at[HB_BURST], hits = 0, refused = 0;
+    uint32_t now = clock_of(f);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t set = m[i]->hash & f->mask;
-        /* no way at all: an entry that is none of this flow's, as search() will find */
+        /* no way at all: an entry that is none of this flow's, as is_of() will find */
         at[i] = entry(set, ways_with(f, set, tag_of(m[i]->hash)) | 1u << (HB_FLOW_WAYS - 1));
         __builtin_prefetch(f->flow + at[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (__builtin_expect(is_of(&f->flow[at[i]], &keys[i], m[i]->hash), 1))
-            hits++;
+        if (__builtin_expect(!is_of(&f->flow[at[i]], &keys[i], m[i]->hash), 0))
+            at[i] = hb_flow_place(f, &keys[i], m[i]->hash);
+        hits += at[i] != HB_NO_FLOW;
+        if (f->lives) {
+            at[i] = follow(f, at[i], m[i], hb_data(a, m[i]), &keys[i]);
+            now = hb_flow_now(f->lives);
+        } else if (at[i] == HB_NO_FLOW) {
+            at[i] = make(f, &keys[i], m[i]->hash);
+        }
+        if (at[i] != HB_NO_FLOW)
+            use(f, m[i], at[i], now);
         else
-            at[i] = search(f, &keys[i], m[i]->hash);
-        use(f, m[i], at[i], now);
+            refuse(f, m[i], &keys[i]);
+        refused += at[i] == HB_NO_FLOW;
     }
     f->stats->flow_hits += hits;
+    return refused;
 }
 
 void hb_flow_retype(hb_flows *f, const hb_mbuf *m, uint16_t type)
 {
-    hb_flow *e = f->flow + m->flow;
+    hb_flow *e = f->flow + (m->flow - f->base);
     uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
     uint64_t sticky = (uint64_t)m->flow_gen << 32 | (uint32_t)type << 16 | type;
     /* relaxed: the types are data of their own, nothing else is published by them */

@@ -160,7 +160,7 @@ static void forward_run(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t
     const hb_mbuf *m = hb_header(&dp->arena, handles[0]);
     uint32_t cell = from * dp->config.types + m->type;
     lc->hops[cell] += n;
-    deliver(lc, from, dp->policy[m->route].next[cell], handles, n,
+    deliver(lc, from, dp->policy[hb_policy_slot(m)].next[cell], handles, n,
             &(hb_burst_sum){.bytes = bytes, .alike = true});
 }
 
@@ -208,7 +208,7 @@ static void forward_apart(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(&dp->arena, handles[i]);
         hops[m->type]++;
-        next[i] = dp->policy[m->route].next[row + m->type];
+        next[i] = dp->policy[hb_policy_slot(m)].next[row + m->type];
         differ |= (uint32_t)next[i] ^ next[0];
     }
     if (!differ) {

@@ -57,6 +57,8 @@ static uint32_t poll_node(hb_lcore *lc, uint32_t node)
 static uint32_t drop_all(hb_lcore *lc)
 {
     uint32_t handles[HB_BURST], n, total = 0;
+    if (lc->syncer)
+        total += hb_drop_waiting(lc, HB_REASON_shutdown);
     for (uint32_t i = 0; i < lc->dp->nodes; i++) {
         if (!lc->input[i].slot)
             continue;
@@ -95,6 +97,8 @@ static uint32_t pass(hb_lcore *lc)
     if (lc->syncer)
         work += hb_poll_syncer(lc);
     hb_account_shared(lc, HB_ACCOUNT_POLL);
+    if (lc->dp->tracked)
+        hb_poll_flows(lc, !work);
     flush(lc);
     lc->stats->passes++;
     /* release: policies this pass looked at are done with (hb_publish_policy) */

@@ -26,7 +26,7 @@ typedef struct {
     alignas(64) union {
         struct {
             uint16_t type;   /* packet type */
-            uint8_t route;   /* policy version slot that admitted it */
+            uint8_t route;   /* policy version slot and epoch that admitted it */
             uint8_t in_port; /* node that received or created it */
         };
         uint32_t path; /* all three: one load tells whether packets of a burst agree */
@@ -35,10 +35,10 @@ typedef struct {
     uint16_t data_len; /* bytes */
     uint32_t frame;    /* frame index in the arena */
     uint32_t hash;     /* symmetric over the 5-tuple */
-    uint32_t flow;     /* index in the owner's flow cache, or HB_NO_FLOW */
-    uint32_t flow_gen; /* generation of that entry when it was looked up */
-    uint16_t owner;    /* lcore whose flow cache `flow` is in */
-    uint16_t zone;     /* 0 */
+    uint32_t flow;     /* index of its flow, or HB_NO_FLOW */
+    uint32_t flow_gen; /* generation of that flow: an index is used again */
+    uint16_t owner;    /* lcore whose flow table has it */
+    uint16_t zone;     /* of its input port */
     union {
         struct {
             uint8_t l3;        /* bytes from the first packet byte, or HB_NO_LAYER */
@@ -56,6 +56,18 @@ typedef struct {
 } hb_mbuf;
 _Static_assert(sizeof(hb_mbuf) == 64, "an mbuf header is one cache line");
 _Static_assert(HB_MAX_NODES <= UINT8_MAX, "a node number fits in_port");
+
+/* hb_mbuf.route: which policy version routes a packet, and whether it was admitted in an odd or an
+ * even epoch. Epochs tell when all packets that may know a flow index are gone (flow_life.c). */
+static inline uint8_t hb_admission(uint32_t slot, uint32_t epoch)
+{
+    return (uint8_t)(slot | (epoch & 1) * HB_MAX_POLICIES);
+}
+
+static inline uint32_t hb_policy_slot(const hb_mbuf *m)
+{
+    return m->route % HB_MAX_POLICIES;
+}
 
 /* Handles travel between the lcores' caches and the pool in magazines of this many. */
 #define HB_MAGAZINE 64
@@ -115,6 +127,12 @@ static inline uint8_t *hb_frame(const hb_arena *a, const hb_mbuf *m)
 static inline uint8_t *hb_data(const hb_arena *a, const hb_mbuf *m)
 {
     return hb_frame(a, m) + m->data_off;
+}
+
+/* hb_work.flow of a packet. */
+static inline uint32_t hb_work_flow(const hb_mbuf *m)
+{
+    return m->flow == HB_NO_FLOW ? HB_NO_FLOW : m->flow | (uint32_t)m->direction << 31;
 }
 
 /* Most packet bytes that fit when a port fills a frame. */

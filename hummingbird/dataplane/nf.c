@@ -4,8 +4,12 @@
 
 #include "api.h"
 
+#include "nf/firewall.cl"
+#include "nf/flow_monitor.cl"
 #include "nf/forward.cl"
 #include "nf/ipsec.cl"
+#include "nf/load_balancer.cl"
+#include "nf/nat.cl"
 #include "nf/nids.cl"
 #include "nf/probe.cl"
 #include "nf/router.cl"
@@ -29,7 +33,8 @@ HB_NF_PLAIN(probe)
 HB_NF_PLAIN(touch)
 
 /* The others: dataplane/nf/<name>.c. */
-extern const hb_nf_kind hb_ipsec_kind, hb_nids_kind, hb_router_kind;
+extern const hb_nf_kind hb_firewall_kind, hb_flow_monitor_kind, hb_ipsec_kind,
+    hb_load_balancer_kind, hb_nat_kind, hb_nids_kind, hb_router_kind;
 
 const hb_nf_kind *hb_nf_kind_of(uint32_t kind)
 {
@@ -60,6 +65,15 @@ int hb_nf_engine_usable(uint32_t kind, uint32_t engine)
 hb_table hb_nf_table(const void *tables, uint32_t instance)
 {
     return hb_table_of(tables, hb_instance_of(tables, instance));
+}
+
+hb_states hb_nf_states(const void *tables, uint32_t instance)
+{
+    const struct hb_nf_instance *inst = hb_instance_of(tables, instance);
+    return (hb_states){.base = (uint8_t *)tables + inst->state_base,
+                       .flows = inst->state_flows,
+                       .stride = inst->state_stride,
+                       .bytes = inst->state_bytes};
 }
 
 uint32_t hb_nf_run(const void *tables, uint32_t instance, hb_packet *p, uint64_t arg,

@@ -12,10 +12,19 @@
 
 #include "hummingbird.h"
 #include "mbuf.h"
+#include "parse.h"
 
 typedef struct hb_lcore hb_lcore;
 typedef struct hb_nf_kind hb_nf_kind;
 typedef struct hb_nf_engine hb_nf_engine;
+
+/* The states that an instance has of flows: element `flow index`, in the tables region. */
+typedef struct {
+    uint8_t *base;
+    uint32_t flows;  /* 0: it has none */
+    uint32_t stride; /* bytes from one to the next */
+    uint32_t bytes;  /* of each */
+} hb_states;
 
 /* An NF instance as one lcore runs it. Filled before the start; then only that lcore touches it. */
 typedef struct {
@@ -24,8 +33,13 @@ typedef struct {
     bool opened;                /* the engine was */
     const hb_arena *arena;
     hb_table table;
-    void *host;         /* hb_nf.host: what the instance has on the host, shared by its lcores */
-    void *state;        /* kind->state_bytes, zero at first */
+    hb_states states;
+    uint32_t *set_up; /* [states.flows] generation of the flow that has been set up, 0: none; shared
+                         by the lcores of the instance, each writes those of its flows */
+    uint8_t *fresh;   /* [states.flows] 1: set up, and the device, which has a copy of the tables,
+                         does   not know; NULL without such a device */
+    void *host;       /* hb_nf.host: what the instance has on the host, shared by its lcores */
+    void *state;      /* kind->state_bytes, zero at first */
     void *engine_state; /* engine->state_bytes, likewise */
     uint64_t *hits;     /* [rules] counters, read with hb_rule_hits() */
     uint32_t rules;
@@ -45,6 +59,7 @@ typedef struct {
 typedef struct {
     const hb_arena *arena;
     const hb_table *table;
+    const hb_states *states;
     uint32_t head; /* bytes the NF may add in front ... */
     uint32_t tail; /* ... and behind, for which there is room */
     uint32_t n;
@@ -72,6 +87,14 @@ struct hb_nf_kind {
     /* By the control thread, before the start and after the end. open(): 0, or -1. */
     int (*open)(hb_nf_seat *seat);
     void (*close)(hb_nf_seat *seat);
+    /* The first packet of a flow has come here; before prepare(), in the order of the packets.
+     * `state` is all 0; what is written to it is what the packet function finds. A reason other
+     * than none: the packet is dropped for it, and the flow's next packet asks again. */
+    enum hb_reason (*flow_setup)(hb_nf_seat *seat, uint32_t handle, void *state);
+    /* A flow that was set up here is over, and none of its packets is left. After the end of the
+     * run (HB_FLOW_END_SHUTDOWN) by the control thread. */
+    void (*flow_end)(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb_flow_end why,
+                     const void *state);
     /* Before the packet function, wherever that runs; in the order of the packets: fills
      * arg[0 .. n-1]. */
     void (*prepare)(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, uint32_t n);
@@ -90,6 +113,9 @@ const hb_nf_kind *hb_nf_kind_of(uint32_t kind);
 /* The table of an instance in the tables region. */
 hb_table hb_nf_table(const void *tables, uint32_t instance);
 
+/* The states that it has of flows. */
+hb_states hb_nf_states(const void *tables, uint32_t instance);
+
 /* Runs one packet through one NF instance: its verdict (HB_PASS, HB_DROP(), HB_RETYPE()), or 0 if
  * there is no such NF; *result is 0 unless the NF sets it. p->offset, length, l3 and l4 may change.
  */
@@ -98,6 +124,12 @@ uint32_t hb_nf_run(const void *tables, uint32_t instance, hb_packet *p, uint64_t
 
 /* ---- what engines are made of -----------------------------------------------------------------
  */
+
+/* What the NF knows of the flow of a packet. */
+static inline uint8_t *hb_state_at(const hb_states *s, uint32_t flow)
+{
+    return flow < s->flows ? s->base + (size_t)flow * s->stride : NULL;
+}
 
 /* Packet i of a burst, as a packet function takes it. */
 static inline hb_packet hb_packet_of(const hb_nf_burst *b, uint32_t i)
@@ -111,7 +143,10 @@ static inline hb_packet hb_packet_of(const hb_nf_burst *b, uint32_t i)
                        .l3 = m->l3,
                        .l4 = m->l4,
                        .type = m->type,
-                       .flow = m->flow};
+                       .flow = m->flow,
+                       .direction = m->direction,
+                       .state = hb_state_at(b->states, m->flow),
+                       .state_length = m->flow < b->states->flows ? b->states->bytes : 0};
 }
 
 /* Packet i got this verdict and lies where p says. */
@@ -146,6 +181,21 @@ static inline void hb_answer(hb_answers *all, uint32_t i, const hb_packet *p, ui
 /* The loops of the NFs that are compiled in, for their lists of engines. */
 #define HB_NF_LOOP_OF(number, name) void hb_loop_##name(hb_nf_seat *, const hb_nf_burst *);
 HB_NF_KINDS(HB_NF_LOOP_OF)
+
+/* ---- flows: nf_flow.c --------------------------------------------------------------------------
+ * flow_setup() and the packet function write a flow's state; prepare() and finish() may read it.
+ */
+
+/* This NF's state of a flow; NULL for HB_NO_FLOW. */
+void *hb_flow_state(const hb_nf_seat *seat, uint32_t flow);
+/* Of the live flow with this index; 0 if there is none. */
+uint32_t hb_flow_generation(const hb_nf_seat *seat, uint32_t flow);
+/* The live flow of a key, or HB_NO_FLOW. It may end meanwhile: compare generations. */
+uint32_t hb_flow_find(const hb_nf_seat *seat, const hb_key *key);
+/* In finish(): from here on the packet is one of another flow, and keeps that alive; nothing
+ * happens if that flow is over. */
+void hb_flow_adopt(const hb_nf_seat *seat, uint32_t handle, uint32_t flow, uint32_t generation,
+                   uint32_t direction);
 
 /* ---- packets that an NF makes itself: nf_make.c ------------------------------------------------
  */

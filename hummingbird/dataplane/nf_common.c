@@ -54,7 +54,7 @@ static void refresh_offsets(const hb_arena *a, hb_mbuf *m)
         m->protocol = l3[9];
         return;
     }
-    hb_mbuf fresh; /* what else it may be; its hash stays that of its flow */
+    hb_mbuf fresh = {.zone = m->zone}; /* what else it may be; its hash stays that of its flow */
     hb_key key;
     hb_parse(hb_data(a, m), m->data_len, &fresh, &key);
     m->l3 = fresh.l3;

@@ -15,12 +15,15 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
     n = hb_keep_with_room(lc, node, handles, came);
     for (uint32_t i = 0; i < n; i++)
         hb_guard(&lc->dp->arena, handles[i], nf->head, nf->tail);
+    if (nf->flow_bytes)
+        n = hb_set_up_flows(lc, node, handles, n);
     if (n) {
         if (seat->kind->prepare)
             seat->kind->prepare(seat, handles, arg, n);
         answers.n = 0;
         seat->engine->run(seat, &(hb_nf_burst){.arena = &lc->dp->arena,
                                                .table = &seat->table,
+                                               .states = &seat->states,
                                                .head = nf->head,
                                                .tail = nf->tail,
                                                .n = n,

@@ -10,7 +10,9 @@
 static uint32_t allowance(hb_lcore *lc, uint32_t node, const hb_port *port)
 {
     hb_dataplane *dp = lc->dp;
-    if (atomic_load_explicit(&dp->draining, memory_order_relaxed))
+    /* acquire: pairs with change_to() of policy.c */
+    if (atomic_load_explicit(&dp->draining, memory_order_relaxed) ||
+        atomic_load_explicit(&dp->held, memory_order_acquire))
         return 0;
     if (port->paced)
         return dp->rx_burst;
@@ -22,6 +24,20 @@ static uint32_t allowance(hb_lcore *lc, uint32_t node, const hb_port *port)
     return left < dp->rx_burst ? (uint32_t)left : dp->rx_burst;
 }
 
+/* Packets of IP that are of no flow, because the table is full, end here. Returns how many stay. */
+static uint32_t drop_refused(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_mbuf *const *m,
+                             uint32_t n)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (m[i]->flow == HB_NO_FLOW && m[i]->l3 != HB_NO_LAYER)
+            hb_drop(lc, node, HB_REASON_flows_full, handles[i]);
+        else
+            handles[kept++] = handles[i];
+    }
+    return kept;
+}
+
 /* The policy that is current now admits the packets and routes them to their end. Called by the
  * lcore that routes them first, so that version counts are exact per lcore. */
 static void classify(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_mbuf *const *m,
@@ -29,7 +45,8 @@ static void classify(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_mbuf *co
 {
     if (!n)
         return;
-    hb_flow_classify(&lc->flows, m, keys, n);
+    if (hb_flow_classify(&lc->flows, &lc->dp->arena, m, keys, n))
+        n = drop_refused(lc, node, handles, m, n);
     hb_forward(lc, node, handles, n);
 }
 
@@ -62,6 +79,7 @@ static inline enum hb_reason admit(const hb_arena *a, hb_mbuf *m, const hb_mbuf 
 {
     m->path = same->path;
     m->owner = same->owner;
+    m->zone = same->zone;
     m->rx_tick = same->rx_tick;
     return hb_parse(hb_data(a, m), m->data_len, m, key);
 }
@@ -93,9 +111,11 @@ static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
     hb_mbuf *m[HB_RX_BURST];
     hb_key keys[HB_RX_BURST];
     uint32_t slot = atomic_load_explicit(&dp->current, memory_order_acquire), kept = 0;
-    const hb_mbuf same = {.route = (uint8_t)slot,
+    uint8_t admission = hb_admission(slot, atomic_load_explicit(&dp->epoch, memory_order_relaxed));
+    const hb_mbuf same = {.route = admission,
                           .in_port = (uint8_t)node,
                           .owner = (uint16_t)lc->id,
+                          .zone = dp->node[node].port->zone,
                           .rx_tick = hb_now()};
     uint64_t bytes = 0;
     bool alone = dp->owners == 1; /* every flow is this lcore's */
@@ -110,8 +130,9 @@ static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
         handles[kept++] = handle;
     }
     lc->node_stats[node].in_bytes += bytes;
-    /* relaxed: read only when a whole pass has gone by since this slot was current */
-    __atomic_store_n(&lc->stats->admitted[slot], lc->stats->admitted[slot] + n, __ATOMIC_RELAXED);
+    /* relaxed: read only when a whole pass has gone by since slot and epoch were current */
+    __atomic_store_n(&lc->stats->admitted[admission], lc->stats->admitted[admission] + n,
+                     __ATOMIC_RELAXED);
     classify(lc, node, handles, m, keys, kept);
 }
 
@@ -179,6 +200,9 @@ uint32_t hb_poll_input(hb_lcore *lc, uint32_t node)
     if (n) {
         count_in(lc, node, n);
         take_in(lc, node, handles, n);
+    } else if (lc->flows.lives && port->live) {
+        hb_flow_clock(lc->flows.lives, node,
+                      hb_clock_time_ns()); /* flows age also without packets */
     }
     if (atomic_load_explicit(&port->done, memory_order_relaxed))
         __atomic_store_n(&lc->node_stats[node].end, 1, __ATOMIC_RELEASE);

@@ -15,6 +15,11 @@ static uint32_t slot_row(const hb_device_ctl *d, const hb_workgroup *g, uint32_t
     return g->w * d->config.depth + (index & (d->config.depth - 1));
 }
 
+static uint32_t pending(const hb_workgroup *g)
+{
+    return g->published - g->reaped;
+}
+
 static uint32_t *shadow(const hb_device_ctl *d, const hb_workgroup *g, uint32_t index)
 {
     return g->shadow + (size_t)(index & (d->config.depth - 1)) * d->config.lanes;
@@ -63,6 +68,13 @@ static void sift(const hb_lcore *lc, const uint32_t *handles, const struct hb_do
     }
 }
 
+/* These packets have come back from rows. */
+static void give_flows_back(const hb_lcore *lc, hb_gnf *f, const uint32_t *handles, uint32_t n)
+{
+    for (uint32_t i = 0; f->flows && i < n; i++)
+        hb_flow_back(f->flows, hb_header(&lc->dp->arena, handles[i])->flow);
+}
+
 /* The next row of g is finished: its packets come from the shadow, what the device wrote is
  * checked. */
 static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
@@ -75,6 +87,7 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     hb_answers burst;
     uint64_t results[HB_BURST];
     uint64_t *result = lc->seat[f->node].kind->finish ? results : NULL;
+    give_flows_back(lc, f, handles, n);
     for (uint32_t i = 0; i < n; i += HB_BURST) {
         uint32_t part = n - i < HB_BURST ? n - i : HB_BURST;
         sift(lc, handles + i, done + i, part, result, &burst);
@@ -121,17 +134,20 @@ static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, ui
         seat->kind->prepare(seat, handles + i, arg + i, n - i < HB_BURST ? n - i : HB_BURST);
 }
 
-static void publish(hb_lcore *lc, hb_gnf *f)
+/* The row of g that is being filled goes to the device. */
+static void publish(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
 {
     hb_device_ctl *d = lc->syncer->device;
     struct hb_control *c = d->control;
-    hb_workgroup *g = f->open;
     const hb_nf *nf = &lc->dp->node[f->node].nf;
-    uint32_t row = slot_row(d, g, g->published), n = f->open_count;
+    uint32_t row = slot_row(d, g, g->published), n = g->open_count;
     hb_nf_seat *seat = &lc->seat[f->node];
     uint64_t *arg = (uint64_t *)hb_control_array(c, c->arg_off) + (size_t)row * d->config.lanes;
     if (seat->kind->prepare)
         prepare(seat, shadow(d, g, g->published), arg, n);
+    if (f->flows)
+        hb_flow_close_row(f->flows, (uint32_t)(g - f->group), &lc->dp->arena,
+                          shadow(d, g, g->published), n);
     ((struct hb_rowdesc *)hb_control_array(c, c->rowdesc_off))[row] =
         (struct hb_rowdesc){.program = f->program,
                             .count = (uint16_t)n,
@@ -142,11 +158,13 @@ static void publish(hb_lcore *lc, hb_gnf *f)
     g->shadow_count[g->published & (d->config.depth - 1)] = (uint16_t)n;
     f->order[f->order_tail++ & f->order_mask] = (uint32_t)(g - f->group);
     f->rows++;
-    f->open = NULL;
-    f->open_count = 0;
+    if (f->open == g)
+        f->open = NULL;
+    g->open_count = 0;
     lc->stats->rows++;
     lc->stats->row_packets += n;
-    /* release: work, arg, row descriptor and packet bytes before the index that shows them */
+    /* release: work, arg, row descriptor, flow states and packet bytes before the index that shows
+     * them */
     hb_store_release(g->cpu_word, ++g->published);
 }
 
@@ -157,12 +175,40 @@ static hb_workgroup *pick(const hb_device_ctl *d, hb_gnf *f)
     hb_workgroup *best = NULL;
     for (uint32_t i = 0; i < f->groups; i++) {
         hb_workgroup *g = &f->group[i];
-        uint32_t pending = g->published - g->reaped;
-        uint32_t least = best ? best->published - best->reaped : d->config.depth;
-        if (pending < least || (best && pending == least && g->idle_since > best->idle_since))
+        uint32_t least = best ? pending(best) : d->config.depth;
+        if (pending(g) < least || (best && pending(g) == least && g->idle_since > best->idle_since))
             best = g;
     }
     return best;
+}
+
+/* The n packets that have been put into the shadow behind those of the open row of g, into that
+ * row. */
+static void put_in_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g, uint32_t n)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    const uint32_t *row = shadow(d, g, g->published), *handles = row + g->open_count;
+    struct hb_work *work = (struct hb_work *)hb_control_array(d->control, d->control->work_off) +
+                           (size_t)slot_row(d, g, g->published) * d->config.lanes + g->open_count;
+    hb_nf_seat *seat = &lc->seat[f->node];
+    uint32_t path = hb_header(&lc->dp->arena, row[0])->path, differ = 0;
+    hb_burst_sum *sum = &g->sum[g->published & (d->config.depth - 1)];
+    if (!g->open_count)
+        *sum = (hb_burst_sum){.alike = true};
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+        hb_unguard(&lc->dp->arena, handles[i]);
+        sum->bytes += m->data_len;
+        differ |= m->path ^ path;
+        work[i] = (struct hb_work){m->frame, m->data_off, m->data_len,    m->l3,
+                                   m->l4,    m->type,     hb_work_flow(m)};
+        if (seat->fresh && m->flow != HB_NO_FLOW && seat->fresh[m->flow]) {
+            work[i].flow |= HB_FLOW_FRESH;
+            seat->fresh[m->flow] = 0;
+        }
+    }
+    sum->alike = sum->alike && !differ;
+    g->open_count += n;
 }
 
 /* Take waiting packets into the open row, as many as it has lanes for. Returns how many. */
@@ -170,26 +216,10 @@ static uint32_t fill_row(hb_lcore *lc, hb_gnf *f)
 {
     hb_device_ctl *d = lc->syncer->device;
     hb_workgroup *g = f->open;
-    uint32_t *handles = shadow(d, g, g->published) + f->open_count;
-    struct hb_work *work = (struct hb_work *)hb_control_array(d->control, d->control->work_off) +
-                           (size_t)slot_row(d, g, g->published) * d->config.lanes + f->open_count;
-    uint32_t room = d->config.lanes - f->open_count;
+    uint32_t *handles = shadow(d, g, g->published) + g->open_count;
+    uint32_t room = d->config.lanes - g->open_count;
     uint32_t taken = hb_fifo_take(&lc->input[f->node], handles, room);
-    uint32_t n = hb_keep_with_room(lc, f->node, handles, taken), differ = 0;
-    uint32_t path = hb_header(&lc->dp->arena, shadow(d, g, g->published)[0])->path;
-    hb_burst_sum *sum = &g->sum[g->published & (d->config.depth - 1)];
-    if (!f->open_count)
-        *sum = (hb_burst_sum){.alike = true};
-    for (uint32_t i = 0; i < n; i++) {
-        const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
-        hb_unguard(&lc->dp->arena, handles[i]);
-        sum->bytes += m->data_len;
-        differ |= m->path ^ path;
-        work[i] =
-            (struct hb_work){m->frame, m->data_off, m->data_len, m->l3, m->l4, m->type, m->flow};
-    }
-    sum->alike = sum->alike && !differ;
-    f->open_count += n;
+    put_in_row(lc, f, g, hb_keep_with_room(lc, f->node, handles, taken));
     return taken;
 }
 
@@ -204,10 +234,115 @@ static uint32_t fill(hb_lcore *lc, hb_gnf *f)
             break;
         }
         total += fill_row(lc, f);
-        if (f->open_count == d->config.lanes)
-            publish(lc, f);
+        if (f->open->open_count == d->config.lanes)
+            publish(lc, f, f->open);
     }
     return total;
+}
+
+/* ---- rows of flows that have state -------------------------------------------------------------
+ */
+
+/* A queue this full takes no more of a flow that has an eighth of it. */
+#define FLOW_SHARE 8
+
+static void queue_packet(hb_lcore *lc, hb_gnf *f, uint32_t handle)
+{
+    const hb_mbuf *m = hb_header(&lc->dp->arena, handle);
+    uint32_t most = lc->dp->config.queue;
+    if (f->flows->waiting >= most && hb_flow_waiting(f->flows, m->flow) >= most / FLOW_SHARE)
+        hb_drop(lc, f->node, HB_REASON_flow_share, handle);
+    else
+        hb_flow_put(f->flows, handle, m->flow);
+}
+
+/* Sort what has come in by flow, and set up what is new. */
+static uint32_t sort_input(hb_lcore *lc, hb_gnf *f)
+{
+    uint32_t handles[HB_BURST], total = 0, taken;
+    while (f->flows->waiting < 2 * lc->dp->config.queue &&
+           (taken = hb_fifo_take(&lc->input[f->node], handles, HB_BURST))) {
+        uint32_t n = hb_keep_with_room(lc, f->node, handles, taken);
+        n = hb_set_up_flows(lc, f->node, handles, n);
+        for (uint32_t i = 0; i < n; i++)
+            queue_packet(lc, f, handles[i]);
+        total += taken;
+    }
+    return total;
+}
+
+/* Fill the row of g until it is full or no packet may go into it; `own`: only with packets of flows
+ * that it has already. */
+static void fill_from_flows(hb_lcore *lc, hb_gnf *f, hb_workgroup *g, bool own)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    uint32_t group = (uint32_t)(g - f->group), n = 0, handle;
+    uint32_t *handles = shadow(d, g, g->published) + g->open_count;
+    while (g->open_count + n < d->config.lanes &&
+           (handle = hb_flow_take(f->flows, group, own)) != HB_NOTHING)
+        handles[n++] = handle;
+    if (n)
+        put_in_row(lc, f, g, n);
+    if (g->open_count == d->config.lanes)
+        publish(lc, f, g);
+}
+
+static bool has_room(const hb_device_ctl *d, const hb_workgroup *g)
+{
+    return pending(g) < d->config.depth;
+}
+
+/* Flows that have packets in a workgroup go on there. */
+static void fill_own(hb_lcore *lc, hb_gnf *f)
+{
+    hb_device_ctl *d = lc->syncer->device;
+    for (uint32_t i = 0; i < f->groups; i++)
+        while (f->flows->ready[i].count && has_room(d, &f->group[i]))
+            fill_from_flows(lc, f, &f->group[i], true);
+}
+
+/* The fullest open row, or NULL. */
+static hb_workgroup *fullest(hb_gnf *f)
+{
+    hb_workgroup *best = NULL;
+    for (uint32_t i = 0; i < f->groups; i++)
+        if (f->group[i].open_count > (best ? best->open_count : 0))
+            best = &f->group[i];
+    return best;
+}
+
+/* The others go where a row is open, or where the queue is shortest. */
+static void fill_new(hb_lcore *lc, hb_gnf *f)
+{
+    while (f->flows->anywhere.count || f->flows->loose.count) {
+        hb_workgroup *g = fullest(f);
+        if (!g && !(g = pick(lc->syncer->device, f))) {
+            lc->stats->starved++;
+            break;
+        }
+        fill_from_flows(lc, f, g, false);
+    }
+}
+
+/* Which of the two come first alternates: neither is kept waiting by the other for ever. */
+static uint32_t fill_by_flow(hb_lcore *lc, hb_gnf *f)
+{
+    uint32_t total = sort_input(lc, f);
+    bool own_first = lc->stats->passes % 2;
+    if (own_first)
+        fill_own(lc, f);
+    fill_new(lc, f);
+    if (!own_first)
+        fill_own(lc, f);
+    return total;
+}
+
+/* The end of a pass: rows that are not full, as the publishing rule has it (publish.h). */
+static void publish_due(hb_lcore *lc, hb_gnf *f)
+{
+    hb_workgroup *g;
+    while (hb_runs_dry(f->rows) && (g = f->flows ? fullest(f) : f->open) && g->open_count)
+        publish(lc, f, g);
 }
 
 /* ---- when a device fails ----------------------------------------------------------------------
@@ -222,6 +357,10 @@ static void drop_rows(hb_lcore *lc, hb_gnf *f, bool quarantine)
         uint32_t n = g->shadow_count[g->reaped & (d->config.depth - 1)];
         for (uint32_t i = 0; i < n; i++) {
             uint32_t handle = shadow(d, g, g->reaped)[i];
+            give_flows_back(lc, f, &handle, 1);
+            if (lc->seat[f->node].fresh && hb_header(&lc->dp->arena, handle)->flow != HB_NO_FLOW)
+                /* who knows what the device has of it now: the last that we know of holds */
+                lc->seat[f->node].fresh[hb_header(&lc->dp->arena, handle)->flow] = 1;
             if (quarantine)
                 hb_quarantine(lc, f->node, handle);
             else
@@ -248,19 +387,31 @@ static void clean_up(hb_lcore *lc, bool quarantine)
     }
 }
 
-/* The device is given up: what waits for it ends. */
-static uint32_t drop_waiting(hb_lcore *lc)
+static uint32_t drop_open_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g, enum hb_reason reason)
+{
+    uint32_t *handles = shadow(lc->syncer->device, g, g->published), n = g->open_count;
+    if (f->flows)
+        hb_flow_close_row(f->flows, (uint32_t)(g - f->group), &lc->dp->arena, handles, n);
+    give_flows_back(lc, f, handles, n);
+    for (uint32_t i = 0; i < n; i++)
+        hb_drop(lc, f->node, reason, handles[i]);
+    g->open_count = 0;
+    return n;
+}
+
+uint32_t hb_drop_waiting(hb_lcore *lc, enum hb_reason reason)
 {
     hb_syncer *s = lc->syncer;
     uint32_t handle, total = 0;
     for (uint32_t i = 0; i < s->gnfs; i++) {
         hb_gnf *f = &s->gnf[i];
-        for (; f->open && f->open_count; total++)
-            hb_drop(lc, f->node, HB_REASON_device_lost,
-                    shadow(s->device, f->open, f->open->published)[--f->open_count]);
+        for (uint32_t k = 0; k < f->groups; k++)
+            total += drop_open_row(lc, f, &f->group[k], reason);
         f->open = NULL;
+        for (; f->flows && (handle = hb_flow_any(f->flows)) != HB_NOTHING; total++)
+            hb_drop(lc, f->node, reason, handle);
         for (; hb_fifo_take(&lc->input[f->node], &handle, 1); total++)
-            hb_drop(lc, f->node, HB_REASON_device_lost, handle);
+            hb_drop(lc, f->node, reason, handle);
     }
     return total;
 }
@@ -275,7 +426,8 @@ static bool in_trouble(hb_lcore *lc, uint32_t *total)
         return false;
     if (condition == HB_DEVICE_HUNG || condition == HB_DEVICE_GONE) {
         clean_up(lc, condition == HB_DEVICE_HUNG);
-        *total = drop_waiting(lc);
+        /* the device is given up: what waits for it ends */
+        *total = hb_drop_waiting(lc, HB_REASON_device_lost);
         return true;
     }
     uint32_t losses = atomic_load_explicit(&s->device->losses, memory_order_relaxed);
@@ -319,9 +471,8 @@ uint32_t hb_poll_syncer(hb_lcore *lc)
     for (uint32_t i = 0; i < s->gnfs; i++) {
         hb_gnf *f = &s->gnf[i];
         hb_account(lc, f->node);
-        total += fill(lc, f);
-        if (hb_row_goes(f->open_count, f->rows))
-            publish(lc, f);
+        total += f->flows ? fill_by_flow(lc, f) : fill(lc, f);
+        publish_due(lc, f);
     }
     if (lc->stats->rows != rows)
         hb_device_wake(s->device);
@@ -331,10 +482,20 @@ uint32_t hb_poll_syncer(hb_lcore *lc)
 /* ---- set-up -----------------------------------------------------------------------------------
  */
 
-static int gnf_init(hb_gnf *f, hb_device_ctl *d, const hb_node *node, uint32_t number,
+static int flows_init(hb_gnf *f, const hb_dataplane *dp)
+{
+    f->flows = calloc(1, sizeof *f->flows);
+    return !f->flows || hb_flow_queue_init(f->flows, dp->owners * hb_flow_places(dp->config.flows),
+                                           dp->config.mbufs, f->groups)
+               ? -1
+               : 0;
+}
+
+static int gnf_init(hb_gnf *f, hb_device_ctl *d, const hb_dataplane *dp, uint32_t number,
                     uint32_t *first_w)
 {
     uint32_t depth = d->config.depth, entries = 1;
+    const hb_node *node = &dp->node[number];
     f->node = number;
     f->program = node->nf.instance;
     f->groups = node->workgroups;
@@ -356,7 +517,7 @@ static int gnf_init(hb_gnf *f, hb_device_ctl *d, const hb_node *node, uint32_t n
         if (!g->shadow || !g->shadow_count || !g->sum)
             return -1;
     }
-    return 0;
+    return node->nf.flow_bytes ? flows_init(f, dp) : 0;
 }
 
 static bool serves(const hb_node *node, uint32_t lcore)
@@ -377,7 +538,7 @@ hb_syncer *hb_syncer_new(hb_lcore *lc, hb_device_ctl *device, uint32_t *first_w,
     s->ticks_per_us = hb_tick_rate() / 1e6;
     for (uint32_t i = 0; i < lc->dp->nodes; i++) {
         const hb_node *node = &lc->dp->node[i];
-        if (serves(node, lc->id) && gnf_init(&s->gnf[s->gnfs++], device, node, i, first_w)) {
+        if (serves(node, lc->id) && gnf_init(&s->gnf[s->gnfs++], device, lc->dp, i, first_w)) {
             hb_syncer_free(s);
             return NULL;
         }
@@ -395,6 +556,9 @@ void hb_syncer_free(hb_syncer *s)
         }
         free(s->gnf[i].group);
         free(s->gnf[i].order);
+        if (s->gnf[i].flows)
+            hb_flow_queue_free(s->gnf[i].flows);
+        free(s->gnf[i].flows);
     }
     free(s);
 }

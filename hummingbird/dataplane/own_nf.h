@@ -31,6 +31,12 @@ HB_OWN_LOOP(HB_OWN)
 #ifndef HB_NF_PREPARE
 #define HB_NF_PREPARE NULL
 #endif
+#ifndef HB_NF_FLOW_SETUP
+#define HB_NF_FLOW_SETUP NULL
+#endif
+#ifndef HB_NF_FLOW_END
+#define HB_NF_FLOW_END NULL
+#endif
 #ifdef HB_NF_STATE
 #define HB_OWN_STATE sizeof(HB_NF_STATE)
 #else
@@ -57,9 +63,12 @@ static inline void hb_own_count(hb_nf_seat *seat, const uint32_t *handles, const
 static const hb_nf_engine hb_own_engines[] = {
     {.name = "cpu", .run = HB_OWN_NAME(hb_loop_, HB_OWN)}};
 extern const hb_nf_kind hb_own_kind;
-__attribute__((visibility("default"))) const hb_nf_kind hb_own_kind = {.state_bytes = HB_OWN_STATE,
-                                                                       .prepare = HB_NF_PREPARE,
-                                                                       .finish = HB_NF_FINISH,
-                                                                       .engines = hb_own_engines,
-                                                                       .nb_engines = 1};
+__attribute__((visibility("default")))
+const hb_nf_kind hb_own_kind = {.state_bytes = HB_OWN_STATE,
+                                .flow_setup = HB_NF_FLOW_SETUP,
+                                .flow_end = HB_NF_FLOW_END,
+                                .prepare = HB_NF_PREPARE,
+                                .finish = HB_NF_FINISH,
+                                .engines = hb_own_engines,
+                                .nb_engines = 1};
 #endif

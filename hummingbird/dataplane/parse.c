@@ -158,6 +158,8 @@ static inline enum hb_reason parse_ipv4(const uint8_t *p, uint32_t length, hb_wa
     w->protocol = ip[9];
     w->fragment = fragment != 0;
     w->no_l4 = (fragment & 0x1fff) != 0;
+    if (w->fragment)
+        w->src_port = be16(ip + 4);
     w->at = w->l3 + header;
     w->end = w->l3 + total;
     return HB_REASON_none;
@@ -170,6 +172,10 @@ static void parse_fragment(const uint8_t *header, hb_walk *w)
     uint32_t field = be16(header + 2);
     w->fragment = (field & 0xfff9) != 0; /* an "atomic" one is whole (RFC 6946) */
     w->no_l4 = field >> 3 != 0;
+    if (w->fragment) {
+        w->src_port = be16(header + 4);
+        w->dst_port = be16(header + 6);
+    }
 }
 
 /* Walk the extension headers; w->protocol is the first header's number. */
@@ -264,11 +270,11 @@ static inline enum hb_reason parse_transport(const uint8_t *p, uint32_t type, hb
 #define LITTLE (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
 
 /* The last word of a key. */
-static inline uint64_t last_word(uint64_t port0, uint64_t port1, uint64_t protocol,
+static inline uint64_t last_word(uint64_t port0, uint64_t port1, uint64_t zone, uint64_t protocol,
                                  uint64_t fragment)
 {
-    return LITTLE ? port0 | port1 << 16 | protocol << 48 | fragment << 56
-                  : port0 << 48 | port1 << 32 | protocol << 8 | fragment;
+    return LITTLE ? port0 | port1 << 16 | zone << 32 | protocol << 48 | fragment << 56
+                  : port0 << 48 | port1 << 32 | zone << 16 | protocol << 8 | fragment;
 }
 
 /* hb_mbuf.layers. */
@@ -299,7 +305,7 @@ static inline void fill(hb_mbuf *m, hb_key *key, const hb_walk *w)
     put_be64(key->addr[0] + 8, a[1]);
     put_be64(key->addr[1], b[0]);
     put_be64(key->addr[1] + 8, b[1]);
-    key->word[4] = last_word(port0, port1, w->protocol, w->fragment);
+    key->word[4] = last_word(port0, port1, m->zone, w->protocol, w->fragment);
     m->hash = hb_key_hash(key);
     uint32_t l4 = w->no_l4 || w->at >= HB_NO_LAYER ? HB_NO_LAYER : w->at;
     m->layers = layers_word(w->l3, l4, w->protocol, back);
@@ -340,7 +346,7 @@ static inline bool parse_plain(const uint8_t *p, uint32_t length, hb_mbuf *m, hb
     ports = back ? ports : ports << 16 | ports >> 16;
     uint64_t mapped_bytes = 0xffff0000; /* the two ff of ::ffff:a.b.c.d */
     *key = (hb_key){.word = {0, ends << 32 | mapped_bytes, 0, (ends >> 32) << 32 | mapped_bytes,
-                             ports | (uint64_t)protocol << 48}};
+                             ports | (uint64_t)m->zone << 32 | (uint64_t)protocol << 48}};
     m->vlan[0] = m->vlan[1] = 0;
     m->hash = hb_key_hash(key);
     m->layers = layers_word(ETHERNET_BYTES, ETHERNET_BYTES + IPV4_BYTES, protocol, back);
@@ -455,7 +461,7 @@ const hb_rule *hb_match_rules(const hb_rule *rules, uint32_t count, const hb_key
 int hb_classify(const uint8_t *packet, uint32_t length, const hb_rule *rules, uint32_t count,
                 int32_t *rule_index)
 {
-    hb_mbuf m;
+    hb_mbuf m = {.zone = 0};
     hb_key key;
     *rule_index = -1;
     enum hb_reason bad = hb_parse(packet, length, &m, &key);

@@ -6,21 +6,22 @@
 #include "mbuf.h"
 
 /* The normalised 5-tuple: the smaller (address, port) first, so both directions have one key.
- * IPv4 addresses as ::ffff:a.b.c.d. A fragment of any offset has no ports, so that all fragments
- * of a datagram take one path. 40 bytes, no padding: compared and hashed as five 64-bit words. */
+ * IPv4 addresses as ::ffff:a.b.c.d. A fragment of any offset has its datagram's id for ports: of
+ * IPv4 for the sender's, of IPv6 one half for each. So all fragments of a datagram are one flow.
+ * 40 bytes, no padding: compared and hashed as five 64-bit words. */
 typedef union {
     struct {
         uint8_t addr[2][16];
         uint16_t port[2]; /* host order */
         uint16_t zone;
         uint8_t protocol; /* 0: not IP */
-        uint8_t fragment; /* 1: ports unknown */
+        uint8_t fragment; /* 1: of a fragmented datagram */
     };
     uint64_t word[5];
 } hb_key;
 _Static_assert(sizeof(hb_key) == 40, "a key is five 64-bit words");
 
-/* Fills l3, l4, protocol, vlan, direction and hash of the header and the key.
+/* Fills l3, l4, protocol, vlan, direction and hash of the header and the key; m->zone is given.
  * Returns HB_REASON_none, or why the packet must be dropped: runt, truncated or malformed.
  * Not IP is not an error: l3 is HB_NO_LAYER, the key is all zero, the hash is that of the pair of
  * MAC addresses and the type. A packet to drop looks like that, too, but for its hash, which is 0.

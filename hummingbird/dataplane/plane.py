@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ class Sizes:
     frame_size: int
     queue: int
     flows: int
+    """That an lcore with an input port can tell apart."""
+    flows_evict: bool = False
+    flow_timeouts: Mapping[str, int] = field(default_factory=dict)
+    """Seconds by state; 60 for those that are not named."""
     profile: bool = False
     """Count where the time goes."""
 
@@ -67,6 +71,9 @@ class Dataplane:
         config.queue, config.flows, config.types = sizes.queue, sizes.flows, sizes.types
         config.lcores = len(sizes.cpus)
         config.profile = sizes.profile
+        config.flows_evict = sizes.flows_evict
+        for number, state in enumerate(flow_states()):
+            config.flow_timeout[number] = sizes.flow_timeouts.get(state, 60)
         config.cpus[0 : len(sizes.cpus)] = list(sizes.cpus)
         error = ffi.new("char[256]")
         self._dp = lib.hb_new(config, sizes.nodes, error, 256)
@@ -132,6 +139,10 @@ class Dataplane:
         nf.lcore[0 : len(lcores)] = list(lcores)
         return self._checked(lib.hb_add_peer(self._dp, nf))
 
+    def set_zone(self, node: int, zone: int) -> None:
+        """Packets of this input port are of this zone."""
+        lib.hb_set_zone(self._dp, node, zone)
+
     def set_device(self, config: Any) -> None:
         """The device of the GNFs, as ``hb_device *``."""
         self._checked(lib.hb_set_device(self._dp, config))
@@ -152,6 +163,10 @@ class Dataplane:
         assert table.shape == (self.nodes, self.types) and table.flags.c_contiguous
         version = lib.hb_publish_policy(self._dp, ffi.cast("uint16_t *", table.ctypes.data))
         return version if version > 0 else None
+
+    def undrained_reloads(self) -> int:
+        """Reloads that changed the way of flows with state before all their packets were gone."""
+        return int(lib.hb_undrained_reloads(self._dp))
 
     def live_policies(self) -> int:
         """How many policy versions are current or have packets in flight."""
@@ -210,6 +225,21 @@ class Dataplane:
         """The counters that an NF's finish() keeps."""
         return [int(lib.hb_rule_hits(self._dp, node, rule)) for rule in range(rules)]
 
+    def list_flows(self, cursor: Any, most: int) -> npt.NDArray[np.void]:
+        """The next live flows, as FLOW_VIEW; none: there are no more.
+
+        Args:
+            cursor: ``ffi.new("uint64_t *")``, 0 at first.
+            most: how many at once.
+        """
+        views = ffi.new("hb_flow_view[]", most)
+        n = lib.hb_list_flows(self._dp, cursor, views, most)
+        return np.frombuffer(ffi.buffer(views), dtype=FLOW_VIEW, count=n)
+
+    def is_set_up(self, node: int, index: int, generation: int) -> bool:
+        """Does this NF have state of the flow?"""
+        return bool(lib.hb_flow_is_set_up(self._dp, node, index, generation))
+
     def port_message(self, node: int) -> str:
         """A port's first failure, else what was odd about its source, else nothing."""
         return str(ffi.string(lib.hb_port_message(self._dp, node)).decode(errors="replace"))
@@ -217,6 +247,38 @@ class Dataplane:
     def device_state(self) -> str:
         """``healthy``, ``recovered`` from at least one failure, or ``hangs``."""
         return ("healthy", "recovered", "hangs")[lib.hb_device_state(self._dp)]
+
+
+def _flow_view() -> np.dtype[np.void]:
+    """hb_flow_view as NumPy has it."""
+    struct = ffi.typeof("hb_flow_view")
+    shapes = {"addr": (2, 16), "port": (2,), "type": (2,)}
+    sizes = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
+    names, formats, offsets = [], [], []
+    for name, entry in struct.fields:
+        shape = shapes.get(name, ())
+        names.append(name)
+        formats.append((sizes[ffi.sizeof(entry.type) // int(np.prod(shape, dtype=int))], shape))
+        offsets.append(entry.offset)
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": ffi.sizeof(struct)}
+    )
+
+
+FLOW_VIEW = _flow_view()
+
+
+def flow_states() -> list[str]:
+    """Names of the states of flows, by number."""
+    found: list[str] = []
+    while (name := lib.hb_flow_state_name(len(found))) != ffi.NULL:
+        found.append(ffi.string(name).decode())
+    return found
+
+
+def flow_places(flows: int) -> int:
+    """Flow indexes of an lcore with an input port, for so many flows."""
+    return int(lib.hb_flow_places(flows))
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,24 @@
 
 #include "dataplane.h"
 
+uint64_t hb_admitted_in_flight(const hb_dataplane *dp, uint32_t admission)
+{
+    uint64_t retired = 0, admitted = 0;
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        retired += __atomic_load_n(&dp->lcore[l].stats->retired[admission], __ATOMIC_ACQUIRE);
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        admitted += __atomic_load_n(&dp->lcore[l].stats->admitted[admission], __ATOMIC_ACQUIRE);
+    return admitted - retired;
+}
+
 /* Packets of the version in this slot that are still in flight. Call when no lcore admits with it.
  */
 static uint64_t packets_of(const hb_dataplane *dp, uint32_t slot)
 {
-    uint64_t retired = 0, admitted = 0;
-    for (uint32_t l = 0; l < dp->config.lcores; l++)
-        retired += __atomic_load_n(&dp->lcore[l].stats->retired[slot], __ATOMIC_ACQUIRE);
-    for (uint32_t l = 0; l < dp->config.lcores; l++)
-        admitted += __atomic_load_n(&dp->lcore[l].stats->admitted[slot], __ATOMIC_ACQUIRE);
-    return admitted - retired;
+    uint64_t packets = 0;
+    for (uint32_t epoch = 0; epoch < 2; epoch++)
+        packets += hb_admitted_in_flight(dp, hb_admission(slot, epoch));
+    return packets;
 }
 
 uint32_t hb_live_policies(hb_dataplane *dp)
@@ -37,6 +45,26 @@ static int free_slot(hb_dataplane *dp)
     return -1;
 }
 
+#define HOLD_MS 100
+
+/* With flows that have state, a flow goes its new way when the last packet on the old one is gone.
+ */
+static void change_to(hb_dataplane *dp, uint32_t slot)
+{
+    bool hold = dp->running && dp->tracked;
+    atomic_store_explicit(&dp->held, hold, memory_order_relaxed);
+    dp->undrained += hold && hb_wait_empty(dp, HOLD_MS);
+    /* release: the table before the slot that names it */
+    atomic_store_explicit(&dp->current, slot, memory_order_release);
+    /* release: who takes in again, does so by the new one */
+    atomic_store_explicit(&dp->held, 0, memory_order_release);
+}
+
+uint32_t hb_undrained_reloads(const hb_dataplane *dp)
+{
+    return dp->undrained;
+}
+
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next)
 {
     int slot = free_slot(dp);
@@ -54,8 +82,7 @@ int hb_publish_policy(hb_dataplane *dp, const uint16_t *next)
     }
     memcpy(p->next, next, bytes);
     p->version = ++dp->versions;
-    /* release: the table before the slot that names it */
-    atomic_store_explicit(&dp->current, (uint32_t)slot, memory_order_release);
+    change_to(dp, (uint32_t)slot);
     hb_wait_passes(dp); /* none still holds the slot that was current before */
     return (int)p->version;
 }

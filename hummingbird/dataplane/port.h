@@ -28,6 +28,8 @@ struct hb_port {
     const hb_port_ops *ops;
     bool paced;        /* false: takes credits and waits instead of overrunning the chain */
     bool has_end;      /* rx() stops some day */
+    bool live;         /* its packets have the time of day */
+    uint16_t zone;     /* of its packets */
     _Atomic bool done; /* rx() will give nothing more; written by the lcore */
     uint32_t serial;   /* of the packet consumed last */
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes */

@@ -144,9 +144,7 @@ static inline void write_packet(uint8_t *p, const template *t, uint32_t src, uin
 static uint64_t time_of(generator *g, uint64_t now)
 {
     if (!g->start_ticks) {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        g->start_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+        g->start_ns = hb_clock_time_ns();
         g->start_ticks = now;
     }
     if (now < g->start_ticks)
@@ -345,6 +343,7 @@ hb_port *hb_generator_open(const hb_generator *gen, char *error, size_t error_si
         return NULL;
     }
     g->port.ops = &ops;
+    g->port.live = true;
     g->port.paced = g->paced = gen->pace == HB_PACE_RATE;
     g->port.has_end = gen->packets != 0;
     g->left = gen->packets ? gen->packets : UINT64_MAX;

@@ -5,13 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A row that is full goes at once. At the end of a pass one of fewer packets goes, too, if the NF
- * would run dry: fewer than two rows are pending, so that the device works on its last one. Batches
- * so grow under load and shrink when idle, with no knob and no timer. (bench/adaptive_batch.py has
- * another rule compiled in the place of this one, to compare.) */
-static inline bool hb_row_goes(uint32_t count, uint32_t pending)
+/* The publishing rule: a full row goes at once. One that is not full goes at the end of a pass if
+ * the NF would run dry: fewer than two of its rows are pending, so that the device works on the
+ * last. Batches so grow under load and shrink when idle, with no knob and no timer.
+ * (bench/adaptive_batch.py compiles another rule in the place of this one, to compare.) */
+static inline bool hb_runs_dry(uint32_t pending)
 {
-    return count && pending < 2;
+    return pending < 2;
 }
 
 #endif

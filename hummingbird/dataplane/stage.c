@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nf.h"
+
 #define AHEAD 8u /* packets between a look at one and the request for its line */
 
 /* Rows name programs; what a program reads and writes was declared by its NF. */
@@ -34,7 +36,7 @@ bool hb_stage_init(hb_stage *s, struct hb_device_ctl *d)
 {
     memset(s, 0, sizeof *s);
     lay_out(s, d, d->config.workgroups, HB_STAGE_ROWS);
-    size_t frames = (size_t)HB_STAGE_ROWS * d->config.lanes * d->frame_size;
+    size_t frames = (size_t)HB_STAGE_ROWS * d->config.lanes * (d->frame_size + HB_STATE_MOST);
     size_t size = (s->frames_off + frames + 4095) / 4096 * 4096;
     s->host = aligned_alloc(4096, size);
     if (!s->host)
@@ -67,6 +69,36 @@ static inline void copy(uint8_t *to, const uint8_t *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
+/* The states of flows that a row's program has; the host's copy of them. */
+static hb_states states_of(const struct hb_device_ctl *d, const struct hb_rowdesc *rd)
+{
+    const hb_nf *nf = nf_of(d, rd);
+    return nf->flow_bytes ? hb_nf_states(d->config.tables, nf->instance) : (hb_states){.flows = 0};
+}
+
+static bool has_state(const hb_states *states, const struct hb_work *w)
+{
+    return w->flow != HB_NO_FLOW && (w->flow & HB_FLOW_INDEX) < states->flows;
+}
+
+/* In front of the packet's frame: what the host has set the flow's state to, and room for what
+ * becomes of it. */
+static void state_in(hb_stage *s, const hb_states *states, const struct hb_work *w)
+{
+    if (!has_state(states, w))
+        return;
+    if (w->flow & HB_FLOW_FRESH)
+        memcpy(s->host + s->used, hb_state_at(states, w->flow & HB_FLOW_INDEX), states->bytes);
+    s->used += states->stride;
+}
+
+static void state_out(hb_stage *s, const hb_states *states, const struct hb_work *staged)
+{
+    if (has_state(states, staged))
+        memcpy(hb_state_at(states, staged->flow & HB_FLOW_INDEX),
+               s->host + (size_t)staged->frame * HB_STAGE_STRIDE - states->stride, states->bytes);
+}
+
 /* Copy one lane's packet in, with room around it; rewrite its work entry to point there. */
 static void lane_in(hb_stage *s, struct hb_device_ctl *d, const struct hb_rowdesc *rd, size_t most,
                     struct hb_work *w)
@@ -95,12 +127,15 @@ static void row_in(hb_stage *s, struct hb_device_ctl *d, uint32_t row)
            rd->count * sizeof(struct hb_done));
     const hb_nf *nf = nf_of(d, rd);
     size_t most = nf->reads == HB_READS_HEADER ? HB_HEADER_BYTES : SIZE_MAX;
+    hb_states states = states_of(d, rd);
+    rd->states = states.flows != 0;
     for (uint32_t lane = 0; lane < rd->count; lane++) {
         if (lane + AHEAD < rd->count)
             __builtin_prefetch(packet_of(d, &work[lane + AHEAD]));
+        state_in(s, &states, &work[lane]);
         lane_in(s, d, rd, most, &work[lane]);
     }
-    s->writes = s->writes || nf->writes != HB_WRITES_NOTHING;
+    s->writes = s->writes || nf->writes != HB_WRITES_NOTHING || rd->states;
     s->origin[s->rows++] = row;
 }
 
@@ -180,7 +215,9 @@ void hb_stage_out(hb_stage *s, struct hb_device_ctl *d)
         size_t most = nf->writes == HB_WRITES_NOTHING  ? 0
                       : nf->writes == HB_WRITES_HEADER ? HB_HEADER_BYTES
                                                        : SIZE_MAX;
+        hb_states states = states_of(d, rd);
         for (uint32_t lane = 0; lane < rd->count; lane++) {
+            state_out(s, &states, &staged[lane]);
             if (most && lane + AHEAD < rd->count)
                 __builtin_prefetch(packet_of(d, &work[lane + AHEAD]), 1);
             lane_out(s, d, rd, most, &staged[lane], &work[lane], &done[lane]);

@@ -5,6 +5,7 @@
 #define HB_SYNCER_H
 #include "dataplane.h"
 #include "device.h"
+#include "flow_queue.h"
 
 /* One logical workgroup. Indices run free; reaped <= GpuIndex <= published <= reaped + depth. */
 typedef struct {
@@ -14,6 +15,7 @@ typedef struct {
     uint32_t *cpu_word;  /* CpuIndex */
     uint32_t *gpu_word;  /* GpuIndex */
     uint64_t idle_since; /* tick at which it ran dry */
+    uint32_t open_count; /* packets in its row that is being filled */
     uint32_t *shadow;    /* [depth][lanes] handles: a row's packets, whatever the device writes */
     uint16_t *shadow_count; /* [depth] */
     hb_burst_sum *sum;      /* [depth]: of the row's packets as they were published */
@@ -24,11 +26,11 @@ typedef struct {
     uint32_t node;
     uint32_t program;
     uint32_t groups;
-    hb_workgroup *group; /* [groups] */
-    hb_workgroup *open;  /* has the row being filled, or NULL */
-    uint32_t open_count; /* its packets */
-    uint32_t rows;       /* published and not reaped */
-    uint32_t *order;     /* ring of group numbers in the order of publishing, [groups * depth] */
+    hb_workgroup *group;  /* [groups] */
+    hb_workgroup *open;   /* has the row being filled, or NULL; with `flows` each may have one */
+    uint32_t rows;        /* published and not reaped */
+    hb_flow_queue *flows; /* NULL: it has no state of flows */
+    uint32_t *order;      /* ring of group numbers in the order of publishing, [groups * depth] */
     uint32_t order_mask;
     uint32_t order_head, order_tail;
 } hb_gnf;

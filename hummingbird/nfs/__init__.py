@@ -41,10 +41,12 @@ class Writes(IntEnum):
 
 
 class Affinity(IntEnum):
-    """Which packets must meet on one lcore: none; or all of the NF's (one key: IPsec's SA)."""
+    """Which packets must meet on one lcore: none; all of the NF's (one key: IPsec's SA); those of a
+    flow, of which no two are in the NF at once (any NF with state of flows)."""
 
     NONE = 0
     KEY = 1
+    FLOW = 2
 
 
 class NfParams(BaseModel):
@@ -123,6 +125,10 @@ class NfHost:
     def poll(self) -> None:
         """Called some 20 times a second while it runs, and once when all lcores have ended."""
 
+    def flow(self, state: np.void) -> dict[str, Any]:
+        """What `hummingbird flows` shows of a flow whose state this is."""
+        return {name: state[name].tolist() for name in state.dtype.names or ()}
+
     def report(self) -> dict[str, Any]:
         """What the summary shows under ``nfs.<name>.detail``."""
         return {}
@@ -134,6 +140,9 @@ class NfHost:
 
     def close(self) -> None:
         """The data plane is gone; called once, also after a failed start."""
+
+
+MOST_FLOW_BYTES = 256  # HB_STATE_MOST of hummingbird.h
 
 
 def _no_table(params: Any, context: BuildContext) -> NfTable:
@@ -157,6 +166,9 @@ class Nf:
     """Bytes it may add in front of a packet."""
     tail: int = 0
     """Bytes it may add behind."""
+    flow_state: np.dtype[Any] | None = None
+    """What it knows of each flow, as the packet function's hb_state32() and hb_state64() index it:
+    a multiple of 8 bytes, at most 256."""
     affinity: Affinity = Affinity.NONE
     host: Callable[[Any, NfTable, HostContext], NfHost] = lambda params, table, context: NfHost()
     engines: Mapping[str, str] = field(default_factory=dict)
@@ -169,6 +181,11 @@ class Nf:
     """It has no packet function but a thread of its own (dataplane/peer.h)."""
 
     @property
+    def flow_bytes(self) -> int:
+        """Bytes of its state of each flow; 0 if it has none."""
+        return self.flow_state.itemsize if self.flow_state is not None else 0
+
+    @property
     def code(self) -> Path:
         """The file of its packet function."""
         return self.source or KERNELS / "nf" / f"{self.name}.cl"
@@ -177,9 +194,22 @@ class Nf:
         """Staged copies bring only what is read: no whole packet is written from a part of it."""
         if self.writes is Writes.PACKET and self.reads is not Reads.PACKET:
             raise ValueError(f"NF {self.name} writes packets that it does not declare to read")
+        if self.flow_bytes % 8 or self.flow_bytes > MOST_FLOW_BYTES:
+            raise ValueError(f"NF {self.name}: a flow_state is 8, 16, ... {MOST_FLOW_BYTES} bytes")
+        if self.flow_bytes and self.affinity is Affinity.NONE:
+            object.__setattr__(self, "affinity", Affinity.FLOW)
 
 
-NAMES = ("forward", "router", "nids", "ipsec")
+NAMES = (
+    "forward",
+    "router",
+    "nids",
+    "ipsec",
+    "firewall",
+    "load_balancer",
+    "nat",
+    "flow_monitor",
+)
 """NFs with a packet function in cl_kernels/nf."""
 TYPES = (*NAMES, "python")
 """What ``type:`` offers besides the file of a user's NF."""

@@ -90,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint32_t length = (uint32_t)size, l3 = HB_NO_LAYER, l4 = HB_NO_LAYER;
     if (length < 2 || length > 2048)
         return 0;
-    hb_mbuf m;
+    hb_mbuf m = {.zone = 0};
     hb_key key;
     if (hb_parse(data, length, &m, &key) == HB_REASON_none)
         l3 = m.l3, l4 = m.l4;

@@ -48,8 +48,8 @@ static void check_key(const hb_mbuf *m, const hb_key *key)
 {
     int order = memcmp(key->addr[0], key->addr[1], 16);
     HOLDS(order < 0 || (order == 0 && key->port[0] <= key->port[1]));
-    HOLDS(key->fragment <= 1 && m->direction <= 1 && key->zone == 0);
-    HOLDS(!key->fragment || !(key->port[0] | key->port[1]));
+    HOLDS(key->fragment <= 1 && m->direction <= 1);
+    HOLDS(key->zone == (m->l3 == HB_NO_LAYER ? 0 : m->zone));
     HOLDS(key->protocol == m->protocol);
     if (m->l3 != HB_NO_LAYER)
         HOLDS(hb_key_hash(key) == m->hash);
@@ -74,10 +74,10 @@ static void swap_ends(uint8_t *p, const hb_mbuf *m, const hb_key *key)
 
 static void check_reverse(uint8_t *p, uint32_t length, const hb_mbuf *m, const hb_key *key)
 {
-    hb_mbuf back;
+    hb_mbuf back = {.zone = m->zone};
     hb_key back_key;
     bool ports_out_of_reach = m->l4 == HB_NO_LAYER && (key->port[0] | key->port[1]);
-    if (m->l3 == HB_NO_LAYER || ports_out_of_reach)
+    if (m->l3 == HB_NO_LAYER || ports_out_of_reach || key->fragment) /* an id has a direction */
         return;
     swap_ends(p, m, key);
     HOLDS(hb_parse(p, length, &back, &back_key) == HB_REASON_none);

@@ -30,7 +30,7 @@ static const hb_rule rules[] = {
 static void set_up(uint32_t remembered)
 {
     memset(&stats, 0, sizeof stats);
-    CHECK_EQUAL(hb_flows_init(&flows, remembered, rules, 3, &stats), 0);
+    CHECK_EQUAL(hb_flows_init(&flows, remembered, 0, rules, 3, &stats), 0);
 }
 
 static void tear_down(void)
@@ -61,7 +61,7 @@ static hb_mbuf classify(const hb_key *k, uint8_t direction)
 {
     hb_mbuf m = {.hash = hb_key_hash(k), .direction = direction, .flow = HB_NO_FLOW};
     hb_mbuf *one = &m;
-    hb_flow_classify(&flows, &one, k, 1);
+    hb_flow_classify(&flows, NULL, &one, k, 1);
     CHECK(m.flow < entries());
     return m;
 }
@@ -96,7 +96,7 @@ static hb_mbuf classify_as(uint32_t number, uint16_t port, uint32_t hash)
 {
     hb_key k = key_of(number, port);
     hb_mbuf m = {.hash = hash}, *one = &m;
-    hb_flow_classify(&flows, &one, &k, 1);
+    hb_flow_classify(&flows, NULL, &one, &k, 1);
     return m;
 }
 
@@ -135,7 +135,7 @@ static void test_burst(void)
         m[i] = (hb_mbuf){.hash = hb_key_hash(&keys[i]), .direction = i & 1};
         burst[i] = &m[i];
     }
-    hb_flow_classify(&flows, burst, keys, N);
+    hb_flow_classify(&flows, NULL, burst, keys, N);
     for (uint32_t i = 0; i < N; i++) {
         CHECK_EQUAL(m[i].type, i * 7 % 31 == 0 ? 0 : i & 1 ? 5 : 3);
         CHECK(m[i].flow_gen != 0);
@@ -154,10 +154,10 @@ static void test_not_ip(void)
     hb_key none = {.word = {0}};
     hb_mbuf a = {.hash = 0x00020001}, b = {.hash = 0x00030001}, *burst[2] = {&a, &b};
     hb_key keys[2] = {none, none};
-    hb_flow_classify(&flows, burst, keys, 2);
+    hb_flow_classify(&flows, NULL, burst, keys, 2);
     CHECK(a.flow != b.flow);
     hb_flow_retype(&flows, &a, 200);
-    hb_flow_classify(&flows, burst, keys, 2);
+    hb_flow_classify(&flows, NULL, burst, keys, 2);
     CHECK_EQUAL(a.type, 200);
     CHECK_EQUAL(b.type, 0);
     CHECK_EQUAL(stats.flow_misses, 2);

@@ -133,10 +133,13 @@ static frame echo4(uint32_t kind, uint32_t src, uint32_t dst, uint32_t id)
     return f;
 }
 
+static uint16_t zone; /* of the input port */
+
 static result parse_bytes(const uint8_t *bytes, uint32_t n)
 {
     result r;
     memset(&r, 0xa5, sizeof r); /* the parser sets what it promises, whatever was there */
+    r.m.zone = zone;
     uint8_t *exact = malloc(n ? n : 1);
     memcpy(exact, bytes, n);
     r.reason = hb_parse(n ? exact : exact + 1, n, &r.m, &r.key);
@@ -369,7 +372,8 @@ static void test_fragments4(void)
         result r = parse(&frames[i]);
         CHECK_EQUAL(r.reason, HB_REASON_none);
         CHECK_EQUAL(r.key.fragment, 1);
-        CHECK_EQUAL(r.key.port[0] | r.key.port[1], 0);
+        CHECK_EQUAL(r.key.port[0], 7); /* the id */
+        CHECK_EQUAL(r.key.port[1], 0);
         CHECK_EQUAL(r.m.l4, i == 0 ? 34 : HB_NO_LAYER);
         CHECK(same_flow(&r, &first));
     }
@@ -377,6 +381,10 @@ static void test_fragments4(void)
     frame whole = fragment4(0x4000, 16);
     result r = parse(&whole);
     CHECK_EQUAL(r.key.fragment, 0);
+    CHECK(!same_flow(&r, &first));
+    frames[0].byte[19] = 8; /* another datagram */
+    r = parse(&frames[0]);
+    CHECK_EQUAL(r.key.port[0], 8);
     CHECK(!same_flow(&r, &first));
 }
 
@@ -393,6 +401,22 @@ static frame fragment6(uint32_t field, uint32_t next)
     return f;
 }
 
+/* Equal packets of two zones are of two flows, whether the quick way or the walk finds them. */
+static void test_zones(void)
+{
+    frame f[] = {fragment4(0x4000, 16), fragment4(0x2000, 16), fragment6(0, 6)};
+    for (uint32_t i = 0; i < 3; i++) {
+        result here = parse(&f[i]);
+        zone = 0x1234;
+        result there = parse(&f[i]);
+        zone = 0;
+        CHECK_EQUAL(there.key.zone, 0x1234);
+        CHECK(!same_flow(&here, &there));
+        CHECK(here.m.hash != there.m.hash);
+        CHECK_EQUAL(there.key.protocol, here.key.protocol);
+    }
+}
+
 static void test_fragments6(void)
 {
     frame first = fragment6(0x0001, 6), last = fragment6(0x0018, 6), whole = fragment6(0, 6);
@@ -404,6 +428,7 @@ static void test_fragments6(void)
     CHECK_EQUAL(b.m.l4, HB_NO_LAYER);
     CHECK_EQUAL(a.key.fragment, 1);
     CHECK_EQUAL(a.key.protocol, 6);
+    CHECK_EQUAL((uint32_t)a.key.port[0] << 16 | a.key.port[1], 99);
     CHECK_EQUAL(c.key.fragment, 0); /* a fragment header, but a whole packet */
     CHECK_EQUAL(c.key.port[0], 1111);
     CHECK_EQUAL(c.m.l4, 70);
@@ -750,6 +775,7 @@ int main(void)
     test_options();
     test_fragments4();
     test_fragments6();
+    test_zones();
     test_extensions();
     test_ipv6_lengths();
     test_cuts();

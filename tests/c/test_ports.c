@@ -520,7 +520,7 @@ static bool has_valid_checksums(const uint8_t *p, uint32_t n)
 
 static void check_packet(uint32_t at, uint32_t protocol, uint32_t length)
 {
-    hb_mbuf m;
+    hb_mbuf m = {.zone = 0};
     hb_key key;
     const uint8_t *p = bytes(at);
     CHECK_EQUAL(mbuf(at)->data_len, length);
@@ -567,7 +567,7 @@ static void test_flows(void)
     enum { FLOWS = 200000 };
     hb_key *key = malloc(FLOWS * sizeof *key), *sorted = malloc(FLOWS * sizeof *key), again;
     hb_generator g = generator(0);
-    hb_mbuf m;
+    hb_mbuf m = {.zone = 0};
     g.flows = FLOWS;
     hb_port *p = open_generator(&g);
     for (uint32_t i = 0; i < FLOWS; i++) {

@@ -145,20 +145,13 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
     }
 }
 
-/* Entries of the flow cache of an lcore (hb_flows_init()). */
-static uint32_t flow_entries(uint32_t flows)
-{
-    uint32_t sets = 2 * flows / HB_FLOW_WAYS;
-    return (sets ? sets : 1) * HB_FLOW_WAYS;
-}
-
 static int open_seat(hb_nf_seat *seat)
 {
     hb_nids *nids = seat->host;
-    const hb_config *config = &seat->lcore->dp->config;
+    const hb_dataplane *dp = seat->lcore->dp;
     if (!nids)
         return 0;
-    hb_nids_seat *s = hb_nids_seat_new(nids, config->lcores, flow_entries(config->flows));
+    hb_nids_seat *s = hb_nids_seat_new(nids, dp->owners * hb_flow_places(dp->config.flows));
     *(hb_nids_seat **)seat->state = s;
     nids->seat[seat->lcore->id] =
         s; /* hb_nids_free() frees it: Python reads its counters till then */

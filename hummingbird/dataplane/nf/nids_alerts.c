@@ -74,7 +74,7 @@ void hb_nids_alarm(hb_nids_seat *s, uint32_t rule, const hb_mbuf *m, const hb_ni
     atomic_store_explicit(&r->tail, tail + 1, memory_order_release);
 }
 
-hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t lcores, uint32_t flows)
+hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t flows)
 {
     const hb_nids_config *c = &nids->c;
     hb_nids_seat *s = aligned_alloc(alignof(hb_nids_seat), sizeof *s);
@@ -90,8 +90,7 @@ hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t lcores, uint32_t flows)
     s->matched = calloc(c->rules + 1, sizeof *s->matched);
     s->ids = calloc(c->patterns + 1, sizeof *s->ids);
     if (c->track)
-        s->flow = calloc((size_t)lcores * flows, sizeof *s->flow);
-    s->owners = lcores;
+        s->flow = calloc(flows, sizeof *s->flow);
     s->flows = flows;
     for (int i = 0; i < 3; i++)
         s->always[i] = c->always[i].count || (i < 2 && (c->by_port[i][0] || c->by_port[i][1]));

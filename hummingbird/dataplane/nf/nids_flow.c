@@ -8,8 +8,7 @@
  * the rules are told to assume so. Anything else: who sends first is the client, and established
  * means that both have sent.
  *
- * State lies beside the flow cache: same index, and valid only for the same generation of the
- * entry.
+ * State lies beside the flow tables: same index, and valid only for the same generation.
  */
 #include "nids_seat.h"
 
@@ -23,9 +22,7 @@ enum { SYN = 2, ACK = 16 };
 
 static hb_nids_flow *entry_of(const hb_nids_seat *s, const hb_mbuf *m)
 {
-    if (!s->flow || m->flow == HB_NO_FLOW || m->flow >= s->flows || m->owner >= s->owners)
-        return NULL;
-    return s->flow + (size_t)m->owner * s->flows + m->flow;
+    return s->flow && m->flow < s->flows ? s->flow + m->flow : NULL;
 }
 
 static uint32_t client(uint32_t direction)

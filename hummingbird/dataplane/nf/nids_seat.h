@@ -38,15 +38,13 @@ struct hb_nids_seat {
     hb_nids_rate *rate;   /* [rules] */
     uint32_t *matched;    /* [rules]: of the present packet */
     uint32_t *ids;        /* [patterns]: likewise */
-    hb_nids_flow
-        *flow;      /* [lcores][flows]: like the flow caches of all lcores; NULL: no rule asks */
-    uint32_t flows; /* entries of one flow cache */
-    uint32_t owners;
-    bool always[3]; /* some rules without a pattern concern TCP, UDP, other packets */
+    hb_nids_flow *flow;   /* [flows] by flow index; NULL: no rule asks */
+    uint32_t flows;       /* indexes of all flow tables */
+    bool always[3];       /* some rules without a pattern concern TCP, UDP, other packets */
 };
 
-/* NULL: no memory. `flows` is the entries of the flow cache of each of `lcores` lcores. */
-hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t lcores, uint32_t flows);
+/* NULL: no memory. */
+hb_nids_seat *hb_nids_seat_new(hb_nids *nids, uint32_t flows);
 void hb_nids_seat_free(hb_nids_seat *s);
 
 /* Take notice of a packet's place in its flow; for every packet, in order. */

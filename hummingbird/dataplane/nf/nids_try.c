@@ -27,6 +27,7 @@ static void run(hb_nf_seat *seat, const struct hb_work *work, uint64_t *result, 
         fill(seat->arena->headers, handles, work + at, some);
         answers.n = 0;
         seat->engine->run(seat, &(hb_nf_burst){.arena = seat->arena,
+                                               .states = &seat->states,
                                                .table = &seat->table,
                                                .n = some,
                                                .handles = handles,

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* flow_life.c: how tracked flows begin, age and end. All is decided by what the CPU has parsed and
+ * by packet time, never by what a device wrote. */
+#include <stdlib.h>
+
+#include "flow.h"
+
+#define LATE_NS 1000000000ull    /* a packet may be this much behind the clock */
+#define LEAP_NS 3600000000000ull /* and no gap between two packets of a port is longer */
+#define NS_PER_SECOND 1000000000ull
+#define ADOPTED_SHIFT 4 /* hb_flow.adopted counts 16 ticks */
+
+enum { ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58 };
+enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
+
+static const char *const state_names[HB_FLOW_STATES] = {
+    "other",    "tcp_syn", "tcp_established", "tcp_midstream", "tcp_closing", "udp",
+    "udp_both", "icmp",    "fragment"};
+
+const char *hb_flow_state_name(uint32_t state)
+{
+    return state < HB_FLOW_STATES ? state_names[state] : NULL;
+}
+
+int hb_flows_track(hb_flows *f, const hb_config *config)
+{
+    uint32_t places = hb_flows_places(f);
+    hb_flow_lives *l = aligned_alloc(128, (sizeof *l + 127) / 128 * 128);
+    if (!l)
+        return -1;
+    *l = (hb_flow_lives){.limit = config->flows,
+                         .evict = config->flows_evict != 0,
+                         .now_ns = HB_FLOW_CLOCK_START,
+                         .half_mask = places - 1,
+                         .half = calloc(places, sizeof *l->half),
+                         .gone = calloc(places, sizeof *l->gone)};
+    for (uint32_t i = 0; i < HB_FLOW_STATES; i++)
+        l->timeout[i] = (uint32_t)(config->flow_timeout[i] * NS_PER_SECOND >> HB_FLOW_TICK_SHIFT);
+    atomic_store_explicit(&l->tick, (uint32_t)(l->now_ns >> HB_FLOW_TICK_SHIFT),
+                          memory_order_relaxed);
+    f->lives = l;
+    return l->half && l->gone ? 0 : -1;
+}
+
+/* ---- the clock --------------------------------------------------------------------------------
+ * Captures of different years may come in at two ports, and a capture may jump: a port whose time
+ * goes back, or leaps, goes on from where the clock stands. */
+
+void hb_flow_clock(hb_flow_lives *l, uint32_t port, uint64_t time_ns)
+{
+    uint64_t t = time_ns + l->offset[port];
+    if (t >= l->now_ns && t - l->now_ns <= LEAP_NS) {
+        l->now_ns = t;
+        /* relaxed: a time, which publishes nothing */
+        atomic_store_explicit(&l->tick, (uint32_t)(t >> HB_FLOW_TICK_SHIFT), memory_order_relaxed);
+    } else if (t > l->now_ns || l->now_ns - t > LATE_NS) {
+        l->offset[port] = l->now_ns - time_ns;
+    }
+}
+
+uint32_t hb_flow_idle(const hb_flow_lives *l, const hb_flow *e)
+{
+    uint32_t now = hb_flow_now(l);
+    uint16_t adopted = atomic_load_explicit(&e->adopted, memory_order_relaxed);
+    uint32_t since_adopted = (uint32_t)(uint16_t)((now >> ADOPTED_SHIFT) - adopted);
+    since_adopted = (since_adopted << ADOPTED_SHIFT) + (now & ((1u << ADOPTED_SHIFT) - 1));
+    return now - e->seen < since_adopted ? now - e->seen : since_adopted;
+}
+
+void hb_flow_keep(const hb_flow_lives *l, hb_flow *e)
+{
+    atomic_store_explicit(&e->adopted, (uint16_t)(hb_flow_now(l) >> ADOPTED_SHIFT),
+                          memory_order_relaxed);
+}
+
+/* ---- states -----------------------------------------------------------------------------------
+ */
+
+static uint32_t tcp_flags(const hb_mbuf *m, const uint8_t *packet)
+{
+    uint32_t at = m->l4 + 13u;
+    return m->protocol == TCP && m->l4 != HB_NO_LAYER && at < m->data_len ? packet[at] : 0;
+}
+
+static uint8_t first_state(const hb_flow *e, const hb_mbuf *m, uint32_t flags)
+{
+    if (e->key.fragment)
+        return HB_FLOW_FRAGMENT;
+    switch (m->protocol) {
+    case TCP:
+        return flags & (FIN | RST) ? HB_FLOW_TCP_CLOSING
+               : flags & SYN       ? HB_FLOW_TCP_SYN
+                                   : HB_FLOW_TCP_MIDSTREAM;
+    case UDP:
+        return HB_FLOW_UDP;
+    case ICMP:
+    case ICMPV6:
+        return HB_FLOW_ICMP;
+    default:
+        return HB_FLOW_OTHER;
+    }
+}
+
+/* What a packet that is not the flow's first makes of its state. */
+static uint8_t next_state(const hb_flow *e, uint32_t flags, bool by_first)
+{
+    switch (e->state) {
+    case HB_FLOW_TCP_SYN: /* the handshake ends with the ACK of who began it */
+        if (flags & (FIN | RST))
+            return HB_FLOW_TCP_CLOSING;
+        return (flags & (SYN | ACK)) == ACK && by_first ? HB_FLOW_TCP_ESTABLISHED : e->state;
+    case HB_FLOW_TCP_MIDSTREAM:
+    case HB_FLOW_TCP_ESTABLISHED:
+        if (flags & (FIN | RST))
+            return HB_FLOW_TCP_CLOSING;
+        return e->seen_of & HB_SEEN_BOTH ? HB_FLOW_TCP_ESTABLISHED : e->state;
+    case HB_FLOW_UDP:
+        return e->seen_of & HB_SEEN_BOTH ? HB_FLOW_UDP_BOTH : e->state;
+    default:
+        return e->state;
+    }
+}
+
+static bool is_half_open(const hb_flow *e)
+{
+    return e->state != HB_FLOW_TCP_ESTABLISHED && e->state != HB_FLOW_TCP_CLOSING &&
+           e->state != HB_FLOW_UDP_BOTH;
+}
+
+static uint32_t generation_of(const hb_flow *e)
+{
+    return (uint32_t)(atomic_load_explicit(&e->word, memory_order_relaxed) >> 32);
+}
+
+static bool is_first_fragment(const hb_flow *e, const hb_mbuf *m)
+{
+    return e->key.fragment && m->l4 != HB_NO_LAYER;
+}
+
+/* ---- half-open flows, oldest first -------------------------------------------------------------
+ */
+
+/* Is the head of the ring a flow that is still half-open? */
+static bool head_is_half_open(const hb_flows *f)
+{
+    const hb_flow_lives *l = f->lives;
+    uint32_t at = l->half[l->half_head & l->half_mask].at;
+    return generation_of(&f->flow[at]) == l->half[l->half_head & l->half_mask].generation &&
+           is_half_open(&f->flow[at]);
+}
+
+static void append(hb_flow_lives *l, uint32_t at, uint32_t generation)
+{
+    l->half[l->half_tail & l->half_mask].at = at;
+    l->half[l->half_tail++ & l->half_mask].generation = generation;
+}
+
+/* No more than half of the ring are half-open flows: looking at four for each new one keeps it from
+ * filling up. */
+static void remember_half_open(hb_flows *f, uint32_t at)
+{
+    hb_flow_lives *l = f->lives;
+    uint32_t most = (l->half_mask + 1) / 4 * 3;
+    for (uint32_t i = 0; i < 4 && l->half_tail - l->half_head >= most; i++) {
+        if (head_is_half_open(f))
+            append(l, l->half[l->half_head & l->half_mask].at,
+                   l->half[l->half_head & l->half_mask].generation);
+        l->half_head++;
+    }
+    append(l, at, generation_of(&f->flow[at]));
+}
+
+bool hb_flow_admit(hb_flows *f)
+{
+    hb_flow_lives *l = f->lives;
+    if (l->live < l->limit)
+        return true;
+    for (; l->evict && l->half_head != l->half_tail; l->half_head++) {
+        if (!head_is_half_open(f))
+            continue;
+        f->stats->flow_evictions++;
+        hb_flow_release(f, l->half[l->half_head++ & l->half_mask].at, HB_FLOW_END_EVICTED);
+        return true;
+    }
+    return false;
+}
+
+/* ---- a packet ---------------------------------------------------------------------------------
+ */
+
+void hb_flow_begin(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *packet)
+{
+    hb_flow *e = f->flow + at;
+    e->began = e->seen = hb_flow_now(f->lives);
+    hb_flow_keep(f->lives, e);
+    e->seen_of = m->direction ? HB_SEEN_FIRST : 0;
+    if (is_first_fragment(e, m))
+        e->seen_of |= HB_SEEN_FRAGMENT;
+    e->state = first_state(e, m, tcp_flags(m, packet));
+    f->stats->flows_live = ++f->lives->live;
+    if (is_half_open(e))
+        remember_half_open(f, at);
+}
+
+bool hb_flow_goes_on(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *packet)
+{
+    hb_flow *e = f->flow + at;
+    uint32_t flags = tcp_flags(m, packet);
+    if (hb_flow_idle(f->lives, e) > f->lives->timeout[e->state]) {
+        hb_flow_release(f, at, HB_FLOW_END_IDLE);
+        return false;
+    }
+    bool again = e->state == HB_FLOW_TCP_CLOSING && (flags & (SYN | ACK | RST)) == SYN;
+    if (again || (is_first_fragment(e, m) && e->seen_of & HB_SEEN_FRAGMENT)) {
+        hb_flow_release(f, at, HB_FLOW_END_REPLACED);
+        return false;
+    }
+    bool by_first = m->direction == (e->seen_of & HB_SEEN_FIRST);
+    uint8_t seen_of = e->seen_of | (by_first ? 0 : HB_SEEN_BOTH) |
+                      (is_first_fragment(e, m) ? HB_SEEN_FRAGMENT : 0);
+    if (e->seen_of != seen_of)
+        e->seen_of = seen_of;
+    uint8_t state = next_state(e, flags, by_first);
+    if (e->state != state)
+        e->state = state;
+    return true;
+}
+
+/* ---- the end ----------------------------------------------------------------------------------
+ */
+
+void hb_flow_release(hb_flows *f, uint32_t at, enum hb_flow_end why)
+{
+    hb_flow_lives *l = f->lives;
+    hb_flow *e = f->flow + at;
+    if (why == HB_FLOW_END_IDLE && e->state == HB_FLOW_TCP_CLOSING)
+        why = HB_FLOW_END_CLOSED;
+    l->gone[l->released++ % hb_flows_places(f)] = (hb_flow_gone){at, generation_of(e), why};
+    f->tag[at] = HB_TAG_HELD;
+    atomic_store_explicit(&e->word, 0, memory_order_relaxed); /* no re-type holds any more */
+    f->stats->flows_live = --l->live;
+}
+
+void hb_flows_age(hb_flows *f, uint32_t sets)
+{
+    hb_flow_lives *l = f->lives;
+    for (; sets; sets--, l->scan = (l->scan + 1) & f->mask)
+        for (uint32_t at = l->scan * HB_FLOW_WAYS; at < (l->scan + 1) * HB_FLOW_WAYS; at++)
+            if (f->tag[at] & 1 && hb_flow_idle(l, &f->flow[at]) > l->timeout[f->flow[at].state])
+                hb_flow_release(f, at, HB_FLOW_END_IDLE);
+}
+
+bool hb_flows_drain(hb_flows *f, uint32_t epoch, uint32_t done)
+{
+    hb_flow_lives *l = f->lives;
+    uint32_t drained = atomic_load_explicit(&l->drained, memory_order_relaxed);
+    if (drained != l->closing && (int32_t)(done - l->epoch) >= 0) {
+        drained = l->closing;
+        /* release: what is known of these flows, before whoever hears that they are over */
+        atomic_store_explicit(&l->drained, drained, memory_order_release);
+    }
+    if (drained == l->closing && l->released != l->closing) {
+        l->closing = l->released;
+        l->epoch = epoch;
+    }
+    return drained != l->closing;
+}
+
+void hb_flows_reuse(hb_flows *f, uint32_t heard)
+{
+    hb_flow_lives *l = f->lives;
+    for (; l->freed != heard; l->freed++) {
+        f->tag[l->gone[l->freed % hb_flows_places(f)].at] = HB_TAG_FREE;
+        f->stats->flow_ends++;
+    }
+}

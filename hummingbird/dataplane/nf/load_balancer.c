@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "nf.h"
+
+static const hb_nf_engine engines[] = {{.name = "cpu", .run = hb_loop_load_balancer}};
+const hb_nf_kind hb_load_balancer_kind = {.engines = engines, .nb_engines = 1};
