@@ -382,7 +382,7 @@ static void test_fragments4(void)
     result r = parse(&whole);
     CHECK_EQUAL(r.key.fragment, 0);
     CHECK(!same_flow(&r, &first));
-    frames[0].byte[19] = 8; /* another datagram */
+    frames[0].b[19] = 8; /* another datagram */
     r = parse(&frames[0]);
     CHECK_EQUAL(r.key.port[0], 8);
     CHECK(!same_flow(&r, &first));
