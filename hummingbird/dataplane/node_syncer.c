@@ -245,6 +245,8 @@ static uint32_t fill(hb_lcore *lc, hb_gnf *f)
 
 /* A queue this full takes no more of a flow that has an eighth of it. */
 #define FLOW_SHARE 8
+/* Rows of a workgroup that are pending when no more are published for lack of other flows. */
+#define ROWS_AHEAD 16
 
 static void queue_packet(hb_lcore *lc, hb_gnf *f, uint32_t handle)
 {
@@ -324,16 +326,37 @@ static void fill_new(hb_lcore *lc, hb_gnf *f)
     }
 }
 
+/* Packets wait whose flows have one in the open row already. When they would fill a row it goes,
+ * even though the device has work: it may get fuller if it waits, but the rows that those packets
+ * need do not get fewer, and a launch takes what is published. Not many rows ahead: they are in the
+ * way of the flows that come next. */
+static bool publish_held_up(hb_lcore *lc, hb_gnf *f)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < f->groups; i++) {
+        hb_workgroup *g = &f->group[i];
+        if (f->flows->waiting < lc->syncer->device->config.lanes)
+            break;
+        if (f->flows->later[i].count && g->open_count && pending(g) < ROWS_AHEAD) {
+            publish(lc, f, g);
+            any = true;
+        }
+    }
+    return any;
+}
+
 /* Which of the two come first alternates: neither is kept waiting by the other for ever. */
 static uint32_t fill_by_flow(hb_lcore *lc, hb_gnf *f)
 {
     uint32_t total = sort_input(lc, f);
     bool own_first = lc->stats->passes % 2;
-    if (own_first)
-        fill_own(lc, f);
-    fill_new(lc, f);
-    if (!own_first)
-        fill_own(lc, f);
+    do {
+        if (own_first)
+            fill_own(lc, f);
+        fill_new(lc, f);
+        if (!own_first)
+            fill_own(lc, f);
+    } while (publish_held_up(lc, f));
     return total;
 }
 
