@@ -17,15 +17,16 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import chains
 import paper
 import variant
+from batches import one_run, seen, two
 from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, main
-from watched import Moment, Shared, Stretch, Watched, folder, watched
+from watched import Watched, folder, watched
 
 from hummingbird.errors import UserError
 
@@ -74,10 +75,8 @@ def rows_of(nf: str) -> list[tuple[str, str, str]]:
     return chains.straight("gen0", f"{nf}0", "sink0")
 
 
-GNF, SINK = 2, 1
-"""Numbers of the nodes: ports first, then NFs."""
-REST = -1
-"""The account of passes that find nothing to do, last of a profile."""
+GNF = 2
+"""Number of the node: ports first, then NFs."""
 
 
 def _run(nf: str, source: Mapping[str, Any], seconds: float, *options: str, **how: Any) -> Reading:
@@ -91,44 +90,7 @@ def _run(nf: str, source: Mapping[str, Any], seconds: float, *options: str, **ho
         stretch = run.stretch(before, after)
         if not how:  # with a fixed batch the last packets are too few, and never go
             run.stop()
-    return Reading(stretch.packets / stretch.seconds / 1e6, _seen(before, after, stretch))
-
-
-def _seen(before: Moment, after: Moment, stretch: Stretch) -> dict[str, Any]:
-    """Everything that a run has to say of batches; times in microseconds, shares in percent."""
-    a, b = before.counters, after.counters
-    count = {
-        name: int(b.lcores[name].sum()) - int(a.lcores[name].sum())
-        for name in ("passes", "idle_passes", "starved", "rows", "row_packets")
-    }
-    busy = max(count["passes"] - count["idle_passes"], count["starved"])
-    profile = b.profile - a.profile
-    latency = {"gnf": b.latency[GNF] - a.latency[GNF], "port": b.latency[SINK] - a.latency[SINK]}
-    return {
-        **count,
-        "batch": count["row_packets"] / count["rows"] if count["rows"] else 0.0,
-        "waiting": 100 * count["starved"] / max(count["passes"], 1),
-        "waiting_of_passes_with_work": 100 * count["starved"] / max(busy, 1),
-        "resting": 100 * float(profile[REST]) / float(profile.sum()) if profile.sum() else None,
-        "mpps": stretch.packets / stretch.seconds / 1e6,
-        "dropped_mpps": (int(b.drops.sum()) - int(a.drops.sum())) / stretch.seconds / 1e6,
-        "launches_per_second": stretch.launches / stretch.seconds,
-        "lcore_cpu": stretch.lcore_cpu / stretch.seconds,
-        "other_cpu": stretch.other_cpu / stretch.seconds,
-        **{
-            f"{where}_{name}": stretch.reader.percentile_us(histogram, fraction)
-            for where, histogram in latency.items()
-            for name, fraction in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))
-        },
-    }
-
-
-def _of(reading: Reading, key: str) -> Reading:
-    """The same run, seen from another side."""
-    value = reading.more[key]
-    if value is None:
-        raise UserError("no packet came through: the machine is too busy, or the time too short")
-    return Reading(value, reading.more)
+    return Reading(stretch.packets / stretch.seconds / 1e6, seen(before, after, stretch, GNF))
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -249,23 +211,8 @@ def _two_rows(settings: Settings) -> Sequence[int]:
     return (32,) if settings.quick else TWO_ROWS
 
 
-def _two(name: str, unit: str, measure: Callable[[], Reading]) -> Case:
-    return Case(name, unit, measure, two_cores=True)
-
-
-def _one_run(run: Callable[[], Reading], cases: Mapping[str, tuple[str, str]]) -> Iterator[Case]:
-    """Cases that one run gives together: by name what of it, and the unit."""
-    shared = Shared(lambda: dict.fromkeys(cases, run()))
-    for name, (key, unit) in cases.items():
-        yield _two(name, unit, partial(_part, shared, name, key))
-
-
-def _part(shared: Shared, name: str, key: str) -> Reading:
-    return _of(shared.take(name), key)
-
-
 def _low_load(nf: str, seconds: float) -> Iterator[Case]:
-    yield from _one_run(
+    yield from one_run(
         lambda: paced(nf, LOW, LANES, seconds),
         {
             f"{nf}, load {LOW:,}/s: batch": ("batch", "packets"),
@@ -277,7 +224,7 @@ def _low_load(nf: str, seconds: float) -> Iterator[Case]:
 
 
 def _load(nf: str, load: str, share: float, seconds: float) -> Iterator[Case]:
-    yield from _one_run(
+    yield from one_run(
         lambda: paced(nf, round(share * carries(nf)), LANES, seconds),
         {
             f"{nf}, load {load}: batch": ("batch", "packets"),
@@ -287,7 +234,7 @@ def _load(nf: str, load: str, share: float, seconds: float) -> Iterator[Case]:
 
 
 def _saturation(nf: str, seconds: float) -> Iterator[Case]:
-    yield from _one_run(
+    yield from one_run(
         lambda: saturated(nf, LANES, seconds),
         {
             f"{nf}, load {ALL}: batch": ("batch", "packets"),
@@ -296,15 +243,15 @@ def _saturation(nf: str, seconds: float) -> Iterator[Case]:
             f"{nf}, {_lanes_name(LANES)}: nothing to do": ("resting", "% of time"),
         },
     )
-    yield _two(f"{nf}, {_lanes_name(WIDE)}", "Mpps", lambda: saturated(nf, WIDE, seconds))
+    yield two(f"{nf}, {_lanes_name(WIDE)}", "Mpps", lambda: saturated(nf, WIDE, seconds))
 
 
 def _fixed_cases(nf: str, settings: Settings) -> Iterator[Case]:
     seconds = settings.seconds
     for batch in _batches(settings):
-        yield _two(f"{nf}, fixed batch {batch}", "Mpps", partial(compared, nf, batch, seconds))
+        yield two(f"{nf}, fixed batch {batch}", "Mpps", partial(compared, nf, batch, seconds))
     for batch in _two_rows(settings):
-        yield from _one_run(
+        yield from one_run(
             partial(fixed, nf, batch, seconds, 2),
             {
                 f"{nf}, fixed batch {batch}, two rows": ("mpps", "Mpps"),
@@ -325,7 +272,7 @@ def cases(settings: Settings) -> Sequence[Case]:
         found += _load(nf, OVERLOAD, 1.5, settings.seconds)
         found += _fixed_cases(nf, settings)
         found.append(
-            _two(f"{nf}, start: batch is there", "ms", partial(start, nf, settings.seconds))
+            two(f"{nf}, start: batch is there", "ms", partial(start, nf, settings.seconds))
         )
     return found
 
