@@ -222,16 +222,23 @@ typedef struct {
 
 #define HB_LEAVE 0xffffffffu
 
-/* Where a CPU plays the GPU: the packets' first lines and the states of their flows, all on their
- * way at once, where one lane after the other would wait for its own. Packets of a short queue are
- * still in the caches of the CPU that published them, and fetching them would only take them away
- * from it. */
+/* Where a CPU plays the GPU: the states of the packets' flows and the packets' first lines, all on
+ * their way at once, where one lane after the other would wait for its own. Packets of a short
+ * queue are still in the caches of the CPU that published them, and fetching them would only take
+ * them away from it. */
 #ifdef HB_ON_CPU
 #define HB_LONG_QUEUE 512 /* packets */
 static void hb_fetch(const hb_queue *q, hb_u32 row, hb_u32 waiting)
 {
     __global const struct hb_rowdesc *rd = q->rowdesc + row;
     __global const struct hb_work *work = q->work + (hb_u64)row * q->lanes;
+    __global const struct hb_nf_instance *nf =
+        hb_instance_of(q->tables, hb_program_of(q->tables, rd->program)->nf[0]);
+    if (nf->state_stride)
+        for (hb_u32 i = 0; i < rd->count; i++)
+            __builtin_prefetch(q->tables + nf->state_base +
+                                   (hb_u64)(work[i].flow & HB_FLOW_INDEX) * nf->state_stride,
+                               1);
     if (waiting * q->lanes >= HB_LONG_QUEUE)
         for (hb_u32 i = 0; i < rd->count; i++)
             __builtin_prefetch(q->frames + work[i].frame * q->stride + work[i].offset);

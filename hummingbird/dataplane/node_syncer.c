@@ -267,6 +267,8 @@ static uint32_t sort_input(hb_lcore *lc, hb_gnf *f)
         uint32_t n = hb_keep_with_room(lc, f->node, handles, taken);
         n = hb_set_up_flows(lc, f->node, handles, n);
         for (uint32_t i = 0; i < n; i++)
+            hb_flow_prefetch_line(f->flows, hb_header(&lc->dp->arena, handles[i])->flow);
+        for (uint32_t i = 0; i < n; i++)
             queue_packet(lc, f, handles[i]);
         total += taken;
     }
