@@ -98,8 +98,8 @@ def _run(nf: str, source: Mapping[str, Any], seconds: float, *options: str, **ho
 
 @functools.cache
 def carries(nf: str) -> int:
-    """Packets a second, the best of three short runs: what loads are shares of."""
-    runs = [_run(nf, topology(nf, None, LANES), 0.2) for _ in range(3)]
+    """Packets a second, the better of two short runs: what loads are shares of."""
+    runs = [_run(nf, topology(nf, None, LANES), 0.2) for _ in range(2)]
     return round(max(run.value for run in runs) * 1e6)
 
 
@@ -144,7 +144,7 @@ def start(nf: str, seconds: float) -> Reading:
     """From the first row on: milliseconds until the batch is within a tenth of what it stays at."""
     with folder() as at, watched(topology(nf, None, WIDE), rows_of(nf), at) as run:
         run.await_packets(0)
-        looks = list(_looks(run, min(seconds, START_S)))
+        looks = _looks(run, min(seconds, START_S))
         run.stop()
     return _growth(looks)
 
@@ -153,22 +153,20 @@ Look = tuple[float, int, int]
 """Milliseconds, rows so far, packets in them."""
 
 
-def _looks(run: Watched, seconds: float) -> Iterator[Look]:
+def _looks(run: Watched, seconds: float) -> list[Look]:
     """One after the other, from the last without a row on."""
+    found: list[Look] = []
     end = time.monotonic() + START_WITHIN_S
-    before: Look | None = None
     while time.monotonic() < end:
         reader, now = run.look()
         rows, packets = (int(now.lcores[name].sum()) for name in ("rows", "row_packets"))
-        look = (now.ticks / reader.ticks_per_second * 1e3, rows, packets)
-        if rows and before:
-            yield before
-            before, end = None, min(end, time.monotonic() + seconds)
-        if rows:
-            yield look
-        else:
-            before = look
+        if rows and not (found and found[-1][1]):  # the first of them
+            end = time.monotonic() + seconds
+        if not rows:
+            found.clear()
+        found.append((now.ticks / reader.ticks_per_second * 1e3, rows, packets))
         time.sleep(STEP_S)
+    return found
 
 
 def _growth(looks: Sequence[Look]) -> Reading:
@@ -204,7 +202,7 @@ def _loads(settings: Settings) -> dict[str, float]:
 
 
 def _batches(settings: Settings) -> Sequence[int]:
-    return (32, 256) if settings.quick else BATCHES
+    return (LANES, WIDE) if settings.quick else BATCHES
 
 
 def _two_rows(settings: Settings) -> Sequence[int]:

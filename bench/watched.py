@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from child import prepare
 
 from hummingbird.errors import UserError
 from hummingbird.telemetry.rundir import base_dir
@@ -210,6 +211,7 @@ def watched(
             stdout=text,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
+            preexec_fn=prepare(),
         )
     try:
         yield Watched(process, name, said, len(topology["ports"]) - 1)
