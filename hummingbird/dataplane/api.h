@@ -357,7 +357,7 @@ int hb_classify(const uint8_t *packet, uint32_t length, const hb_rule *rules, ui
  * -1 if HB_MAX_POLICIES versions still have packets in flight. */
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next);
 /* Reloads after which a flow with state may have had packets on its old and its new way at once,
- * because they were not all gone within 0.1 s. */
+ * because they were not all gone within a second. */
 uint32_t hb_undrained_reloads(const hb_dataplane *dp);
 /* Versions in use: bit s is set while slot s is current or has packets in flight. */
 uint32_t hb_live_policies(hb_dataplane *dp);

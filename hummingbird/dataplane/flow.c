@@ -107,10 +107,11 @@ static uint32_t clock_of(const hb_flows *f)
     return (uint32_t)((f->stats->flow_hits + f->stats->flow_misses) >> f->clock_shift);
 }
 
-/* Where a flow goes when its first set is full. */
+/* Where a flow goes when its first set is nearly full; of that set again, it is the first. */
 static uint32_t other_set(const hb_flows *f, uint32_t set, uint16_t tag)
 {
-    return (set ^ tag * 0x9e3779b1u >> 7) & f->mask;
+    uint32_t step = tag * 0x9e3779b1u >> 7 & f->mask;
+    return set ^ (step ? step : 1 & f->mask);
 }
 
 /* ---- the flow is not the first with its tag, or is new -----------------------------------------
@@ -122,14 +123,21 @@ static uint16_t type_by_rules(const hb_flows *f, const hb_key *key, uint32_t dir
     return r ? r->type : 0;
 }
 
+/* Flows are looked for in their first set first, so that is where they go while it has this many
+ * free places: the few that go elsewhere are spread so well that no set is full before its time. */
+#define ENOUGH 4
+
 /* A free entry in either set, else, if flows are not tracked, the one of the first set that was
  * idle longest; or HB_NO_FLOW. */
 static uint32_t make_room(hb_flows *f, const uint32_t set[2])
 {
     uint32_t now = clock_of(f), victim = set[0] * HB_FLOW_WAYS;
-    for (uint32_t k = 0; k < 2; k++)
-        if (ways_with(f, set[k], HB_TAG_FREE))
-            return entry(set[k], ways_with(f, set[k], HB_TAG_FREE));
+    uint32_t first = ways_with(f, set[0], HB_TAG_FREE), other = ways_with(f, set[1], HB_TAG_FREE);
+    int few = __builtin_popcount(first);
+    if (few && (few >= ENOUGH || few >= __builtin_popcount(other)))
+        return entry(set[0], first);
+    if (other)
+        return entry(set[1], other);
     if (f->lives)
         return HB_NO_FLOW;
     for (uint32_t at = victim; at < (set[0] + 1) * HB_FLOW_WAYS; at++)

@@ -45,7 +45,7 @@ static int free_slot(hb_dataplane *dp)
     return -1;
 }
 
-#define HOLD_MS 100
+#define HOLD_MS 1000
 
 /* With flows that have state, a flow goes its new way when the last packet on the old one is gone.
  */

@@ -31,7 +31,8 @@ static hb_u32 fake_load(const hb_u32 *p);
     FAKE_CASE(NF_probe, probe)                                                                     \
     FAKE_CASE(NF_touch, touch)                                                                     \
     FAKE_CASE(NF_sift, sift)                                                                       \
-    FAKE_CASE(NF_stamp, stamp)
+    FAKE_CASE(NF_stamp, stamp)                                                                     \
+    FAKE_CASE(NF_tally, tally)
 
 /* hummingbird.h has been read as C; what follows is OpenCL C in as far as it goes through a C
  * compiler. Check-in and polling are used as they are, the two kernels' loops are written anew

@@ -11,7 +11,9 @@
 #include "fake_gpu.c"
 
 enum { IP = 14, UDP = 34, PAYLOAD = 42, NUMBER_BYTES = 16 };
-enum { TABLES_BYTES = 65536, TABLE_BYTES = 4096 };
+enum { TABLES_BYTES = 65536, TABLE_BYTES = 4096, FLOWS = 1024, STATE_STRIDE = 64 };
+enum { STATES = PLANE_SOURCES * 2 * FLOWS, STATES_BYTES = STATES * STATE_STRIDE };
+enum { REGION_BYTES = TABLES_BYTES + PLANE_NODES * STATES_BYTES };
 
 /* ---- packets --------------------------------------------------------------------------------- */
 
@@ -217,6 +219,12 @@ static hb_nf declare(enum plane_nf kind)
         nf.reads = HB_READS_PACKET;
         nf.rules = 1;
     }
+    if (kind == NF_tally) {
+        nf.code = (void *)&tally_kind;
+        nf.reads = HB_READS_PACKET;
+        nf.rules = TALLY_HITS;
+        nf.flow_bytes = TALLY_WORDS * sizeof(uint32_t);
+    }
     if (kind == NF_stamp) {
         nf.code = (void *)&stamp_kind;
         nf.reads = HB_READS_PACKET;
@@ -242,7 +250,11 @@ int plane_add_nf(plane *p, enum plane_nf kind, uint32_t lcores, uint32_t workgro
         (struct hb_nf_instance){.kind = kind,
                                 .generation = 1,
                                 .base = (uint64_t)((uint8_t *)table_of(p, nf.instance) - base),
-                                .length = TABLE_BYTES};
+                                .length = TABLE_BYTES,
+                                .state_base = TABLES_BYTES + nf.instance * STATES_BYTES,
+                                .state_flows = nf.flow_bytes ? STATES : 0,
+                                .state_stride = STATE_STRIDE,
+                                .state_bytes = nf.flow_bytes};
     p->workgroups += nf.lcores * workgroups;
     return workgroups ? hb_add_gnf(p->dp, &nf, workgroups) : hb_add_cnf(p->dp, &nf);
 }
@@ -318,16 +330,18 @@ static void set_up_memory(plane *p)
     const plane_config *c = &p->config;
     size_t stats = hb_stats_size(c->lcores, PLANE_NODES, c->types);
     p->memory = (hb_config){.frames = hb_region_new((size_t)c->mbufs * 2048),
-                            .tables = hb_region_new(TABLES_BYTES),
+                            .tables = hb_region_new(REGION_BYTES),
                             .stats = aligned_alloc(128, (stats + 127) / 128 * 128),
                             .mbufs = c->mbufs,
                             .frame_size = 2048,
                             .queue = c->queue,
-                            .flows = 1024,
+                            .flows = FLOWS,
                             .types = c->types,
                             .lcores = c->lcores};
     for (uint32_t l = 0; l < c->lcores; l++)
         p->memory.cpus[l] = -1;
+    for (uint32_t i = 0; i < HB_FLOW_STATES; i++)
+        p->memory.flow_timeout[i] = 60;
     memset(p->memory.stats, 0, stats);
     *tables_of(p) = (struct hb_tables){.magic = HB_TABLES_MAGIC,
                                        .version = HB_LAYOUT_VERSION,
@@ -539,7 +553,7 @@ plane_totals plane_free(plane *p)
                                                           p->config.depth, p->config.groups));
     }
     hb_region_free(p->memory.frames, (size_t)p->config.mbufs * 2048);
-    hb_region_free(p->memory.tables, TABLES_BYTES);
+    hb_region_free(p->memory.tables, REGION_BYTES);
     free(p->memory.stats);
     free(p);
     return t;

@@ -14,8 +14,16 @@
 enum plane_executor { PLANE_PERSISTENT, PLANE_LAUNCH, PLANE_STAGED };
 #define PLANE_EACH_EXECUTOR(e) for (uint32_t e = PLANE_PERSISTENT; e <= PLANE_STAGED; e++)
 
-/* NFs: two real ones that need no table, the probe's, and two of these tests (test_nfs.h). */
-enum plane_nf { NF_forward = 1, NF_probe = 5, NF_touch = 6, NF_sift = 200, NF_stamp = 201 };
+/* NFs: two real ones that need no table, the probe's, and three of these tests (test_nfs.h). Tally
+ * has state of flows, which is not there for PLANE_STAGED. */
+enum plane_nf {
+    NF_forward = 1,
+    NF_probe = 5,
+    NF_touch = 6,
+    NF_sift = 200,
+    NF_stamp = 201,
+    NF_tally = 202
+};
 enum plane_type { NORMAL, SUSPICIOUS }; /* of packets, by sift */
 
 typedef struct {

@@ -5,9 +5,12 @@
  *
  *   sift    re-types packets that hold an X to SUSPICIOUS, and counts them in finish()
  *   stamp   numbers packets in prepare(); grows them at both ends and changes every byte
+ *   tally   counts packets in its state of their flow, and lets none pass that is out of order
  */
 #ifndef HB_TEST_NFS_H
 #define HB_TEST_NFS_H
+#include <string.h>
+
 #include "plane.h"
 
 enum { STAMP_HEAD = 28, STAMP_TAIL = 28 };
@@ -40,6 +43,31 @@ static hb_u32 hb_nf_stamp(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *r
     return HB_PASS;
 }
 
+enum { TALLY_LAST, TALLY_BUSY, TALLY_PACKETS, TALLY_SET_UP, TALLY_WORDS };
+
+/* The number that a packet has in its flow's source, from 1: 16 small letters, the lowest first. */
+static hb_u32 tally_number(const hb_packet *p)
+{
+    hb_u32 number = 0;
+    for (hb_u32 i = 0; i < 7; i++)
+        number |= (hb_get8(p, p->l4 + 8 + i) - 'a' & 15) << 4 * i;
+    return number + 1;
+}
+
+static hb_u32 hb_nf_tally(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+{
+    (void)t, (void)arg, (void)result;
+    hb_u32 number = tally_number(p);
+    if (!hb_state32(p, TALLY_SET_UP) || hb_state32(p, TALLY_BUSY))
+        return HB_DROP(HB_REASON_bad_state);
+    hb_set_state32(p, TALLY_BUSY, 1);
+    hb_u32 late = number <= hb_state32(p, TALLY_LAST);
+    hb_set_state32(p, TALLY_LAST, number);
+    hb_set_state32(p, TALLY_PACKETS, hb_state32(p, TALLY_PACKETS) + 1);
+    hb_set_state32(p, TALLY_BUSY, 0);
+    return late ? HB_DROP(HB_REASON_out_of_window) : HB_PASS;
+}
+
 /* ---- on the host ----------------------------------------------------------------------------- */
 
 static void finish_sift(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *result,
@@ -58,9 +86,33 @@ static void prepare_stamp(hb_nf_seat *seat, const uint32_t *handles, uint64_t *a
         arg[i] = ++*last;
 }
 
-static HB_NF_LOOP(sift) static HB_NF_LOOP(stamp) static const hb_nf_engine sift_engine = {
-    .name = "cpu", .run = hb_loop_sift};
+enum { TALLY_BEGUN, TALLY_ENDED, TALLY_COUNTED, TALLY_HITS }; /* its counters */
+
+static enum hb_reason begin_tally(hb_nf_seat *seat, uint32_t handle, void *state)
+{
+    static const uint32_t none[TALLY_WORDS];
+    (void)handle;
+    if (memcmp(state, none, sizeof none))
+        return HB_REASON_nf_action;
+    ((uint32_t *)state)[TALLY_SET_UP] = 1;
+    seat->hits[TALLY_BEGUN]++;
+    return HB_REASON_none;
+}
+
+static void end_tally(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb_flow_end why,
+                      const void *state)
+{
+    (void)flow, (void)key, (void)why;
+    seat->hits[TALLY_ENDED]++;
+    seat->hits[TALLY_COUNTED] += ((const uint32_t *)state)[TALLY_PACKETS];
+}
+
+static HB_NF_LOOP(tally) static HB_NF_LOOP(sift) static HB_NF_LOOP(stamp) static const hb_nf_engine
+    sift_engine = {.name = "cpu", .run = hb_loop_sift};
 static const hb_nf_engine stamp_engine = {.name = "cpu", .run = hb_loop_stamp};
+static const hb_nf_engine tally_engine = {.name = "cpu", .run = hb_loop_tally};
+static const hb_nf_kind tally_kind = {
+    .flow_setup = begin_tally, .flow_end = end_tally, .engines = &tally_engine, .nb_engines = 1};
 static const hb_nf_kind sift_kind = {
     .finish = finish_sift, .engines = &sift_engine, .nb_engines = 1};
 static const hb_nf_kind stamp_kind = {.state_bytes = sizeof(uint64_t),
