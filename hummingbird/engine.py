@@ -139,6 +139,8 @@ class Engine:
     placement: Placement | None = None
     version: int = 0
     """Of the route policy."""
+    _undrained: int = 0
+    """Reloads before which not all packets could leave."""
     started: float = 0.0
     """When packets began to flow, time.monotonic()."""
     _plane: Dataplane | None = None
@@ -387,6 +389,12 @@ class Engine:
                 fix="try again in a moment",
             )
         self.version = version
+        if (undrained := self.plane.undrained_reloads()) > self._undrained:
+            self._undrained = undrained
+            log.warning(
+                "packets were still in flight a second after the route policy changed: those of "
+                "one flow may have overtaken each other (fix: find the NF that is slow)"
+            )
 
     def reload_policy(self, policy: Policy) -> tuple[Part, ...]:
         """Packets admitted from now on follow ``policy``; those in flight finish on theirs."""

@@ -63,23 +63,24 @@ def live(plane: Dataplane, types: Sequence[str], nfs: Sequence[StatefulNf]) -> I
     cursor, names = ffi.new("uint64_t *"), flow_states()
     while (views := plane.list_flows(cursor, AT_ONCE)).size:
         for view in views:
-            known = {
-                nf.name: nf.host.flow(nf.states[view["index"]].copy())
-                for nf in nfs
-                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"]))
-            }
+            known = {}
+            for nf in nfs:
+                state = nf.states[view["index"]].copy()
+                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"])):
+                    known[nf.name] = nf.host.flow(state)  # it was still this flow's
             yield _flow(view, names, types, known)
 
 
 def _flow(
     view: np.void, names: Sequence[str], types: Sequence[str], known: Mapping[str, Any]
 ) -> Flow:
-    first = int(view["first"])
-    src, dst = (_address(bytes(view["addr"][end])) for end in (first, 1 - first))
+    first, is_ip = int(view["first"]), bool(view["protocol"] or view["addr"].any())
+    ends = (bytes(view["addr"][end]) for end in (first, 1 - first))
+    src, dst = (_address(raw) if is_ip else None for raw in ends)
     sport, dport = (int(view["port"][end]) for end in (first, 1 - first))
     number = int(view["protocol"])
     return Flow(
-        protocol=PROTOCOLS.get(number, str(number)) if src else "-",
+        protocol=PROTOCOLS.get(number, str(number)) if is_ip else "-",
         src=src,
         sport=sport,
         dst=dst,
@@ -94,7 +95,5 @@ def _flow(
     )
 
 
-def _address(raw: bytes) -> Address | None:
-    if not any(raw):
-        return None
+def _address(raw: bytes) -> Address:
     return IPv4Address(raw[12:]) if raw.startswith(_MAPPED) else IPv6Address(raw)

@@ -114,7 +114,7 @@ class Flows(_Section):
     """How long flows live, where NFs keep state of them: the section ``flows:``."""
 
     when_full: Literal["refuse", "evict"] = "refuse"
-    """New flows are refused, or the oldest half-open one goes."""
+    """New flows are refused, or the oldest that is half-open or closing goes."""
     timeouts: Timeouts = Timeouts()
 
 

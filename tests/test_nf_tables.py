@@ -67,6 +67,25 @@ def test_a_layout() -> None:
     assert instances["kind"].tolist() == [1, 3]
     assert instances["length"].tolist() == [0, 600]
     assert (instances["base"] % 128 == 0).all()
+    assert instances["state_bytes"].tolist() == instances["state_flows"].tolist() == [0, 0]
     base = int(instances["base"][1])
     assert memory[base : base + 600].tobytes() == data.tobytes()
     assert base + 600 <= plan.size
+
+
+def test_states_of_flows_lie_apart() -> None:
+    """Each in lines of its own, and no table in the chunks that a device with a copy is given."""
+    table = NfTable(np.zeros(100, np.uint8))
+    plan = tables.layout([(1, table), (1, table), (1, table)], [[0]], [8, 0, 200], flows=3000)
+    memory = np.zeros(plan.size, dtype=np.uint8)
+    plan.fill(memory)
+    entries = memory[256:][: 3 * tables.INSTANCE.itemsize].view(tables.INSTANCE)
+    assert entries["state_bytes"].tolist() == [8, 0, 200]
+    assert entries["state_stride"].tolist() == [64, 0, 256]
+    assert entries["state_flows"].tolist() == [3000, 0, 3000]
+    first, _, last = (int(base) for base in entries["state_base"])
+    assert first % tables.STATES == last % tables.STATES == 0
+    assert first >= int(entries["base"].max()) + 100
+    assert last >= first + 3000 * 64
+    assert plan.size >= last + 3000 * 256
+    assert plan.states == [(first, 3000, 64), (0, 0, 0), (last, 3000, 256)]

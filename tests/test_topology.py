@@ -583,6 +583,48 @@ MISTAKES = {
     ),
     "lanes": (BASE + "device: {lanes: 0} # HERE", "device.lanes", "0", "greater than or equal"),
     "groups": (BASE + "device: {groups: some} # HERE", "device.groups", "'some'", "integer"),
+    "what when flows are full": (
+        BASE + "flows: {when_full: panic} # HERE",
+        "flows.when_full",
+        "panic",
+        "refuse",
+    ),
+    "a timeout of no state": (
+        BASE + "flows: {timeouts: {tcp: 5}} # HERE",
+        "flows.timeouts.tcp",
+        "unknown field 'tcp'",
+        "tcp_syn",
+    ),
+    "a timeout of nothing": (
+        BASE + "flows: {timeouts: {udp: 0}} # HERE",
+        "flows.timeouts.udp",
+        "0",
+        "1",
+    ),
+    "a timeout of days": (
+        BASE + "flows: {timeouts: {udp: 86400}} # HERE",
+        "flows.timeouts.udp",
+        "86400",
+        "43200",
+    ),
+    "a zone that is no number": (
+        BASE.replace("{driver: generator}", "{driver: generator, zone: dmz} # HERE"),
+        "ports.in0.zone",
+        "dmz",
+        "integer",
+    ),
+    "a zone too many": (
+        BASE.replace("{driver: generator}", "{driver: generator, zone: 65536} # HERE"),
+        "ports.in0.zone",
+        "65536",
+        "65535",
+    ),
+    "a zone where nothing comes in": (
+        BASE.replace("{driver: sink}", "{driver: sink, zone: 1} # HERE"),
+        "ports.out0.zone",
+        "no packet comes in here",
+        "leave zone out",
+    ),
     "frame size of the memory": (
         BASE + "memory: {frame_size: 1024} # HERE",
         "memory.frame_size",

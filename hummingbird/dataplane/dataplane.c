@@ -48,6 +48,7 @@ hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_
     }
     dp->config = *config;
     dp->max_nodes = nodes;
+    atomic_init(&dp->epoch, dp->epoch_done + 1); /* the first one is not over yet */
     dp->stats = config->stats;
     dp->device_stats = hb_stats_init(config->stats, config->lcores, nodes, config->types);
     for (uint32_t l = 0; l < config->lcores; l++) {

@@ -40,7 +40,7 @@ int hb_flows_init(hb_flows *f, uint32_t flows, uint32_t base, const hb_rule *rul
 void hb_flows_free(hb_flows *f)
 {
     if (f->lives) {
-        free(f->lives->half);
+        free(f->lives->expendable);
         free(f->lives->gone);
         free(f->lives);
     }
@@ -107,11 +107,10 @@ static uint32_t clock_of(const hb_flows *f)
     return (uint32_t)((f->stats->flow_hits + f->stats->flow_misses) >> f->clock_shift);
 }
 
-/* Where a flow goes when its first set is nearly full; of that set again, it is the first. */
+/* Where a flow goes when its first set is nearly full; never the same one. */
 static uint32_t other_set(const hb_flows *f, uint32_t set, uint16_t tag)
 {
-    uint32_t step = tag * 0x9e3779b1u >> 7 & f->mask;
-    return set ^ (step ? step : 1 & f->mask);
+    return (set ^ (tag * 0x9e3779b1u >> 7 | 1)) & f->mask;
 }
 
 /* ---- the flow is not the first with its tag, or is new -----------------------------------------
@@ -121,6 +120,11 @@ static uint16_t type_by_rules(const hb_flows *f, const hb_key *key, uint32_t dir
 {
     const hb_rule *r = hb_match_rules(f->rules, f->nb_rules, key, direction);
     return r ? r->type : 0;
+}
+
+static uint32_t seen(const hb_flow *e)
+{
+    return atomic_load_explicit(&e->seen, memory_order_relaxed);
 }
 
 /* Flows are looked for in their first set first, so that is where they go while it has this many
@@ -141,7 +145,7 @@ static uint32_t make_room(hb_flows *f, const uint32_t set[2])
     if (f->lives)
         return HB_NO_FLOW;
     for (uint32_t at = victim; at < (set[0] + 1) * HB_FLOW_WAYS; at++)
-        if (now - f->flow[at].seen > now - f->flow[victim].seen)
+        if (now - seen(&f->flow[at]) > now - seen(&f->flow[victim]))
             victim = at;
     f->stats->flow_evictions++;
     return victim;
@@ -177,10 +181,11 @@ static uint32_t make(hb_flows *f, const hb_key *key, uint32_t hash)
 {
     uint32_t first = hash & f->mask;
     f->stats->flow_misses++;
-    if (f->lives && !hb_flow_admit(f))
-        return HB_NO_FLOW;
     uint32_t at = make_room(f, (uint32_t[]){first, other_set(f, first, tag_of(hash))});
-    return at == HB_NO_FLOW ? at : insert(f, at, key, hash);
+    /* none goes for one that has no place in the end */
+    if (at == HB_NO_FLOW || (f->lives && !hb_flow_admit(f)))
+        return HB_NO_FLOW;
+    return insert(f, at, key, hash);
 }
 
 /* ---- a burst --------------------------------------------------------------------------------- */
@@ -189,8 +194,8 @@ static inline void use(hb_flows *f, hb_mbuf *m, uint32_t at, uint32_t now)
 {
     hb_flow *e = f->flow + at;
     uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
-    if (e->seen != now)
-        e->seen = now;
+    if (seen(e) != now) /* most leave the line clean; relaxed: a time, which publishes nothing */
+        atomic_store_explicit(&e->seen, now, memory_order_relaxed);
     m->flow = f->base + at;
     m->flow_gen = GENERATION(word);
     m->type = TYPE(word, m->direction);

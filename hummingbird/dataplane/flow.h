@@ -32,7 +32,7 @@
 #define HB_SEEN_FRAGMENT 4u /* the first fragment of its datagram */
 
 /*
- * One flow, one cache line. Written by the owner lcore only, but for `word` and `adopted`. `word`
+ * One flow, one cache line. Written by the owner lcore only, but for `word` and `seen`. `word`
  * holds the entry's generation (upper half, 0: not live) and the types of direction 1 and 0 (16
  * bits each); a sticky re-type may come from another lcore, hence the compare-exchange, which fails
  * when the entry has been given to another flow meanwhile.
@@ -41,12 +41,12 @@ typedef struct {
     alignas(64) hb_key key;
     _Atomic uint64_t word;
     uint32_t hash;
-    uint32_t seen;  /* tick of the last packet; untracked: a count of lookups, for eviction */
-    uint32_t began; /* tick of the first packet */
-    _Atomic uint16_t adopted; /* tick / 16, lower bits, of the last packet that joined from another
-                                 flow (hb_flow_adopt()); written by the lcore that took it over */
-    uint8_t state;            /* HB_FLOW_* */
-    uint8_t seen_of;          /* HB_SEEN_* */
+    _Atomic uint32_t seen; /* tick of the last packet, which another lcore may have made join from
+                              another flow (hb_flow_adopt()); untracked: a count of lookups, for
+                              eviction */
+    uint32_t began;        /* tick of the first packet */
+    uint8_t state;         /* HB_FLOW_* */
+    uint8_t seen_of;       /* HB_SEEN_* */
 } hb_flow;
 _Static_assert(sizeof(hb_flow) == 64, "a flow is one cache line");
 
@@ -71,12 +71,11 @@ typedef struct {
     uint64_t offset[HB_MAX_NODES]; /* of each input port's packet time from it; 0: not known yet */
     uint32_t scan;                 /* set to look at next for idle flows */
 
-    /* Flows that were half-open when they began, oldest first. [half_mask + 1] */
+    /* Flows that may be evicted in a ring, the oldest behind the last entry, which is no flow's.
+     * [entries + 1] */
     struct {
-        uint32_t at;
-        uint32_t generation;
-    } * half;
-    uint32_t half_mask, half_head, half_tail;
+        uint32_t older, newer;
+    } * expendable;
 
     /* Ring of the flows that are over; freed <= drained <= released. [entries] */
     hb_flow_gone *gone;

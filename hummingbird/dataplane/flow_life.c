@@ -8,7 +8,6 @@
 #define LATE_NS 1000000000ull    /* a packet may be this much behind the clock */
 #define LEAP_NS 3600000000000ull /* and no gap between two packets of a port is longer */
 #define NS_PER_SECOND 1000000000ull
-#define ADOPTED_SHIFT 4 /* hb_flow.adopted counts 16 ticks */
 
 enum { ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58 };
 enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
@@ -31,15 +30,17 @@ int hb_flows_track(hb_flows *f, const hb_config *config)
     *l = (hb_flow_lives){.limit = config->flows,
                          .evict = config->flows_evict != 0,
                          .now_ns = HB_FLOW_CLOCK_START,
-                         .half_mask = places - 1,
-                         .half = calloc(places, sizeof *l->half),
+                         .expendable = calloc(places + 1, sizeof *l->expendable),
                          .gone = calloc(places, sizeof *l->gone)};
     for (uint32_t i = 0; i < HB_FLOW_STATES; i++)
         l->timeout[i] = (uint32_t)(config->flow_timeout[i] * NS_PER_SECOND >> HB_FLOW_TICK_SHIFT);
     atomic_store_explicit(&l->tick, (uint32_t)(l->now_ns >> HB_FLOW_TICK_SHIFT),
                           memory_order_relaxed);
     f->lives = l;
-    return l->half && l->gone ? 0 : -1;
+    if (!l->expendable || !l->gone)
+        return -1;
+    l->expendable[places].older = l->expendable[places].newer = places;
+    return 0;
 }
 
 /* ---- the clock --------------------------------------------------------------------------------
@@ -60,17 +61,12 @@ void hb_flow_clock(hb_flow_lives *l, uint32_t port, uint64_t time_ns)
 
 uint32_t hb_flow_idle(const hb_flow_lives *l, const hb_flow *e)
 {
-    uint32_t now = hb_flow_now(l);
-    uint16_t adopted = atomic_load_explicit(&e->adopted, memory_order_relaxed);
-    uint32_t since_adopted = (uint32_t)(uint16_t)((now >> ADOPTED_SHIFT) - adopted);
-    since_adopted = (since_adopted << ADOPTED_SHIFT) + (now & ((1u << ADOPTED_SHIFT) - 1));
-    return now - e->seen < since_adopted ? now - e->seen : since_adopted;
+    return hb_flow_now(l) - atomic_load_explicit(&e->seen, memory_order_relaxed);
 }
 
 void hb_flow_keep(const hb_flow_lives *l, hb_flow *e)
 {
-    atomic_store_explicit(&e->adopted, (uint16_t)(hb_flow_now(l) >> ADOPTED_SHIFT),
-                          memory_order_relaxed);
+    atomic_store_explicit(&e->seen, hb_flow_now(l), memory_order_relaxed);
 }
 
 /* ---- states -----------------------------------------------------------------------------------
@@ -121,10 +117,10 @@ static uint8_t next_state(const hb_flow *e, uint32_t flags, bool by_first)
     }
 }
 
-static bool is_half_open(const hb_flow *e)
+/* Half-open or nearly over: what it has to go for may be more. */
+static bool is_expendable(uint8_t state)
 {
-    return e->state != HB_FLOW_TCP_ESTABLISHED && e->state != HB_FLOW_TCP_CLOSING &&
-           e->state != HB_FLOW_UDP_BOTH;
+    return state != HB_FLOW_TCP_ESTABLISHED && state != HB_FLOW_UDP_BOTH;
 }
 
 static uint32_t generation_of(const hb_flow *e)
@@ -137,37 +133,32 @@ static bool is_first_fragment(const hb_flow *e, const hb_mbuf *m)
     return e->key.fragment && m->l4 != HB_NO_LAYER;
 }
 
-/* ---- half-open flows, oldest first -------------------------------------------------------------
+/* ---- flows that may be evicted, oldest first ----------------------------------------------------
  */
 
-/* Is the head of the ring a flow that is still half-open? */
-static bool head_is_half_open(const hb_flows *f)
-{
-    const hb_flow_lives *l = f->lives;
-    uint32_t at = l->half[l->half_head & l->half_mask].at;
-    return generation_of(&f->flow[at]) == l->half[l->half_head & l->half_mask].generation &&
-           is_half_open(&f->flow[at]);
-}
-
-static void append(hb_flow_lives *l, uint32_t at, uint32_t generation)
-{
-    l->half[l->half_tail & l->half_mask].at = at;
-    l->half[l->half_tail++ & l->half_mask].generation = generation;
-}
-
-/* No more than half of the ring are half-open flows: looking at four for each new one keeps it from
- * filling up. */
-static void remember_half_open(hb_flows *f, uint32_t at)
+static void append(hb_flows *f, uint32_t at)
 {
     hb_flow_lives *l = f->lives;
-    uint32_t most = (l->half_mask + 1) / 4 * 3;
-    for (uint32_t i = 0; i < 4 && l->half_tail - l->half_head >= most; i++) {
-        if (head_is_half_open(f))
-            append(l, l->half[l->half_head & l->half_mask].at,
-                   l->half[l->half_head & l->half_mask].generation);
-        l->half_head++;
-    }
-    append(l, at, generation_of(&f->flow[at]));
+    uint32_t end = hb_flows_places(f), newest = l->expendable[end].older;
+    l->expendable[at].older = newest;
+    l->expendable[at].newer = end;
+    l->expendable[newest].newer = l->expendable[end].older = at;
+}
+
+static void take_out(hb_flow_lives *l, uint32_t at)
+{
+    l->expendable[l->expendable[at].older].newer = l->expendable[at].newer;
+    l->expendable[l->expendable[at].newer].older = l->expendable[at].older;
+}
+
+static void set_state(hb_flows *f, uint32_t at, uint8_t state)
+{
+    hb_flow *e = f->flow + at;
+    if (is_expendable(e->state) && !is_expendable(state))
+        take_out(f->lives, at);
+    if (!is_expendable(e->state) && is_expendable(state))
+        append(f, at);
+    e->state = state;
 }
 
 bool hb_flow_admit(hb_flows *f)
@@ -175,14 +166,12 @@ bool hb_flow_admit(hb_flows *f)
     hb_flow_lives *l = f->lives;
     if (l->live < l->limit)
         return true;
-    for (; l->evict && l->half_head != l->half_tail; l->half_head++) {
-        if (!head_is_half_open(f))
-            continue;
-        f->stats->flow_evictions++;
-        hb_flow_release(f, l->half[l->half_head++ & l->half_mask].at, HB_FLOW_END_EVICTED);
-        return true;
-    }
-    return false;
+    uint32_t end = hb_flows_places(f), oldest = l->expendable[end].newer;
+    if (!l->evict || oldest == end)
+        return false;
+    f->stats->flow_evictions++;
+    hb_flow_release(f, oldest, HB_FLOW_END_EVICTED);
+    return true;
 }
 
 /* ---- a packet ---------------------------------------------------------------------------------
@@ -191,15 +180,15 @@ bool hb_flow_admit(hb_flows *f)
 void hb_flow_begin(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *packet)
 {
     hb_flow *e = f->flow + at;
-    e->began = e->seen = hb_flow_now(f->lives);
+    e->began = hb_flow_now(f->lives);
     hb_flow_keep(f->lives, e);
     e->seen_of = m->direction ? HB_SEEN_FIRST : 0;
     if (is_first_fragment(e, m))
         e->seen_of |= HB_SEEN_FRAGMENT;
     e->state = first_state(e, m, tcp_flags(m, packet));
     f->stats->flows_live = ++f->lives->live;
-    if (is_half_open(e))
-        remember_half_open(f, at);
+    if (is_expendable(e->state))
+        append(f, at);
 }
 
 bool hb_flow_goes_on(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *packet)
@@ -222,7 +211,7 @@ bool hb_flow_goes_on(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *
         e->seen_of = seen_of;
     uint8_t state = next_state(e, flags, by_first);
     if (e->state != state)
-        e->state = state;
+        set_state(f, at, state);
     return true;
 }
 
@@ -236,6 +225,8 @@ void hb_flow_release(hb_flows *f, uint32_t at, enum hb_flow_end why)
     if (why == HB_FLOW_END_IDLE && e->state == HB_FLOW_TCP_CLOSING)
         why = HB_FLOW_END_CLOSED;
     l->gone[l->released++ % hb_flows_places(f)] = (hb_flow_gone){at, generation_of(e), why};
+    if (is_expendable(e->state))
+        take_out(l, at);
     f->tag[at] = HB_TAG_HELD;
     atomic_store_explicit(&e->word, 0, memory_order_relaxed); /* no re-type holds any more */
     f->stats->flows_live = --l->live;

@@ -18,7 +18,7 @@
         }                                                                                          \
     } while (0)
 
-enum { HEAD = 60, TAIL = 40, ROUTER = 2, NIDS = 3, IPSEC = 4 };
+enum { HEAD = 60, TAIL = 40, ROUTER = 2, NIDS = 3, IPSEC = 4, FIREWALL = 7 };
 
 static uint8_t *tables;
 static const struct hb_tables *head;
@@ -53,6 +53,14 @@ static uint64_t arg_of(uint32_t kind, const uint8_t *data, uint32_t length)
     return arg >> 48 || kind != IPSEC ? arg : 1 + arg % (HB_REASONS - 1); /* drop, and why */
 }
 
+/* What the NF knows of the flow is anything, and often the packet's own bytes. */
+static void set_state(uint32_t instance, const uint8_t *data, uint32_t length)
+{
+    const struct hb_nf_instance *i = instance_of(instance);
+    for (uint32_t b = 0; b < i->state_bytes; b++)
+        tables[i->state_base + b] = data[b % length] & (data[(b + 1) % length] | 3);
+}
+
 static void run(uint32_t instance, const uint8_t *data, uint32_t length, uint32_t l3, uint32_t l4)
 {
     uint8_t *frame = malloc(HEAD + length + TAIL);
@@ -65,7 +73,10 @@ static void run(uint32_t instance, const uint8_t *data, uint32_t length, uint32_
                    .offset = HEAD,
                    .length = length,
                    .l3 = l3,
-                   .l4 = l4};
+                   .l4 = l4,
+                   .flow = 0,
+                   .direction = length & 1};
+    set_state(instance, data, length);
     uint64_t result = 1;
     uint32_t verdict = hb_nf_run(tables, instance, &p, arg_of(kind, data, length), &result);
     HOLDS(p.offset + p.length <= p.high && p.length <= HEAD + length + TAIL);
@@ -79,7 +90,7 @@ static void run(uint32_t instance, const uint8_t *data, uint32_t length, uint32_
         HOLDS(kind == IPSEC || (p.length == length && !memcmp(frame + HEAD, data, length)));
         break;
     default:
-        HOLDS(kind == ROUTER && (verdict & 0xff) == HB_VERDICT_RETYPE);
+        HOLDS((kind == ROUTER || kind == FIREWALL) && (verdict & 0xff) == HB_VERDICT_RETYPE);
     }
     HOLDS(kind != NIDS || !memcmp(frame + HEAD, data, length));
     free(frame);
