@@ -75,6 +75,8 @@ static void look_after_own(hb_lcore *lc, bool at_rest)
     hb_flows_age(f, sets < f->mask + 1 ? sets : f->mask + 1);
     /* acquire: pairs with turn_epoch() */
     uint32_t done = atomic_load_explicit(&dp->epoch_done, memory_order_acquire);
+    /* seq_cst: no packet of a later epoch can have found a flow that was released before this */
+    atomic_thread_fence(memory_order_seq_cst);
     uint32_t epoch = atomic_load_explicit(&dp->epoch, memory_order_relaxed);
     if (hb_flows_drain(f, epoch, done))
         atomic_store_explicit(&dp->epoch_wanted, 1, memory_order_relaxed);
