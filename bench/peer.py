@@ -163,10 +163,13 @@ def core_ghz() -> float:
 def ipsec_mb(skip: int, key: bytes, auth_key: bytes) -> dict[str, Function]:
     """libipsec-mb by interface, ``burst`` and ``job``; ``skip`` bytes stand in front of ESP."""
     lib, text = load("ipsec_mb"), ffi.new("char[256]")
-    context = _made(lib.peer_ipsec_mb_new(skip, key, auth_key, text), text, "libipsec-mb")
+    ways = {"burst": lib.peer_ipsec_mb_burst, "job": lib.peer_ipsec_mb_job}
+    # each has a manager: bursts begin where its queue does, wherever jobs have left off
     return {
-        "burst": Function.of(lib.peer_ipsec_mb_burst, context),
-        "job": Function.of(lib.peer_ipsec_mb_job, context),
+        name: Function.of(
+            way, _made(lib.peer_ipsec_mb_new(skip, key, auth_key, text), text, "libipsec-mb")
+        )
+        for name, way in ways.items()
     }
 
 

@@ -116,6 +116,11 @@ class Watched:
             raise self._failed()
         return found
 
+    def resident_mib(self) -> float:
+        """Memory that the process has now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
     def moment(self) -> Moment:
         """Now.
 

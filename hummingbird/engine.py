@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hummingbird import ports
+from hummingbird import flows, ports
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines, flow_places
 from hummingbird.errors import UserError
-from hummingbird.flows import Flow, StatefulNf, live
+from hummingbird.flows import Flow, StatefulNf
 from hummingbird.nfs import HostContext, NfHost, NfTable
 from hummingbird.nfs.tables import Layout, layout
 from hummingbird.opencl import memory, probe, watchdog
@@ -432,6 +432,21 @@ class Engine:
 
     def flows(self) -> Iterator[Flow]:
         """Live flows, while packets flow: each was there, no instant saw them all."""
+        for some in self.flow_views():
+            yield from self.describe_flows(some)
+
+    def flow_views(self) -> Iterator[npt.NDArray[np.void]]:
+        """The same some at a time, as FLOW_VIEW of dataplane/plane.py: quick to look through."""
+        return flows.views(self.plane)
+
+    @property
+    def tracks_flows(self) -> bool:
+        """Flows have states and times and an end, because an NF has state of them."""
+        assert self.running is not None
+        return any(spec.nf.flow_state is not None for spec in self.running.topology.nfs)
+
+    def describe_flows(self, some: npt.NDArray[np.void]) -> Iterator[Flow]:
+        """Some of them, and what NFs know of them."""
         assert self.running is not None
         topology = self.running.topology
         stateful = []
@@ -446,7 +461,7 @@ class Engine:
                         self.hosts[spec.name],
                     )
                 )
-        return live(self.plane, topology.types, stateful)
+        return flows.describe(some, self.plane, topology.types, stateful)
 
     def view(self) -> View:
         """What telemetry has to know to put names on the counters."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -15,7 +15,7 @@ from hummingbird.dataplane._native import ffi
 from hummingbird.dataplane.plane import Dataplane, flow_states
 from hummingbird.nfs import NfHost
 
-AT_ONCE = 1024
+AT_ONCE = 256
 
 Address = IPv4Address | IPv6Address
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
@@ -58,41 +58,59 @@ class StatefulNf:
     host: NfHost
 
 
-def live(plane: Dataplane, types: Sequence[str], nfs: Sequence[StatefulNf]) -> Iterator[Flow]:
-    """All live flows, in no order that means anything."""
-    cursor, names = ffi.new("uint64_t *"), flow_states()
-    while (views := plane.list_flows(cursor, AT_ONCE)).size:
-        for view in views:
-            known = {}
-            for nf in nfs:
-                state = nf.states[view["index"]].copy()
-                if plane.is_set_up(nf.node, int(view["index"]), int(view["generation"])):
-                    known[nf.name] = nf.host.flow(state)  # it was still this flow's
-            yield _flow(view, names, types, known)
+def views(plane: Dataplane) -> Iterator[npt.NDArray[np.void]]:
+    """All live flows, in no order that means anything, some at a time, as FLOW_VIEW."""
+    cursor = ffi.new("uint64_t *")
+    while (some := plane.list_flows(cursor, AT_ONCE)).size:
+        yield some
 
 
-def _flow(
-    view: np.void, names: Sequence[str], types: Sequence[str], known: Mapping[str, Any]
-) -> Flow:
-    first, is_ip = int(view["first"]), bool(view["protocol"] or view["addr"].any())
-    ends = (bytes(view["addr"][end]) for end in (first, 1 - first))
-    src, dst = (_address(raw) if is_ip else None for raw in ends)
-    sport, dport = (int(view["port"][end]) for end in (first, 1 - first))
-    number = int(view["protocol"])
-    return Flow(
-        protocol=PROTOCOLS.get(number, str(number)) if is_ip else "-",
-        src=src,
-        sport=sport,
-        dst=dst,
-        dport=dport,
-        zone=int(view["zone"]),
-        state=names[view["state"]],
-        age_s=round(int(view["age_ns"]) / 1e9, 2),
-        idle_s=round(int(view["idle_ns"]) / 1e9, 2),
-        types=(types[view["type"][first]], types[view["type"][1 - first]]),
-        nfs=dict(known),
-        index=int(view["index"]),
-    )
+def describe(
+    some: npt.NDArray[np.void],
+    plane: Dataplane,
+    types: Sequence[str],
+    nfs: Sequence[StatefulNf],
+) -> Iterator[Flow]:
+    """Flows, and what NFs know of them now."""
+    names = flow_states()
+    addresses = some["addr"].tobytes()
+    columns = (some[name].tolist() for name in _COLUMNS)
+    for at, row in enumerate(zip(*columns, strict=True)):
+        port, zone, protocol, kind, index, generation, state, first, age, idle = row
+        both = addresses[32 * at :][:32]
+        is_ip = bool(protocol or any(both))
+        src, dst = (
+            _address(both[16 * end :][:16]) if is_ip else None for end in (first, 1 - first)
+        )
+        yield Flow(
+            protocol=PROTOCOLS.get(protocol, str(protocol)) if is_ip else "-",
+            src=src,
+            sport=port[first],
+            dst=dst,
+            dport=port[1 - first],
+            zone=zone,
+            state=names[state],
+            age_s=round(age / 1e9, 2),
+            idle_s=round(idle / 1e9, 2),
+            types=(types[kind[first]], types[kind[1 - first]]),
+            nfs=dict(_known(plane, nfs, index, generation)),
+            index=index,
+        )
+
+
+def _known(
+    plane: Dataplane, nfs: Sequence[StatefulNf], index: int, generation: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for nf in nfs:
+        state = nf.states[index].copy()
+        if plane.is_set_up(nf.node, index, generation):  # it was still this flow's
+            yield nf.name, nf.host.flow(state)
+
+
+_COLUMNS = (
+    *("port", "zone", "protocol", "type", "index", "generation"),
+    *("state", "first", "age_ns", "idle_ns"),
+)
 
 
 def _address(raw: bytes) -> Address:

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from hummingbird import policy, topology
+from hummingbird import control, policy, topology
 from hummingbird.engine import Engine, Wanted
 from hummingbird.errors import UserError
 from hummingbird.ports.pcap import PcapParams
@@ -79,12 +79,15 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         _check_writable(options.json)
     engine = Engine(options.name, profile=options.profile, watch=options.watch)
     watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
+    server = None
     try:
         began = time.monotonic()
         engine.apply(wanted)
+        server = control.Server(engine)
         stop.catch()
         _say_start(console, engine, time.monotonic() - began)
-        _watch_over(engine, options, console, stop, watcher)
+        _watch_over(engine, options, console, stop, watcher, server)
+        server.close()
         left = engine.stop()
         seconds = time.monotonic() - engine.started
         for message in engine.port_messages():
@@ -93,6 +96,8 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
         result = summary.summarise(engine.view(), engine.counters(), seconds)
     finally:
+        if server:
+            server.close()
         engine.close()
     summary.show(console, result)
     if options.json:
@@ -195,12 +200,13 @@ def _watch_over(
     console: Console,
     stop: _Stop,
     watcher: PolicyWatcher | None,
+    server: control.Server,
 ) -> None:
     """Until the inputs end, the time is over, or somebody asks to stop."""
     until = None if options.duration is None else time.monotonic() + options.duration
     with _display(engine, options, console) as refresh:
         while not stop.asked:
-            time.sleep(POLL_S)
+            server.serve(POLL_S)
             if engine.plane.finished() or (until and time.monotonic() >= until):
                 break
             if watcher:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A model of the flow table in plain Python, made from its specification (flow.h, docs/flows.md, the
-topology's section ``flows:``) and not from its code.
+"""A model of the flow table in plain Python, made from its specification (the comments of
+flow.h, the topology's section ``flows:``) and not from its code.
 
     packet, time ── look() ── Seen ─┐
     what became of it ── Answer ────┴─ FlowModel.check() ── is that what had to become of it?

@@ -83,7 +83,7 @@ def udp_header(sport: int, dport: int) -> bytes:
 def segment(
     client: int, flags: int, *, back: bool = False, sport: int = 4000, dport: int = 80
 ) -> bytes:
-    """A TCP segment between client number ``client`` and the one server; ``back``: to the client."""
+    """A TCP segment from client number ``client`` to the one server; ``back``: from that."""
     ends = (struct.pack(">I", 0x0A000000 + client), sport), (bytes([192, 0, 2, 1]), dport)
     (src, a), (dst, b) = ends[::-1] if back else ends
     return ip(src, dst, 6, tcp_header(a, b, flags))

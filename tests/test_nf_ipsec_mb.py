@@ -121,3 +121,36 @@ def test_gcm_keys_of_both_sizes(tables: Any) -> None:
         made.fill(region.array)
         args = np.array([arg(ENCAPSULATE, i + 1) for i in range(64)], np.uint64)
         assert (both(region, plain, args).verdict == nf.PASS).all()
+
+
+@pytest.mark.parametrize("first", ["as the rest", "another key", "the longest"])
+def test_every_job_comes_back_from_and_after_full_bursts(first: str, tables: Any) -> None:
+    """The library's queue of jobs is a ring with as many places as a burst has packets. Jobs leave
+    it in order: it fills up behind a first one of another kind, or much longer than the rest,
+    which is done when it is flushed only. And it goes round, with few packets behind.
+    """
+    rng = np.random.default_rng(256)
+    count, longest = 2 * 256 + 44, 1480
+    kinds = [sa("aes-128-cbc", "hmac-sha1-96"), sa("aes-256-cbc", "hmac-sha2-256-128")]
+    made = layout([(IPSEC.kind, make_table([*kinds, *map(reverse, kinds)]))], [[0]])
+    region = host_region(made.size)
+    made.fill(region.array)
+    index, sizes = np.zeros(count, int), np.full(count, 40)
+    if first == "another key":
+        index[::256] = 1
+    if first == "the longest":
+        sizes[::256] = longest
+    plain = np.zeros((count, 14 + longest), np.uint8)
+    for i in range(count):
+        packet = nf.ETHERNET + b"\x08\x00" + nf.ipv4(rng.bytes(sizes[i] - 20), 253, rng)
+        plain[i, : len(packet)] = np.frombuffer(packet, np.uint8)
+
+    args = np.array([arg(ENCAPSULATE, i + 1, int(index[i])) for i in range(count)], np.uint64)
+    sealed = both(region, plain, args)
+    assert (sealed.verdict == nf.PASS).all()
+    esp = np.zeros((count, int((sealed.end - sealed.offset).max())), np.uint8)
+    for i in range(count):
+        packet = sealed.packet(i)
+        esp[i, : len(packet)] = np.frombuffer(packet, np.uint8)
+    args = np.array([arg(DECAPSULATE, 0, len(kinds) + int(i)) for i in index], np.uint64)
+    assert (both(region, esp, args).verdict == nf.PASS).all()

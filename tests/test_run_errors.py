@@ -182,7 +182,7 @@ def test_a_mistake_in_the_route_policy_is_refused(
     [
         (IPSEC, ["topology.yaml", "sa.key", "no such file"]),
         ({"type": "nids", "rules": "nowhere.rules"}, ["topology.yaml", "nowhere.rules"]),
-        ({"type": "firewall"}, ["topology.yaml", "there is no type 'firewall'"]),
+        ({"type": "proxy"}, ["topology.yaml", "there is no type 'proxy'"]),
         ({"type": "forward", "engine": "fpga"}, ["there is no engine 'fpga'"]),
         ({"type": "forward", "speed": 1}, ["nfs.nf0.speed"]),
     ],

@@ -111,9 +111,10 @@ void peer_ipsec_mb_burst(void *context_, uint8_t *const *packet, uint32_t length
         uint32_t done = IMB_SUBMIT_BURST_NOCHECK(c->manager, room, jobs);
         for (uint32_t i = 0; i < done; i++)
             c->wrong += jobs[i]->status != IMB_STATUS_COMPLETED;
+        /* here, not behind the loop: once its queue has gone round, version 1.3 loses jobs */
+        while (IMB_FLUSH_BURST(c->manager, IMB_MAX_BURST_SIZE, jobs))
+            ;
     }
-    while (IMB_FLUSH_BURST(c->manager, IMB_MAX_BURST_SIZE, jobs))
-        ;
 }
 
 const char *peer_ipsec_mb_version(void)

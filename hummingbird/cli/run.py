@@ -84,7 +84,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--name",
-        type=_name,
+        type=instance_name,
         default="default",
         help="name of this instance; several may run side by side (default: %(default)s)",
     )
@@ -108,7 +108,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _name(text: str) -> str:
+def instance_name(text: str) -> str:
+    """What --name takes."""
     if not NAME.fullmatch(text) or len(text) > 32:
         raise argparse.ArgumentTypeError(f"{text!r} is no name; write {NAME_RULE}, 32 at most")
     return text

@@ -66,7 +66,8 @@ typedef struct {
     uint32_t frame_size; /* bytes: 2048 or 4096 */
     uint32_t queue;      /* entries of a node's input and of a ring between lcores; power of two */
     uint32_t flows;      /* that each lcore with an input port can tell apart; power of two */
-    int flows_evict;     /* table full: 1 the oldest half-open or closing one goes, 0 a new one is refused */
+    int flows_evict;     /* table full: 1 the oldest half-open or closing one goes, 0 a new one is
+                            refused */
     uint32_t flow_timeout[HB_FLOW_STATES]; /* seconds, 1 to HB_FLOW_TIMEOUT_MOST, by state */
     uint32_t types;                        /* packet types; type 0 is "other" */
     int profile;                           /* count where the time goes; costs some time itself */

@@ -81,6 +81,8 @@ class Dataplane:
             raise UserError(ffi.string(error).decode(), fix="lower memory.mbufs or memory.flows")
         self.types = sizes.types
         self.nodes = sizes.nodes
+        self.stopped = False
+        """All threads have ended, for good."""
 
     def _checked(self, code: int) -> int:
         if code < 0:
@@ -187,6 +189,7 @@ class Dataplane:
     def stop(self) -> None:
         """End all threads."""
         lib.hb_stop(self._dp)
+        self.stopped = True
 
     def close(self) -> None:
         """Stop and free everything but the regions."""

@@ -22,6 +22,7 @@
 #include "nf/ipsec.cl"
 
 #define STEP 32 /* packets framed and submitted at a time: what they touch stays in L1 */
+#define UNDONE HB_DROP(HB_REASON_bad_result) /* the verdict while the library has it */
 
 /* What the library makes of a GCM key. Owned by the engine; `made_of` is the SA's hash key, so that
  * a new key in the table is noticed. */
@@ -55,8 +56,9 @@ typedef struct {
     IMB_MGR *manager;
     gcm_key **gcm; /* [sas]; NULL where the SA had another cipher at the start */
     uint32_t sas;
-    uint32_t jobs; /* filled in, not yet submitted ... */
-    uint32_t room; /* ... of this many */
+    uint32_t jobs;  /* filled in, not yet submitted ... */
+    uint32_t room;  /* ... of this many */
+    uint32_t since; /* submitted since all had come back */
     IMB_JOB *job[STEP];
     packet packets[HB_BURST];
     more more[HB_BURST]; /* of the packets in the same places */
@@ -111,7 +113,7 @@ int hb_ipsec_mb_open(hb_nf_seat *seat)
     *(mb_state **)seat->engine_state = s;
     if (!s)
         return -1;
-    s->jobs = s->room = 0;
+    s->jobs = s->room = s->since = 0;
     s->sas = hb_table32(&seat->table, HB_SA_COUNT);
     s->gcm = calloc(s->sas + 1, sizeof(gcm_key *));
     s->manager = alloc_mb_mgr(0);
@@ -156,38 +158,45 @@ static uint8_t *at(const packet *k, uint32_t offset)
     return k->frame + k->offset + offset;
 }
 
-/* A job that failed would leave a packet as it is; none can, for every field is set here. */
+/* The packet is under way again. If a job failed or got lost, which none may, its packet is
+ * dropped: it is as it came, in the clear. */
 static void ended(const IMB_JOB *job)
 {
-    if (job->status != IMB_STATUS_COMPLETED)
-        ((packet *)job->user_data)->verdict = HB_DROP(HB_REASON_bad_result);
+    packet *k = job->user_data;
+    if (job->status == IMB_STATUS_COMPLETED && k->verdict == UNDONE)
+        k->verdict = 0;
 }
 
 static void submit(mb_state *s)
 {
+    s->since += s->jobs;
     uint32_t done = IMB_SUBMIT_BURST_NOCHECK(s->manager, s->jobs, s->job);
     for (uint32_t i = 0; i < done; i++)
         ended(s->job[i]);
     s->jobs = s->room = 0;
 }
 
+/* One by one: IMB_FLUSH_BURST goes by how many jobs there are, which libipsec-mb 1.3 gets wrong
+ * when its queue, a ring of IMB_MAX_JOBS, has gone round: some would never be done. */
 static void flush(mb_state *s)
 {
-    IMB_JOB *done[IMB_MAX_BURST_SIZE];
     if (s->jobs)
         submit(s);
-    for (uint32_t n; (n = IMB_FLUSH_BURST(s->manager, IMB_MAX_BURST_SIZE, done));)
-        for (uint32_t i = 0; i < n; i++)
-            ended(done[i]);
+    for (IMB_JOB *job; (job = IMB_FLUSH_JOB(s->manager));)
+        ended(job);
+    s->since = 0;
 }
 
 /* Room for a job. The library hands out whole bursts, in order, so that what is left of one is
- * simply taken again. */
+ * simply taken again. Its queue is never let get full, for 1.3 then takes it for empty. Jobs leave
+ * it in order, and the first of many may be done last. */
 static IMB_JOB *next_job(mb_state *s)
 {
     if (s->jobs == s->room) {
         if (s->jobs)
             submit(s);
+        if (s->since + STEP >= IMB_MAX_JOBS)
+            flush(s);
         while (!(s->room = IMB_GET_NEXT_BURST(s->manager, STEP, s->job)))
             flush(s);
     }
@@ -198,6 +207,7 @@ static IMB_JOB *next_job(mb_state *s)
 static IMB_JOB *job_of(mb_state *s, packet *k)
 {
     IMB_JOB *job = next_job(s);
+    k->verdict = UNDONE;
     job->user_data = k;
     job->src = at(k, k->esp);
     job->dst = at(k, k->data);

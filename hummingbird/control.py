@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The control socket of an instance: how a command asks a run that goes on.
+
+A Unix stream socket, ``control`` in the run directory, for the user who started the run. One JSON
+object a line, both ways:
+
+    -> {"v": 1, "id": 7, "command": "flows", "limit": 2}
+    <- {"v": 1, "id": 7, "item": {...}}          as many as there are
+    <- {"v": 1, "id": 7, "wait": true}           now and then, if nothing is found for long
+    <- {"v": 1, "id": 7, "end": {...}}           or  {"v": 1, "id": 7, "error": "...", "fix": "..."}
+
+A command is a generator in `COMMANDS`: it yields items, or None where it has only looked at
+something, and returns what stands in the end line. The server takes as much time as it is given,
+which is the time in which the control thread would sleep, and keeps at most one piece of an answer
+in memory: neither a million flows nor a client that does not read hold anything up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hummingbird.errors import UserError
+from hummingbird.telemetry.rundir import base_dir
+
+if TYPE_CHECKING:
+    from hummingbird.engine import Engine
+
+log = logging.getLogger("hummingbird")
+
+VERSION = 1
+SOCKET = "control"
+MOST_CLIENTS = 16
+MOST_REQUEST = 64 << 10
+"""Bytes of a request's line."""
+PIECE = 64 << 10
+"""Bytes of an answer that are made at a time."""
+STEPS = 32
+"""Items that a command may look at between two looks at the clock."""
+WAIT_S = 5.0
+"""A client that has heard nothing for this long is told that we are at it."""
+TURN_S = 0.002
+"""A client's turn; then the others have theirs."""
+SILENT_S = 30.0
+"""A client that neither asks nor reads for this long is hung up on."""
+ANSWER_S = 30.0
+"""A client waits for the next piece of an answer for this long."""
+
+Json = dict[str, Any]
+Answer = Generator[Json | None, None, Json]
+Command = Callable[["Engine", Mapping[str, Any]], Answer]
+COMMANDS: dict[str, Command] = {}
+"""By name. A command's module adds itself with `command`; see `load_commands`."""
+
+
+def command(name: str) -> Callable[[Command], Command]:
+    """Make a generator function the command of this name."""
+
+    def add(function: Command) -> Command:
+        COMMANDS[name] = function
+        return function
+
+    return add
+
+
+def load_commands() -> None:
+    """Import the modules that have commands."""
+    import hummingbird.flow_list  # noqa: F401
+
+
+# ---- the server ----------------------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    """A request that is answered with an error; the client is hung up on."""
+
+    def __init__(self, what: str, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
+class _Client:
+    """One connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.request = b""
+        """What has come of the next request."""
+        self.piece = memoryview(b"")
+        """What has to go out."""
+        self.answer: Answer | None = None
+        self.id: Any = None
+        self.hang_up = False
+        """When the piece has gone out."""
+        self.active = self.heard = time.monotonic()
+        """When it last moved, and when it last heard from us."""
+
+    @property
+    def busy(self) -> bool:
+        """It is being answered."""
+        return bool(self.piece) or self.answer is not None
+
+
+class Server:
+    """Answers whoever asks this instance."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Listen in the run directory, which the engine has made."""
+        load_commands()
+        self._engine = engine
+        self._clients: dict[int, _Client] = {}
+        self._selector = selectors.DefaultSelector()
+        self.path = base_dir() / engine.name / SOCKET
+        self._listener: socket.socket | None = None
+        try:
+            self._listener = _listen(self.path)
+        except OSError as error:  # not worth ending a run for
+            log.warning("no control socket: %s: %s", self.path, error.strerror or error)
+        else:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def serve(self, seconds: float) -> None:
+        """Answer for this long, or wait for somebody to ask."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if not self._selector.get_map():
+                time.sleep(left)
+                return
+            for key, events in self._selector.select(left):
+                if key.fileobj is self._listener:
+                    self._accept()
+                else:
+                    turn = min(end, time.monotonic() + TURN_S)
+                    self._attend(self._clients[key.fd], events, turn)
+        self._drop_silent()
+
+    def close(self) -> None:
+        """Hang up on everybody, and be gone."""
+        for client in list(self._clients.values()):
+            self._drop(client)
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self.path.unlink(missing_ok=True)
+        self._selector.close()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has gone again, or there are no more files
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients[connection.fileno()] = client
+        self._selector.register(connection, selectors.EVENT_READ)
+        if len(self._clients) > MOST_CLIENTS:
+            self._refuse(client, _Refused(f"{MOST_CLIENTS} others are asking already"))
+
+    def _attend(self, client: _Client, events: int, end: float) -> None:
+        try:
+            if events & selectors.EVENT_READ and not client.busy:
+                self._read(client)
+            if client.busy:
+                self._write(client, end)
+        except _Refused as error:
+            self._refuse(client, error)
+        except OSError:  # it has hung up
+            self._drop(client)
+
+    def _read(self, client: _Client) -> None:
+        data = client.socket.recv(MOST_REQUEST)
+        if not data:
+            self._drop(client)
+            return
+        client.active = time.monotonic()
+        client.request += data
+        self._next_request(client)
+
+    def _next_request(self, client: _Client) -> None:
+        """Begin to answer, if a whole request has come."""
+        line, newline, rest = client.request.partition(b"\n")
+        if len(line) > MOST_REQUEST:
+            raise _Refused(f"a request has at most {MOST_REQUEST} bytes")
+        if newline:
+            client.request = rest
+            self._begin(client, line)
+
+    def _begin(self, client: _Client, line: bytes) -> None:
+        client.id = None
+        request = _parse(line)
+        client.id = request.get("id")
+        if request.get("v") != VERSION:
+            raise _Refused(
+                f"this instance speaks version {VERSION} of the protocol",
+                "use the 'hummingbird' that it was started with",
+            )
+        name = request.get("command")
+        if not isinstance(name, str) or name not in COMMANDS:
+            raise _Refused(f"this instance knows no command {name!r}, only {', '.join(COMMANDS)}")
+        client.answer = COMMANDS[name](self._engine, request)
+        client.heard = time.monotonic()
+        self._watch(client, selectors.EVENT_WRITE)
+
+    def _write(self, client: _Client, end: float) -> None:
+        """Make a piece of the answer, or send what is left of one."""
+        if not client.piece:
+            self._make(client, end)
+            client.active = time.monotonic()
+        if not client.piece:
+            _check_there(client.socket)
+            if time.monotonic() - client.heard > WAIT_S:
+                client.piece = memoryview(_line(client.id, wait=True))
+        else:
+            try:
+                sent = client.socket.send(client.piece)
+            except BlockingIOError:
+                return
+            client.piece = client.piece[sent:]
+            client.active = client.heard = time.monotonic()
+        if client.busy:
+            return
+        if client.hang_up:
+            self._drop(client)
+            return
+        self._watch(client, selectors.EVENT_READ)
+        self._next_request(client)
+
+    def _make(self, client: _Client, end: float) -> None:
+        """The next piece of an answer."""
+        assert client.answer is not None
+        lines: list[bytes] = []
+        size = 0
+        try:
+            while size < PIECE and time.monotonic() < end:
+                for _ in range(STEPS):
+                    item = next(client.answer)
+                    if item is not None:
+                        lines.append(_line(client.id, item=item))
+                        size += len(lines[-1])
+        except StopIteration as stop:
+            client.answer = None
+            lines.append(_line(client.id, end=stop.value or {}))
+        except UserError as error:
+            client.answer = None
+            lines.append(_line(client.id, error=error.what, fix=error.fix))
+        except Exception as error:  # a mistake of ours, which must not end the run
+            log.exception("a command on the control socket failed")
+            client.answer = None
+            lines.append(_line(client.id, error=f"it failed: {error!r}", fix=None))
+        client.piece = memoryview(b"".join(lines))
+
+    def _refuse(self, client: _Client, why: _Refused) -> None:
+        client.answer, client.hang_up = None, True
+        client.piece = memoryview(_line(client.id, error=str(why), fix=why.fix))
+        self._watch(client, selectors.EVENT_WRITE)
+
+    def _watch(self, client: _Client, events: int) -> None:
+        self._selector.modify(client.socket, events)
+
+    def _drop(self, client: _Client) -> None:
+        if client.answer is not None:
+            client.answer.close()
+        self._selector.unregister(client.socket)
+        del self._clients[client.socket.fileno()]
+        client.socket.close()
+
+    def _drop_silent(self) -> None:
+        now = time.monotonic()
+        for client in list(self._clients.values()):
+            if now - client.active > SILENT_S:
+                self._drop(client)
+
+
+def _check_there(connection: socket.socket) -> None:
+    """OSError if it has hung up, which somebody who sends it nothing does not see."""
+    with suppress(BlockingIOError):
+        if not connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionResetError
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket that listens there. Whoever was there before is dead: the run directory is ours."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # before there is anything to connect to
+        path.unlink(missing_ok=True)
+        with _short(path) as name:
+            listener.bind(name)
+        listener.listen(MOST_CLIENTS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name of at most 107 bytes, which is all that a socket's address has room for."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _parse(line: bytes) -> Json:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _Refused("a request is one JSON object on a line") from None
+    if not isinstance(request, dict):
+        raise _Refused("a request is one JSON object on a line")
+    return request
+
+
+def _line(number: Any, **fields: Any) -> bytes:
+    return json.dumps({"v": VERSION, "id": number, **fields}).encode() + b"\n"
+
+
+# ---- the client ----------------------------------------------------------------------------------
+
+
+def running() -> list[str]:
+    """Names of the instances of this user that can be asked."""
+    return sorted(path.parent.name for path in base_dir().glob(f"*/{SOCKET}") if _answers(path))
+
+
+def _answers(path: Path) -> bool:
+    with suppress(OSError), _connect(path):
+        return True
+    return False
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_S)
+    end = time.monotonic() + ANSWER_S
+    try:
+        with _short(path) as name:
+            while True:
+                try:
+                    connection.connect(name)
+                    return connection
+                except BlockingIOError:  # many others wait for it to accept them
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.01)
+    except OSError:
+        connection.close()
+        raise
+
+
+def open_instance(name: str | None) -> socket.socket:
+    """Connect to an instance.
+
+    Args:
+        name: its name; None: the only one that runs.
+
+    Raises:
+        UserError: there is none, or it is not clear which one is meant.
+    """
+    if name is None:
+        name = _only_one()
+    try:
+        return _connect(base_dir() / name / SOCKET)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        dead = isinstance(error, ConnectionRefusedError)
+        what = f"no instance named {name!r} is running"
+        what += "; the one that was has been killed" if dead else ""
+        others = ", ".join(running())
+        fix = f"write --name with one of: {others}" if others else _START
+        raise UserError(what, fix=fix) from None
+    except OSError as error:
+        raise UserError(
+            f"the instance {name!r} cannot be asked: {error.strerror or error}",
+            fix="be the user who started it",
+        ) from None
+
+
+_START = "start one with 'hummingbird run', as the user who asks"
+
+
+def _only_one() -> str:
+    names = running()
+    if not names:
+        raise UserError("no instance is running", fix=_START)
+    if len(names) > 1:
+        what = f"{len(names)} instances are running: {', '.join(names)}"
+        raise UserError(what, fix=f"write --name {names[0]}, or another of them")
+    return names[0]
+
+
+class Reply:
+    """Iterate over it for the items of an answer; then ``end`` is there."""
+
+    def __init__(self, name: str | None, command: str, **fields: Any) -> None:
+        """Ask.
+
+        Args:
+            name: of the instance; None: the only one that runs.
+            command: what for.
+            fields: of the request.
+
+        Raises:
+            UserError: nobody can be asked.
+        """
+        self.end: Json = {}
+        self._socket = open_instance(name)
+        request = {"v": VERSION, "id": 1, "command": command, **fields}
+        with suppress(OSError):  # hung up on: what it said stands in the answer
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+
+    def __iter__(self) -> Iterator[Json]:
+        """The items; UserError if the instance refuses, or ends before the answer does."""
+        with self._socket, self._socket.makefile("rb") as lines:
+            while True:
+                said = self._next(lines)
+                if "error" in said:
+                    raise UserError(str(said["error"]), fix=said.get("fix"))
+                if "wait" in said:
+                    continue
+                if "item" not in said:
+                    self.end = said.get("end") or {}
+                    return
+                yield said["item"]
+
+    @staticmethod
+    def _next(lines: Any) -> Json:
+        try:
+            line = lines.readline()
+        except TimeoutError:
+            raise UserError(
+                f"the instance has not answered for {ANSWER_S:.0f} s",
+                fix="try again; if it stays silent, stop it",
+            ) from None
+        except OSError:
+            line = b""
+        if not line:
+            raise UserError("the instance ended before its answer did", fix="start it again")
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict) or said.get("v") != VERSION:
+            raise UserError(
+                f"the instance does not speak version {VERSION} of the protocol",
+                fix="use the 'hummingbird' that it was started with",
+            )
+        return said
