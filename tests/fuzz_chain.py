@@ -97,6 +97,8 @@ def scenarios() -> Iterator[Scenario]:
     }
     yield Scenario("router", {"router0": router}, {"fib.csv": ROUTES})
     yield Scenario("forward", {"nf0": {"type": "forward"}}, {})
+    nat = {"type": "nat", "inside": "0.0.0.0/1", "external": "203.0.113.8/30", "mappings": 4096}
+    yield Scenario("nat", {"nat0": nat | {"filtering": "address-dependent"}}, {})
     python = {"type": "python", "file": "classifier.py", "types": ["opaque"]}
     classifier = (DEMO / "classifier.py").read_text()
     yield Scenario("python", {"look0": python}, {"classifier.py": classifier})
