@@ -31,22 +31,28 @@
 #define HB_SEEN_BOTH 2u     /* packets in both directions */
 #define HB_SEEN_FRAGMENT 4u /* the first fragment of its datagram */
 
+/* hb_flow.joined */
+#define HB_JOINED_DIRECTION 1u /* one of direction 0; 2: of direction 1 */
+#define HB_JOINED_END 4u       /* one with a FIN or RST */
+
 /*
- * One flow, one cache line. Written by the owner lcore only, but for `word` and `seen`. `word`
- * holds the entry's generation (upper half, 0: not live) and the types of direction 1 and 0 (16
- * bits each); a sticky re-type may come from another lcore, hence the compare-exchange, which fails
- * when the entry has been given to another flow meanwhile.
+ * One flow, one cache line. Written by the owner lcore only, but for `word`, `seen` and `joined`.
+ * `word` holds the entry's generation (upper half, 0: not live) and the types of direction 1 and 0
+ * (16 bits each); a sticky re-type may come from another lcore, hence the compare-exchange, which
+ * fails when the entry has been given to another flow meanwhile.
  */
 typedef struct {
     alignas(64) hb_key key;
     _Atomic uint64_t word;
     uint32_t hash;
-    _Atomic uint32_t seen; /* tick of the last packet, which another lcore may have made join from
-                              another flow (hb_flow_adopt()); untracked: a count of lookups, for
-                              eviction */
-    uint32_t began;        /* tick of the first packet */
-    uint8_t state;         /* HB_FLOW_* */
-    uint8_t seen_of;       /* HB_SEEN_* */
+    _Atomic uint32_t seen;  /* tick of the last packet, which another lcore may have made join from
+                               another flow (hb_flow_adopt()); untracked: a count of lookups, for
+                               eviction */
+    uint32_t began;         /* tick of the first packet */
+    uint8_t state;          /* HB_FLOW_* */
+    uint8_t seen_of;        /* HB_SEEN_* */
+    _Atomic uint8_t joined; /* HB_JOINED_*, of packets that came from another flow since the owner
+                               looked */
 } hb_flow;
 _Static_assert(sizeof(hb_flow) == 64, "a flow is one cache line");
 
@@ -156,7 +162,7 @@ void hb_flow_release(hb_flows *f, uint32_t at, enum hb_flow_end why);
 /* Ticks since its last packet. */
 uint32_t hb_flow_idle(const hb_flow_lives *l, const hb_flow *e);
 /* A packet of another flow has joined this one; any lcore may say so. */
-void hb_flow_keep(const hb_flow_lives *l, hb_flow *e);
+void hb_flow_join(const hb_flow_lives *l, hb_flow *e, const hb_mbuf *m, const uint8_t *packet);
 /* Look for idle flows in this many sets. */
 void hb_flows_age(hb_flows *f, uint32_t sets);
 /* Flows whose packets are all gone are drained. `epoch` is the one that packets are admitted in

@@ -64,11 +64,6 @@ uint32_t hb_flow_idle(const hb_flow_lives *l, const hb_flow *e)
     return hb_flow_now(l) - atomic_load_explicit(&e->seen, memory_order_relaxed);
 }
 
-void hb_flow_keep(const hb_flow_lives *l, hb_flow *e)
-{
-    atomic_store_explicit(&e->seen, hb_flow_now(l), memory_order_relaxed);
-}
-
 /* ---- states -----------------------------------------------------------------------------------
  */
 
@@ -117,6 +112,17 @@ static uint8_t next_state(const hb_flow *e, uint32_t flags, bool by_first)
     }
 }
 
+void hb_flow_join(const hb_flow_lives *l, hb_flow *e, const hb_mbuf *m, const uint8_t *packet)
+{
+    uint8_t joined = (uint8_t)(HB_JOINED_DIRECTION << m->direction);
+    if (tcp_flags(m, packet) & (FIN | RST))
+        joined |= HB_JOINED_END;
+    /* relaxed, all three: they publish nothing */
+    atomic_store_explicit(&e->seen, hb_flow_now(l), memory_order_relaxed);
+    if (joined & ~atomic_load_explicit(&e->joined, memory_order_relaxed))
+        atomic_fetch_or_explicit(&e->joined, joined, memory_order_relaxed);
+}
+
 /* Half-open or nearly over: what it has to go for may be more. */
 static bool is_expendable(uint8_t state)
 {
@@ -161,6 +167,19 @@ static void set_state(hb_flows *f, uint32_t at, uint8_t state)
     e->state = state;
 }
 
+/* What packets that have joined make of it. */
+static void count_joined(hb_flows *f, uint32_t at)
+{
+    hb_flow *e = f->flow + at;
+    if (!atomic_load_explicit(&e->joined, memory_order_relaxed))
+        return;
+    uint8_t joined = atomic_exchange_explicit(&e->joined, 0, memory_order_relaxed);
+    uint32_t other = HB_JOINED_DIRECTION << !(e->seen_of & HB_SEEN_FIRST);
+    if (joined & other)
+        e->seen_of |= HB_SEEN_BOTH;
+    set_state(f, at, next_state(e, joined & HB_JOINED_END ? FIN : 0, false));
+}
+
 bool hb_flow_admit(hb_flows *f)
 {
     hb_flow_lives *l = f->lives;
@@ -181,7 +200,8 @@ void hb_flow_begin(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *pa
 {
     hb_flow *e = f->flow + at;
     e->began = hb_flow_now(f->lives);
-    hb_flow_keep(f->lives, e);
+    atomic_store_explicit(&e->seen, e->began, memory_order_relaxed);
+    atomic_store_explicit(&e->joined, 0, memory_order_relaxed);
     e->seen_of = m->direction ? HB_SEEN_FIRST : 0;
     if (is_first_fragment(e, m))
         e->seen_of |= HB_SEEN_FRAGMENT;
@@ -195,6 +215,7 @@ bool hb_flow_goes_on(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t *
 {
     hb_flow *e = f->flow + at;
     uint32_t flags = tcp_flags(m, packet);
+    count_joined(f, at);
     if (hb_flow_idle(f->lives, e) > f->lives->timeout[e->state]) {
         hb_flow_release(f, at, HB_FLOW_END_IDLE);
         return false;
@@ -236,9 +257,13 @@ void hb_flows_age(hb_flows *f, uint32_t sets)
 {
     hb_flow_lives *l = f->lives;
     for (; sets; sets--, l->scan = (l->scan + 1) & f->mask)
-        for (uint32_t at = l->scan * HB_FLOW_WAYS; at < (l->scan + 1) * HB_FLOW_WAYS; at++)
-            if (f->tag[at] & 1 && hb_flow_idle(l, &f->flow[at]) > l->timeout[f->flow[at].state])
+        for (uint32_t at = l->scan * HB_FLOW_WAYS; at < (l->scan + 1) * HB_FLOW_WAYS; at++) {
+            if (!(f->tag[at] & 1))
+                continue;
+            count_joined(f, at);
+            if (hb_flow_idle(l, &f->flow[at]) > l->timeout[f->flow[at].state])
                 hb_flow_release(f, at, HB_FLOW_END_IDLE);
+        }
 }
 
 bool hb_flows_drain(hb_flows *f, uint32_t epoch, uint32_t done)

@@ -52,7 +52,7 @@ void hb_flow_adopt(const hb_nf_seat *seat, uint32_t handle, uint32_t flow, uint3
     m->hash = e->hash;
     m->direction = (uint8_t)direction;
     if (f->lives)
-        hb_flow_keep(f->lives, e);
+        hb_flow_join(f->lives, e, m, hb_data(seat->arena, m));
 }
 
 /* ---- the beginning ----------------------------------------------------------------------------

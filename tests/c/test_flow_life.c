@@ -282,13 +282,28 @@ static void test_adopted(void)
     for (int i = 0; i < 5; i++) {
         now += 20 * S;
         send((packet){.number = 2, .protocol = 17});
-        hb_flow_keep(flows.lives, &flows.flow[a.flow - 1000]);
+        hb_flow_join(flows.lives, &flows.flow[a.flow - 1000], &a, arena.frames);
     }
+    CHECK_EQUAL(state_of(&a), HB_FLOW_UDP); /* all of the same end */
     hb_mbuf b = send((packet){.number = 1, .protocol = 17});
     CHECK(same(&a, &b));
     now += 31 * S;
     b = send((packet){.number = 1, .protocol = 17});
     CHECK(!same(&a, &b));
+    tear_down();
+}
+
+/* They count for its state as its own do. */
+static void test_joined(uint8_t protocol, uint8_t flags, uint8_t joins, uint32_t state)
+{
+    set_up(false);
+    hb_mbuf a = send((packet){.number = 1, .protocol = protocol, .flags = flags}), answer = a;
+    answer.direction = 1;
+    arena.frames[34 + 13] = joins;
+    hb_flow_join(flows.lives, &flows.flow[a.flow - 1000], &answer, arena.frames);
+    hb_flows_age(&flows, flows.mask + 1);
+    CHECK_EQUAL(state_of(&a), state);
+    CHECK_EQUAL(atomic_load(&flows.flow[a.flow - 1000].joined), 0);
     tear_down();
 }
 
@@ -449,6 +464,12 @@ int main(void)
     test_jumps();
     test_two_ports();
     test_adopted();
+    test_joined(17, 0, 0, HB_FLOW_UDP_BOTH);
+    test_joined(6, ACK, ACK, HB_FLOW_TCP_ESTABLISHED);
+    test_joined(6, SYN, SYN | ACK, HB_FLOW_TCP_SYN);
+    test_joined(6, ACK, RST, HB_FLOW_TCP_CLOSING);
+    test_joined(6, SYN, FIN | ACK, HB_FLOW_TCP_CLOSING);
+    test_joined(47, 0, 0, HB_FLOW_OTHER);
     test_an_index_is_held();
     test_full_refuses();
     test_full_evicts();
