@@ -55,7 +55,8 @@ LIBRARIES = {
 # ---- compiling -----------------------------------------------------------------------------------
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where what was compiled for benchmarks is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "hummingbird" / "peers"
 
@@ -71,7 +72,7 @@ def _compile(name: str, library: Library) -> Path:
     source = FOLDER / f"{name}.c"
     command = ["gcc", *FLAGS, *_more_flags(library), str(source), *library.flags]
     key = "\n".join([*command, source.read_text(), (FOLDER / "peers.h").read_text(), _cpu_flags()])
-    made = _cache() / f"{name}-{zlib.crc32(key.encode()):08x}.so"
+    made = cache() / f"{name}-{zlib.crc32(key.encode()):08x}.so"
     if made.exists():
         return made
     if not shutil.which("gcc"):
