@@ -3,6 +3,7 @@
 
 4096 packets ── engine of ipsec: ipsec_mb | cpu ──────── libipsec-mb, called directly
              ── engine of nids: hyperscan | cpu ──────── hs_scan(); a DFA over 8 packets at a time
+rules        ── engine of the firewall: avx2 | cpu ──── rte_acl of DPDK
 addresses    ── the router's look-up ─────────────────── rte_fib of DPDK
 4096 packets ── device code of ipsec and nids on each OpenCL runtime
 
@@ -13,11 +14,13 @@ anything is measured they have to give the same answers (nf_sides.py).
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import nf_acls
 import nf_kernels
 import nf_lookups
 import nf_sides
@@ -74,6 +77,14 @@ def _runtimes() -> list[str]:
     return [*FLOORS, "GPU"] if device is not None and not device.is_cpu else list(FLOORS)
 
 
+def _acls(settings: Settings) -> list[tuple[str, str]]:
+    """Sets of rules, and how many: where there are any."""
+    if nf_acls.missing():
+        return [("acl1", "188")]
+    counts = ("188",) if settings.quick else nf_acls.SIZES
+    return list(itertools.product(nf_acls.SETS, counts))
+
+
 def cases(settings: Settings) -> list[Case]:
     """What is measured in each round."""
     found = []
@@ -84,6 +95,10 @@ def cases(settings: Settings) -> list[Case]:
         for side, look in nf_lookups.SIDES.items():
             measure = partial(look, name, settings.seconds)
             found.append(Case(f"{side}, {name}", "M lookups/s", measure))
+    for rules, count in _acls(settings):
+        for side, search in nf_acls.SIDES.items():
+            measure = partial(search, rules, count, settings.seconds)
+            found.append(Case(f"{side}, {rules} {count}", "M packets/s", measure))
     for runtime, nf, size in paper.pairs(_runtimes(), KERNELS, sizes(settings)):
         kernel = partial(_kernel, runtime, nf, size, settings.seconds)
         found.append(Case(f"{KERNELS[nf]}, {runtime}, {size} B", "Gbit/s", kernel))
@@ -109,6 +124,11 @@ def ratios(settings: Settings) -> list[Ratio]:
     ):
         case, base = (f"{side}, {addresses}" for side in nf_lookups.SIDES)
         found.append(Ratio(name, case, base, missing=peer.missing("fib"), at_least=bound))
+    for rules, count in _acls(settings):
+        case, base = (f"{side}, {rules} {count}" for side in nf_acls.SIDES)
+        name = f"firewall_vs_rte_acl_{count}" + ("" if rules == "acl1" else f"_{rules}")
+        bound = 0.8 if count == "188" else None
+        found.append(Ratio(name, case, base, missing=nf_acls.missing(), at_least=bound))
     for runtime, size in paper.pairs(_runtimes(), sizes(settings)):
         case, base = (f"{KERNELS[kind]}, {runtime}, {size} B" for kind in ("nids", "plain"))
         found.append(Ratio(f"nids_kernel_vs_plain_{runtime}_{size}B", case, base))
@@ -152,6 +172,7 @@ def notes(result: Result) -> list[str]:
         "lower quartile of CPU time counts. Engines also find their payload, encrypt an IV and "
         "write the outer header; peers are told where it is, and get IV and headers ready made.",
         nf_lookups.NOTE,
+        nf_acls.NOTE,
         "Kernels: all packets in one enqueue of one work-item a packet; on a CPU runtime one core. "
         "The plain one walks a full table in global memory and only counts.",
         f"Core clock {nf_sides.clock():.2f} GHz, by dependent additions. "

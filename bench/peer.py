@@ -48,13 +48,15 @@ LIBRARIES = {
     "ipsec_mb": Library(("-lIPSec_MB",), "libipsec-mb-dev"),
     "hyperscan": Library(("-lhs",), "libhyperscan-dev"),
     "fib": Library(("-lrte_fib", "-lrte_rib", "-lrte_eal"), "dpdk-dev", "libdpdk"),
+    "acl": Library(("-lrte_acl", "-lrte_eal"), "dpdk-dev", "libdpdk"),
 }
 
 
 # ---- compiling -----------------------------------------------------------------------------------
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where what was compiled for benchmarks is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "hummingbird" / "peers"
 
@@ -70,7 +72,7 @@ def _compile(name: str, library: Library) -> Path:
     source = FOLDER / f"{name}.c"
     command = ["gcc", *FLAGS, *_more_flags(library), str(source), *library.flags]
     key = "\n".join([*command, source.read_text(), (FOLDER / "peers.h").read_text(), _cpu_flags()])
-    made = _cache() / f"{name}-{zlib.crc32(key.encode()):08x}.so"
+    made = cache() / f"{name}-{zlib.crc32(key.encode()):08x}.so"
     if made.exists():
         return made
     if not shutil.which("gcc"):
@@ -216,6 +218,23 @@ def fib(
     if lib.peer_fib_has_vector(context):
         found["AVX-512"] = Function.of(lib.peer_fib_vector, context)
     return found
+
+
+ACL_WAYS = ("sse", "avx2", "avx512x16", "avx512x32")
+
+
+def acl(rules: npt.NDArray[Any]) -> dict[str, Function]:
+    """rte_acl by its ways to classify that this CPU has; rules are a ``peer_rule`` each."""
+    lib, text = load("acl"), ffi.new("char[256]")
+    given = ffi.new("peer_rules *")
+    given.rule, given.n = ffi.cast("peer_rule *", rules.ctypes.data), len(rules)
+    with _runtime_directory():
+        context = _made(lib.peer_acl_new(given, text), text, "rte_acl")
+    return {
+        way: Function.of(getattr(lib, f"peer_acl_{way}"), context)
+        for number, way in enumerate(ACL_WAYS)
+        if lib.peer_acl_has(context, number)
+    }
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from child import prepare
 
 from hummingbird.errors import UserError
 from hummingbird.telemetry.rundir import base_dir
@@ -91,7 +92,7 @@ class Watched:
         try:
             region = np.fromfile(base_dir() / self._name / "stats", dtype=np.uint8)
             reader = Reader(region)
-            return reader, reader.snapshot()
+            return (reader, reader.snapshot()) if reader.ticks_per_second else None
         except (OSError, ValueError, IndexError):
             return None  # not there yet, or not filled yet
 
@@ -104,6 +105,17 @@ class Watched:
                 used[f"{name} {task.name}"] = int((task / "schedstat").read_text().split()[0]) / 1e9
         return used
 
+    def look(self) -> tuple[Reader, Snapshot]:
+        """The counters now, cheap enough for every millisecond.
+
+        Raises:
+            UserError: it has ended.
+        """
+        found = self._counters()
+        if found is None:
+            raise self._failed()
+        return found
+
     def resident_mib(self) -> float:
         """Memory that the process has now."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
@@ -115,8 +127,8 @@ class Watched:
         Raises:
             UserError: it has ended.
         """
-        found = self._counters()
-        if found is None or self._process.poll() is not None:
+        found = self.look()
+        if self._process.poll() is not None:
             raise self._failed()
         return Moment(time.monotonic(), found[1], self._cpu())
 
@@ -173,7 +185,11 @@ class Watched:
 
 @contextlib.contextmanager
 def watched(
-    topology: Mapping[str, Any], rows: Sequence[tuple[str, str, str]], folder: Path, *options: str
+    topology: Mapping[str, Any],
+    rows: Sequence[tuple[str, str, str]],
+    folder: Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Watched]:
     """Run a topology, whose last port counts what came through, until the block ends.
 
@@ -182,6 +198,7 @@ def watched(
         rows: packet type, current NF, next NF.
         folder: for its files.
         options: more options for `hummingbird run`.
+        env: more environment variables.
     """
     lines = ["packet_type,current_nf,next_nf", *(",".join(row) for row in rows)]
     (folder / "policy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -198,6 +215,8 @@ def watched(
             stdin=subprocess.DEVNULL,
             stdout=text,
             stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            preexec_fn=prepare(),
         )
     try:
         yield Watched(process, name, said, len(topology["ports"]) - 1)

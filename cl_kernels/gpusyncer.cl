@@ -222,6 +222,29 @@ typedef struct {
 
 #define HB_LEAVE 0xffffffffu
 
+/* Where a CPU plays the GPU: the states of the packets' flows and the packets' first lines, all on
+ * their way at once, where one lane after the other would wait for its own. Packets of a short
+ * queue are still in the caches of the CPU that published them, and fetching them would only take
+ * them away from it. */
+#ifdef HB_ON_CPU
+#define HB_LONG_QUEUE 512 /* packets */
+static void hb_fetch(const hb_queue *q, hb_u32 row, hb_u32 waiting)
+{
+    __global const struct hb_rowdesc *rd = q->rowdesc + row;
+    __global const struct hb_work *work = q->work + (hb_u64)row * q->lanes;
+    __global const struct hb_nf_instance *nf =
+        hb_instance_of(q->tables, hb_program_of(q->tables, rd->program)->nf[0]);
+    if (nf->state_stride)
+        for (hb_u32 i = 0; i < rd->count; i++)
+            __builtin_prefetch(q->tables + nf->state_base +
+                                   (hb_u64)(work[i].flow & HB_FLOW_INDEX) * nf->state_stride,
+                               1);
+    if (waiting * q->lanes >= HB_LONG_QUEUE)
+        for (hb_u32 i = 0; i < rd->count; i++)
+            __builtin_prefetch(q->frames + work[i].frame * q->stride + work[i].offset);
+}
+#endif
+
 /* Work-item 0: the next workgroup with a published row, or HB_LEAVE. Returns between rows only, so
  * the kernel always ends at a row boundary. */
 static hb_u32 hb_poll(__global hb_u8 *control, hb_poller *s)
@@ -277,8 +300,14 @@ __kernel void hb_persistent(__global hb_u8 *control, __global hb_u8 *frames, ulo
         if (lane == 0) {
             hb_u32 w = s.first >= c->workgroups ? HB_LEAVE : hb_poll(control, &s);
             next_w = w;
-            if (w != HB_LEAVE)
-                next_row = *HB_WORD(control, c->gpu_off, w);
+            if (w != HB_LEAVE) {
+                hb_u32 row = *HB_WORD(control, c->gpu_off, w);
+                next_row = row;
+#ifdef HB_ON_CPU
+                hb_fetch(&q, w * depth + (row & (depth - 1)),
+                         hb_load_acquire(HB_WORD(control, c->cpu_off, w)) - row);
+#endif
+            }
         }
         barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
         hb_u32 w = next_w, row = next_row;

@@ -45,6 +45,12 @@ prefix,next_hop
 2000::/3,small
 fd00::/8,blackhole
 """
+FIREWALL = """\
+src,dst,protocol,dport,action
+0.0.0.0/1,any,tcp,1-1023|8080,accept
+any,2000::/3,udp|icmpv6,any,accept
+any,0.0.0.0/4,any,any,deny
+"""
 
 SERVICES: dict[str, Any] = {
     f"{protocol}{i}": {"address": address, "protocol": protocol, "port": "any", "mode": mode}
@@ -117,6 +123,9 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("router", {"router0": router}, {"fib.csv": ROUTES})
     files = {"backends.csv": BACKENDS}
     yield Scenario("load_balancer", {"lb0": BALANCER}, files)
+    for engine in ("cpu", "avx2"):
+        firewall = {"type": "firewall", "engine": engine, "rules": "fw.csv", "default": "accept"}
+        yield Scenario(f"firewall {engine}", {"firewall0": firewall}, {"fw.csv": FIREWALL})
     yield Scenario("forward", {"nf0": {"type": "forward"}}, {})
     nat = {"type": "nat", "inside": "0.0.0.0/1", "external": "203.0.113.8/30", "mappings": 4096}
     yield Scenario("nat", {"nat0": nat | {"filtering": "address-dependent"}}, {})

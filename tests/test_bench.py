@@ -8,6 +8,7 @@ samples, made up ── [ harness ] ── ratios
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from hummingbird import benches
+from hummingbird.opencl.device import choose
 
 sys.path.append(str(benches.folder()))
 
@@ -250,6 +252,18 @@ def test_a_limit_is_about_samples_taken_near() -> None:
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert harness.figure(value) == text
+
+
+# ---- a data plane with another rule --------------------------------------------------------------
+
+
+def test_a_fixed_batch_is_one_and_ours_is_not() -> None:
+    """gen0 ── router0 (GPU) ── sink0: a packet that comes alone goes alone, or waits for others."""
+    bench = importlib.import_module("adaptive_batch")
+    if choose("auto") is None:
+        pytest.skip("there is no OpenCL device")
+    assert bench.fixed("router", 96, 0.1).more["batch"] == 96
+    assert bench.paced("router", 1000, 96, 0.2).more["batch"] < 8
 
 
 # ---- the page and the peer -----------------------------------------------------------------------

@@ -2,7 +2,7 @@
 """The peers of `bench nf` do the work that they are measured for, by libraries that are neither
 theirs nor ours; and so is what they are given what it claims to be.
 
-packets ── [ libipsec-mb | Hyperscan | 8-way DFA | rte_fib ] ── cryptography, radix, `in`
+packets ── [ libipsec-mb | Hyperscan | 8-way DFA | rte_fib | rte_acl ] ── cryptography, radix, `in`
 """
 
 from __future__ import annotations
@@ -175,3 +175,45 @@ def test_a_peer_that_does_not_compile_names_the_package(
     why = peer.missing("dfa8")
     peer.load.cache_clear()
     assert why is not None and "apt-get install libnowhere-dev" in why
+
+
+# ---- rules ---------------------------------------------------------------------------------------
+
+
+@needs("acl")
+def test_rte_acl_finds_the_first_rule() -> None:
+    """Of rules that overlap; each packet compared with one after the other."""
+    import nf_acls
+
+    rows = [
+        (0x0A000000, 0, 8, 0, 6, 0, (0, 65535), (80, 80)),
+        (0x0A010000, 0, 16, 0, 17, 0, (53, 53), (0, 65535)),
+        (0, 0xC0000200, 0, 24, 0, 1, (0, 65535), (1000, 2000)),
+        (0x0A000001, 0, 32, 0, 0, 1, (0, 65535), (0, 65535)),
+    ]
+    rules = np.array(rows, nf_acls.RULE)
+    rng = np.random.default_rng(2)
+    packets, expected = np.zeros((200, nf_acls.LENGTH), np.uint8), []
+    packets[:, 12], packets[:, 14], packets[:, 17] = 8, 0x45, nf_acls.LENGTH - 14
+    for packet in packets:
+        src = int(rng.choice([0x0A000001, 0x0A010203, 0x0B000001]))
+        dst = int(rng.choice([0xC0000201, 0xC0000301]))
+        protocol, sport = int(rng.choice([6, 17])), int(rng.choice([53, 54]))
+        dport = int(rng.choice([80, 1000, 2001]))
+        packet[23] = protocol
+        packet[26:34] = np.frombuffer((src << 32 | dst).to_bytes(8, "big"), np.uint8)
+        packet[34:38] = np.frombuffer((sport << 16 | dport).to_bytes(4, "big"), np.uint8)
+        matching = [
+            number
+            for number, (a, b, a_bits, b_bits, proto, anything, sports, dports) in enumerate(
+                rows, 1
+            )
+            if (src ^ a) >> (32 - a_bits) == (dst ^ b) >> (32 - b_bits) == 0
+            and (anything or proto == protocol)
+            and sports[0] <= sport <= sports[1]
+            and dports[0] <= dport <= dports[1]
+        ]
+        expected.append(matching[0] if matching else 0)
+    assert set(expected) == {0, 1, 2, 3, 4}
+    for way, found in results(peer.acl(rules), packets).items():
+        assert found == expected, way

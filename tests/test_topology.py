@@ -136,15 +136,21 @@ policy: routes.csv
 ports:
   g: {driver: generator, packets: 1.5M, size: {64: 7, 1514: 1}, rate: 10k, protocols: tcp}
   h: {driver: generator, size: 594, flows: 65536, src: 10.0.0.1, dst_port: 0, seed: 7}
+  i: {driver: generator, flows: 10M, protocols: tcp, tcp_flags: syn}
+  j: {driver: generator, flows: 2k, zipf: 1.1, tcp_flags: [syn, ack]}
   p: {driver: pcap, read: in.pcap, loop: 0, pace: original}
   q: {driver: pcap, read: in.pcap, rate: 250}
   w: {driver: pcap, write: out.pcap}
 """
-    g, h, p, q, w = [port.params for port in load(folder, text).ports]
+    g, h, i, j, p, q, w = [port.params for port in load(folder, text).ports]
     assert isinstance(g, GeneratorParams) and isinstance(h, GeneratorParams)
+    assert isinstance(i, GeneratorParams) and isinstance(j, GeneratorParams)
     assert (g.packets, g.size, g.rate) == (1_500_000, {64: 7, 1514: 1}, 10_000)
     assert g.protocol_numbers == (6,) and h.protocol_numbers == (17,)
     assert (h.packets, h.size, h.rate, h.flows) == (0, {594: 1}, None, 65536)
+    assert (h.zipf, h.flag_bits) == (0, 0x10)
+    assert (i.flows, i.zipf, i.flag_bits) == (10_000_000, 0, 0x02)
+    assert (j.flows, j.zipf, j.flag_bits) == (2000, 1.1, 0x12)
     assert isinstance(p, PcapParams) and isinstance(q, PcapParams) and isinstance(w, PcapParams)
     assert (p.loop, p.pace, p.rate) == (0, "original", None)
     assert (q.loop, q.pace, q.rate) == (1, "fast", 250)
@@ -318,9 +324,39 @@ MISTAKES = {
         "'tpc' is not offered",
         "did you mean 'tcp'?",
     ),
-    "true is no number": (
-        BASE + "  x: {driver: generator, flows: true} # HERE",
+    "flag of a generator": (
+        BASE + "  x: {driver: generator, tcp_flags: [syn, akc]} # HERE",
+        "ports.x.tcp_flags[1]",
+        "'akc' is not offered",
+        "did you mean 'ack'?",
+    ),
+    "skew of a generator": (
+        BASE + "  x: {driver: generator, zipf: 3.1} # HERE",
+        "ports.x.zipf",
+        "3.1",
+        "less than or equal to 3",
+    ),
+    "skew that is no number": (
+        BASE + "  x: {driver: generator, zipf: true} # HERE",
+        "ports.x.zipf",
+        "True",
+        "number",
+    ),
+    "too many flows": (
+        BASE + "  x: {driver: generator, flows: 269M} # HERE",
         "ports.x.flows",
+        "269M",
+        "less than or equal to 268435456",
+    ),
+    "too many flows to draw from": (
+        BASE + "  x: {driver: generator, flows: 5M, zipf: 1.1} # HERE",
+        "ports.x",
+        "5000000 flows are too many to draw from",
+        "4194304",
+    ),
+    "true is no number": (
+        BASE + "  x: {driver: generator, seed: true} # HERE",
+        "ports.x.seed",
         "True",
         "integer",
     ),

@@ -14,7 +14,7 @@
 #include "peers.h"
 
 #define NO_HOP 0x7fff
-#define MEMORY_MIB "512"
+#define MEMORY_MIB "1024"
 #define MOST_TBL8 32767
 #define HUGE_PAGE (2ul << 20)
 
@@ -51,6 +51,8 @@ static int start(char *text)
     snprintf(lcores, sizeof lcores, "0@%d", cpu);
     int rc = rte_eal_init(sizeof argv / sizeof *argv, argv);
     pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+    if (rc < 0 && rte_errno == EALREADY) /* another peer has started it */
+        rc = 0;
     if (rc < 0)
         snprintf(text, PEER_TEXT, "DPDK does not start: %s", rte_strerror(rte_errno));
     started = rc >= 0;

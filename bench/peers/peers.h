@@ -74,4 +74,27 @@ peer_lookup peer_fib_scalar, peer_fib_vector;
 int peer_fib_has_vector(void *context);
 const char *peer_fib_version(void);
 
+/* ---- acl.c: DPDK's rte_acl ---------------------------------------------------------------------
+ */
+
+/* IPv4, host order; both ends of a range included. */
+typedef struct {
+    uint32_t src, dst;
+    uint8_t src_bits, dst_bits;
+    uint8_t protocol, any_protocol;
+    uint16_t sport[2], dport[2];
+} peer_rule;
+typedef struct {
+    const peer_rule *rule; /* [n], the first that matches wins */
+    uint32_t n;
+} peer_rules;
+/* Starts DPDK in this process, once; the calling thread keeps its CPUs. Packets are Ethernet with
+ * IPv4 without options. */
+void *peer_acl_new(const peer_rules *rules, char *text);
+/* result[i]: 0 if no rule matches, else the first one's number + 1. */
+peer_run peer_acl_sse, peer_acl_avx2, peer_acl_avx512x16, peer_acl_avx512x32;
+/* Does this CPU have it? Of the four in this order. */
+int peer_acl_has(void *context, int way);
+const char *peer_acl_version(void);
+
 #endif

@@ -104,7 +104,8 @@ typedef struct {
     uint64_t packets;    /* to make in all; 0: for ever */
     int pace;            /* HB_PACE_FAST or HB_PACE_RATE */
     double rate;         /* packets per second */
-    uint32_t flows;      /* distinct 5-tuples, taken in turn */
+    uint32_t flows;      /* distinct 5-tuples */
+    double zipf;         /* 0: taken in turn; else up to 3: drawn, flow i ~ (i + 1)^-zipf */
     uint32_t sizes;      /* entries of size[] and weight[] */
     uint16_t size[8];    /* frame bytes without FCS, 60 to 1514 */
     uint16_t weight[8];  /* of each size in the mix */
@@ -113,7 +114,8 @@ typedef struct {
     uint32_t src;        /* IPv4 of flow 0, host order; low 16 bits vary with the flow */
     uint32_t dst;
     uint16_t dst_port;
-    uint64_t seed; /* of the size mix and the payload */
+    uint8_t tcp_flags; /* of every TCP packet */
+    uint64_t seed;     /* of the flows that are drawn, the size mix and the payload */
 } hb_generator;
 int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen);
 /* Counts and drops everything: the far end of a benchmark. */

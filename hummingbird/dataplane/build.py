@@ -18,7 +18,7 @@ HERE = os.path.dirname(__file__) or "."
 KERNELS = os.path.join(HERE, "..", "..", "cl_kernels")  # some C files include the device code
 
 INCLUDE_DIRS = [os.path.normpath(HERE), os.path.normpath(KERNELS)]
-LIBRARIES = ["pcap", "pthread"]
+LIBRARIES = ["pcap", "pthread", "m"]
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 
 OPTIONAL = {

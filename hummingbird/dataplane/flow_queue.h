@@ -60,6 +60,12 @@ void hb_flow_back(hb_flow_queue *q, uint32_t flow);
 /* Any packet that waits, or HB_NOTHING: to be dropped. */
 uint32_t hb_flow_any(hb_flow_queue *q);
 
+static inline void hb_flow_prefetch_line(const hb_flow_queue *q, uint32_t flow)
+{
+    if (flow < q->flows)
+        __builtin_prefetch(q->line + flow, 1);
+}
+
 /* Packets that wait of this flow. */
 static inline uint32_t hb_flow_waiting(const hb_flow_queue *q, uint32_t flow)
 {

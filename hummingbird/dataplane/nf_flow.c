@@ -78,13 +78,15 @@ static enum hb_reason set_up(hb_nf_seat *seat, uint32_t handle, const hb_mbuf *m
 uint32_t hb_set_up_flows(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
 {
     hb_nf_seat *seat = &lc->seat[node];
+    bool here = lc->dp->node[node].kind == HB_NODE_CNF;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(seat->arena, handles[i]);
         if (m->flow == HB_NO_FLOW)
             continue;
         __builtin_prefetch(seat->set_up + m->flow);
-        __builtin_prefetch(hb_flow_state(seat, m->flow), 1);
+        if (here) /* the states of a GNF's flows are in the caches of the device, and stay there */
+            __builtin_prefetch(hb_flow_state(seat, m->flow), 1);
     }
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(seat->arena, handles[i]);

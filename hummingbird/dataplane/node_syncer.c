@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "guard.h"
+#include "publish.h"
 #include "syncer.h"
 
 #define TICK_US                                                                                    \
@@ -244,6 +245,8 @@ static uint32_t fill(hb_lcore *lc, hb_gnf *f)
 
 /* A queue this full takes no more of a flow that has an eighth of it. */
 #define FLOW_SHARE 8
+/* Rows of a workgroup that are pending when no more are published for lack of other flows. */
+#define ROWS_AHEAD 16
 
 static void queue_packet(hb_lcore *lc, hb_gnf *f, uint32_t handle)
 {
@@ -263,6 +266,8 @@ static uint32_t sort_input(hb_lcore *lc, hb_gnf *f)
            (taken = hb_fifo_take(&lc->input[f->node], handles, HB_BURST))) {
         uint32_t n = hb_keep_with_room(lc, f->node, handles, taken);
         n = hb_set_up_flows(lc, f->node, handles, n);
+        for (uint32_t i = 0; i < n; i++)
+            hb_flow_prefetch_line(f->flows, hb_header(&lc->dp->arena, handles[i])->flow);
         for (uint32_t i = 0; i < n; i++)
             queue_packet(lc, f, handles[i]);
         total += taken;
@@ -323,25 +328,45 @@ static void fill_new(hb_lcore *lc, hb_gnf *f)
     }
 }
 
+/* Packets wait whose flows have one in the open row already. When they would fill a row it goes,
+ * even though the device has work: it may get fuller if it waits, but the rows that those packets
+ * need do not get fewer, and a launch takes what is published. Not many rows ahead: they are in the
+ * way of the flows that come next. */
+static bool publish_held_up(hb_lcore *lc, hb_gnf *f)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < f->groups; i++) {
+        hb_workgroup *g = &f->group[i];
+        if (f->flows->waiting < lc->syncer->device->config.lanes)
+            break;
+        if (f->flows->later[i].count && g->open_count && pending(g) < ROWS_AHEAD) {
+            publish(lc, f, g);
+            any = true;
+        }
+    }
+    return any;
+}
+
 /* Which of the two come first alternates: neither is kept waiting by the other for ever. */
 static uint32_t fill_by_flow(hb_lcore *lc, hb_gnf *f)
 {
     uint32_t total = sort_input(lc, f);
     bool own_first = lc->stats->passes % 2;
-    if (own_first)
-        fill_own(lc, f);
-    fill_new(lc, f);
-    if (!own_first)
-        fill_own(lc, f);
+    do {
+        if (own_first)
+            fill_own(lc, f);
+        fill_new(lc, f);
+        if (!own_first)
+            fill_own(lc, f);
+    } while (publish_held_up(lc, f));
     return total;
 }
 
-/* The publishing rule: a row goes when it is full, or when the NF would run dry. Batches so grow
- * under load and shrink when idle, with no knob and no timer. */
+/* The end of a pass: rows that are not full, as the publishing rule has it (publish.h). */
 static void publish_due(hb_lcore *lc, hb_gnf *f)
 {
     hb_workgroup *g;
-    while (f->rows < 2 && (g = f->flows ? fullest(f) : f->open) && g->open_count)
+    while (hb_runs_dry(f->rows) && (g = f->flows ? fullest(f) : f->open) && g->open_count)
         publish(lc, f, g);
 }
 

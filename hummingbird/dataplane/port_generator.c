@@ -2,6 +2,7 @@
 /* port_generator.c: made-up traffic. A packet is a copy of a template (one for each pair of size
  * and protocol) in which the flow's source address and port are set. */
 #include "port.h"
+#include "zipf.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -14,7 +15,8 @@
 #define SHORTEST 60
 #define LONGEST 1514
 #define STRIDE 1536
-#define CHUNK 64 /* bytes copied at a time, the last ones beyond the packet's end */
+#define MOST_FLOWS (1u << 28) /* all differ in address or port */
+#define CHUNK 64              /* bytes copied at a time, the last ones beyond the packet's end */
 _Static_assert(LONGEST <= STRIDE && STRIDE % CHUNK == 0, "chunks stay in a template");
 _Static_assert(STRIDE <= 2048 - HB_FRAME_RESERVED - HB_FRAME_HEADROOM, "and in any frame");
 
@@ -49,8 +51,10 @@ typedef struct {
     uint32_t flows;
     uint32_t src;
     cursor next;
-    uint64_t random;
-    uint64_t left; /* packets to make */
+    hb_zipf zipf;     /* without columns: the flows come in turn */
+    uint64_t random;  /* of the size mix */
+    uint64_t flow_at; /* of the flows, apart: what is drawn does not depend on the bursts */
+    uint64_t left;    /* packets to make */
     bool paced;
     hb_pacer pacer;
     uint64_t start_ticks; /* 0: not started */
@@ -59,14 +63,6 @@ typedef struct {
 } generator;
 
 /* ---- numbers --------------------------------------------------------------------------------- */
-
-static inline uint64_t draw(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
 
 static inline void put16(uint8_t *p, uint32_t v)
 {
@@ -107,13 +103,20 @@ static inline const template *next_template(generator *g, const cursor *c)
 {
     if (g->sizes == 1)
         return &g->template[0][c->protocol];
-    uint32_t at = (uint32_t)(draw(&g->random) >> 32), size = 0;
+    uint32_t at = (uint32_t)(hb_random(&g->random) >> 32), size = 0;
     for (uint32_t i = 0; i + 1 < g->sizes; i++)
         size += at >= g->below[i];
     return &g->template[size][c->protocol];
 }
 
-/* The port is (flow / 65536 + flow % 65536 * PORT_STEP) % PORTS. */
+/* Any flow. Its port is (flow / 65536 + flow % 65536 * PORT_STEP) % PORTS; the sum fits 32 bits. */
+static inline cursor cursor_of(const generator *g, uint32_t flow)
+{
+    uint32_t port = ((flow >> 16) + (flow & 0xffff) * PORT_STEP) % PORTS;
+    return (cursor){flow, g->protocols == 1 ? 0 : flow % g->protocols, port};
+}
+
+/* The same by small steps. */
 static inline void next_flow(const generator *g, cursor *c)
 {
     if (++c->protocol == g->protocols)
@@ -149,6 +152,49 @@ static uint64_t time_of(generator *g, uint64_t now)
     return g->start_ns + (uint64_t)((double)(now - g->start_ticks) * g->ns_per_tick);
 }
 
+static inline void make(generator *g, const hb_arena *a, uint32_t handle, const cursor *c,
+                        uint64_t time_ns, uint32_t serial)
+{
+    hb_mbuf *m = hb_header(a, handle);
+    const template *t = next_template(g, c);
+    write_packet(hb_data(a, m), t, flow_src(g, c), FIRST_PORT + c->port);
+    m->data_len = t->length;
+    m->time_ns = time_ns;
+    m->serial = serial;
+}
+
+static void in_turn(generator *g, const hb_arena *a, const uint32_t *handles, uint32_t n,
+                    uint64_t time_ns)
+{
+    cursor next = g->next;            /* a copy, which what is written to packets cannot change */
+    uint32_t serial = g->port.serial; /* likewise */
+    for (uint32_t i = 0; i < n; i++) {
+        make(g, a, handles[i], &next, time_ns, ++serial);
+        next_flow(g, &next);
+    }
+    g->next = next;
+    g->port.serial = serial;
+}
+
+/* All columns are asked for before the first is needed: a table of many flows is in no cache. */
+static uint32_t by_rank(generator *g, const hb_arena *a, const uint32_t *handles, uint32_t n,
+                        uint64_t time_ns)
+{
+    uint64_t drawn[HB_BURST];
+    uint32_t serial = g->port.serial;
+    n = n < HB_BURST ? n : HB_BURST;
+    for (uint32_t i = 0; i < n; i++) {
+        drawn[i] = hb_random(&g->flow_at);
+        hb_zipf_prefetch(&g->zipf, drawn[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        cursor c = cursor_of(g, hb_zipf_rank(&g->zipf, drawn[i]));
+        make(g, a, handles[i], &c, time_ns, ++serial);
+    }
+    g->port.serial = serial;
+    return n;
+}
+
 static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n)
 {
     generator *g = (generator *)port;
@@ -158,19 +204,10 @@ static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *h
         n = hb_pacer_due(&g->pacer, now, n);
     if (n > g->left)
         n = (uint32_t)g->left;
-    cursor next = g->next;          /* a copy, which what is written to packets cannot change */
-    uint32_t serial = port->serial; /* likewise */
-    for (uint32_t i = 0; i < n; i++) {
-        hb_mbuf *m = hb_header(a, handles[i]);
-        const template *t = next_template(g, &next);
-        write_packet(hb_data(a, m), t, flow_src(g, &next), FIRST_PORT + next.port);
-        m->data_len = t->length;
-        m->time_ns = time_ns;
-        m->serial = ++serial;
-        next_flow(g, &next);
-    }
-    g->next = next;
-    port->serial = serial;
+    if (g->zipf.column)
+        n = by_rank(g, a, handles, n, time_ns);
+    else
+        in_turn(g, a, handles, n, time_ns);
     g->pacer.sent += n;
     if (port->has_end && (g->left -= n) == 0)
         atomic_store_explicit(&port->done, true, memory_order_relaxed);
@@ -180,13 +217,14 @@ static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *h
 static void generator_close(hb_port *port)
 {
     generator *g = (generator *)port;
+    hb_zipf_free(&g->zipf);
     free(g->store);
     free(g);
 }
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
-static void write_transport(template *t, uint32_t protocol, uint32_t dst_port)
+static void write_transport(template *t, const hb_generator *gen, uint32_t protocol)
 {
     uint8_t *l4 = t->bytes + L4;
     uint32_t bytes = t->length - L4;
@@ -198,13 +236,13 @@ static void write_transport(template *t, uint32_t protocol, uint32_t dst_port)
         return;
     }
     put16(l4, 0);
-    put16(l4 + 2, dst_port);
+    put16(l4 + 2, gen->dst_port);
     if (protocol == UDP) {
         put16(l4 + 4, bytes);
         t->checksum_at = L4 + 6;
     } else {
         l4[12] = 5 << 4; /* header words */
-        l4[13] = 0x10;   /* ACK */
+        l4[13] = gen->tcp_flags;
         put16(l4 + 14, 65535);
         put16(l4 + 18, 0);
         t->checksum_at = L4 + 16;
@@ -219,13 +257,13 @@ static void write_template(template *t, const hb_generator *gen, uint32_t protoc
         2,    0, 0, 0, 0, 2, 2,    0, 0,  0, 0, 1, 8, 0, /* local MAC addresses, IPv4 */
         0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 0, 0, 0};      /* do not fragment, time to live 64 */
     for (uint32_t i = 0; i < t->length; i++)
-        t->bytes[i] = (uint8_t)draw(random);
+        t->bytes[i] = (uint8_t)hb_random(random);
     memcpy(t->bytes, head, sizeof head);
     put16(t->bytes + IP_LENGTH, t->length - IP);
     t->bytes[IP + 9] = (uint8_t)protocol;
     put32(t->bytes + IP_SRC, 0);
     put32(t->bytes + IP_DST, gen->dst);
-    write_transport(t, protocol, gen->dst_port);
+    write_transport(t, gen, protocol);
     t->has_pseudo = protocol != ICMP;
     t->ip_sum = sum16(t->bytes + IP, L4 - IP);
     t->l4_sum = sum16(t->bytes + L4, t->length - L4);
@@ -278,6 +316,12 @@ static const char *fault(const hb_generator *gen)
             return "a protocol must be TCP (6), UDP (17) or ICMP (1)";
     if (!gen->flows)
         return "it needs at least one flow";
+    if (gen->flows > MOST_FLOWS)
+        return "it makes 268435456 flows at most";
+    if (!(gen->zipf >= 0 && gen->zipf <= HB_ZIPF_STEEPEST))
+        return "its zipf must be 0 to 3";
+    if (gen->zipf > 0 && gen->flows > HB_ZIPF_RANKS)
+        return "with zipf it makes 4194304 flows at most";
     if (gen->pace != HB_PACE_FAST && gen->pace != HB_PACE_RATE)
         return "its pace must be fast or a rate";
     if (gen->pace == HB_PACE_RATE && !(isfinite(gen->rate) && gen->rate > 0))
@@ -292,9 +336,10 @@ hb_port *hb_generator_open(const hb_generator *gen, char *error, size_t error_si
     generator *g = wrong ? NULL : calloc(1, sizeof *g);
     if (g)
         g->store = malloc((size_t)MOST_SIZES * MOST_PROTOCOLS * STRIDE);
-    if (!g || !g->store) {
+    if (!g || !g->store || (gen->zipf > 0 && hb_zipf_init(&g->zipf, gen->flows, gen->zipf))) {
         snprintf(error, error_size, "generator: %s", wrong ? wrong : "not enough memory");
-        free(g);
+        if (g)
+            generator_close(&g->port);
         return NULL;
     }
     g->port.ops = &ops;
@@ -305,6 +350,7 @@ hb_port *hb_generator_open(const hb_generator *gen, char *error, size_t error_si
     g->src = gen->src;
     g->flows = gen->flows;
     g->protocols = gen->protocols;
+    g->flow_at = ~gen->seed;
     write_templates(g, gen);
     share_sizes(g, gen);
     if (g->paced)

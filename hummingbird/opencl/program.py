@@ -125,6 +125,8 @@ def build(
     import pyopencl as cl
 
     text = source(codes, kernels, 0 if device.is_cpu else local_bytes)
+    if device.is_cpu:
+        text = f"#define HB_ON_CPU\n{text}"
     complaint = ""
     for dialect in dialects():
         for options in _OPTIONS[dialect]:

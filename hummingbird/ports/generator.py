@@ -5,6 +5,9 @@
 
 ``packets`` is how many in all (0: for ever). ``size`` is frame bytes without the FCS, one size or
 several with their weights. Without ``rate`` (packets per second) it makes all that the chain takes.
+
+    syn0: {driver: generator, protocols: tcp, tcp_flags: syn, flows: 10M}    # a SYN flood
+    gen0: {driver: generator, flows: 65536, zipf: 1.1}                       # few flows have most
 """
 
 from __future__ import annotations
@@ -12,12 +15,17 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from hummingbird.dataplane.plane import Dataplane
-from hummingbird.ports import Count, Port, PortParams, Rate, Whole
+from hummingbird.ports import Count, Port, PortParams, Rate, Whole, mistake
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
+TCP_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32}
+MOST_FLOWS = 1 << 28
+MOST_DRAWN = 1 << 22
+"""Flows with ``zipf``: it has a table of them."""
+STEEPEST = 3.0
 
 FrameSize = Annotated[int, Field(strict=True, ge=60, le=1514)]
 Weight = Annotated[int, Field(strict=True, ge=1, le=65535)]
@@ -40,8 +48,10 @@ class GeneratorParams(PortParams):
         dict[FrameSize, Weight], BeforeValidator(_as_mix), Field(min_length=1, max_length=8)
     ] = {64: 1}
     """Weights by frame bytes, without FCS."""
-    flows: Annotated[Whole, Field(ge=1, le=65536)] = 1
-    """Distinct 5-tuples, taken in turn."""
+    flows: Annotated[Count, Field(ge=1, le=MOST_FLOWS)] = 1
+    """Distinct 5-tuples."""
+    zipf: Annotated[float, Field(strict=True, ge=0, le=STEEPEST)] = 0.0
+    """0: the flows are taken in turn. Else each packet's is drawn, flow i ~ (i + 1)^-zipf."""
     rate: Rate | None = None
     """Packets per second; None: as many as the chain takes."""
     protocols: Annotated[
@@ -50,12 +60,25 @@ class GeneratorParams(PortParams):
         Field(min_length=1, max_length=4),
     ] = ("udp",)
     """Flow i takes entry i modulo their number."""
+    tcp_flags: Annotated[
+        tuple[Literal["fin", "syn", "rst", "psh", "ack", "urg"], ...], BeforeValidator(_as_list)
+    ] = ("ack",)
+    """Of every TCP packet."""
     src: IPv4Address = IPv4Address("198.18.0.1")
     """Of flow 0; the low 16 bits vary with the flow."""
     dst: IPv4Address = IPv4Address("198.19.0.1")
     dst_port: Annotated[Whole, Field(ge=0, le=65535)] = 9
     seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] = 1
-    """Of the size mix and the payload."""
+    """Of the flows that are drawn, the size mix and the payload."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> GeneratorParams:
+        if self.zipf and self.flows > MOST_DRAWN:
+            raise mistake(
+                f"{self.flows} flows are too many to draw from",
+                f"take {MOST_DRAWN} flows at most, or leave zipf out",
+            )
+        return self
 
     @property
     def ingress(self) -> bool:
@@ -65,6 +88,11 @@ class GeneratorParams(PortParams):
     def protocol_numbers(self) -> tuple[int, ...]:
         """IP protocol numbers of ``protocols``."""
         return tuple(PROTOCOLS[name] for name in self.protocols)
+
+    @property
+    def flag_bits(self) -> int:
+        """``tcp_flags`` as they stand in a packet."""
+        return sum(TCP_FLAGS[name] for name in set(self.tcp_flags))
 
     def __str__(self) -> str:
         many = f"{self.packets:,} packets" if self.packets else "packets for ever"
@@ -80,9 +108,11 @@ def attach(plane: Dataplane, lcore: int, params: GeneratorParams) -> int:
         packets=params.packets,
         rate=params.rate or 0.0,
         flows=params.flows,
+        zipf=params.zipf,
         src=int(params.src),
         dst=int(params.dst),
         dst_port=params.dst_port,
+        tcp_flags=params.flag_bits,
         seed=params.seed,
     )
 

@@ -5,9 +5,11 @@
 #include "check.h"
 #include "parse.h"
 #include "port.h"
+#include "zipf.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pcap/pcap.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -488,6 +490,7 @@ static hb_generator generator(uint64_t packets)
                           .src = 0x0a000000,
                           .dst = 0xc0a80001,
                           .dst_port = 80,
+                          .tcp_flags = 0x10,
                           .seed = 1};
 }
 
@@ -588,6 +591,125 @@ static void test_flows(void)
     free(sorted);
 }
 
+/* ---- flows that are drawn -------------------------------------------------------------------- */
+
+typedef struct {
+    hb_key key;
+    uint32_t flow;
+} known;
+
+static int compare_known(const void *a, const void *b)
+{
+    return compare_keys(&((const known *)a)->key, &((const known *)b)->key);
+}
+
+static hb_key next_key(hb_port *p)
+{
+    hb_mbuf m;
+    hb_key key;
+    CHECK_EQUAL(rx(p, 1), 1);
+    CHECK_EQUAL(hb_parse(bytes(0), mbuf(0)->data_len, &m, &key), HB_REASON_none);
+    return key;
+}
+
+/* The flows by their keys, as they come in turn. */
+static known *flows_of(hb_generator g)
+{
+    known *found = calloc(g.flows, sizeof *found);
+    g.zipf = 0;
+    hb_port *p = open_generator(&g);
+    for (uint32_t i = 0; i < g.flows; i++)
+        found[i] = (known){next_key(p), i};
+    p->ops->close(p);
+    qsort(found, g.flows, sizeof *found, compare_known);
+    return found;
+}
+
+/* How often each flow comes in so many packets. */
+static uint32_t *draws(const hb_generator *g, uint32_t packets)
+{
+    known *all = flows_of(*g);
+    uint32_t *seen = calloc(g->flows, sizeof *seen);
+    hb_port *p = open_generator(g);
+    for (uint32_t i = 0; i < packets; i++) {
+        known one = {next_key(p), 0};
+        const known *found = bsearch(&one, all, g->flows, sizeof *all, compare_known);
+        CHECK(found != NULL);
+        if (found)
+            seen[found->flow]++;
+    }
+    p->ops->close(p);
+    free(all);
+    return seen;
+}
+
+/* Chi-squared against the law, the first 32 flows each by itself, then ever more of them together.
+ * In standard deviations from what it should be. */
+static double misfit(const uint32_t *seen, uint32_t flows, double zipf, uint32_t packets)
+{
+    double sum = 0, chi = 0;
+    uint32_t groups = 0;
+    for (uint32_t i = 0; i < flows; i++)
+        sum += pow(i + 1.0, -zipf);
+    for (uint32_t i = 0, end; i < flows; i = end, groups++) {
+        double wanted = 0, got = 0;
+        end = i < 32 ? i + 1 : i + i / 4;
+        end = end < flows ? end : flows;
+        for (uint32_t k = i; k < end; k++) {
+            wanted += packets * pow(k + 1.0, -zipf) / sum;
+            got += seen[k];
+        }
+        chi += (got - wanted) * (got - wanted) / wanted;
+    }
+    return (chi - (groups - 1)) / sqrt(2.0 * (groups - 1));
+}
+
+static void test_zipf(void)
+{
+    enum { PACKETS = 300000 };
+    static const double exponents[] = {0.5, 1.0, 1.1, 1.3};
+    hb_generator g = generator(0);
+    g.protocols = 2;
+    memcpy(g.protocol, (uint8_t[]){17, 6}, 2);
+    g.flows = 70001; /* more than there are addresses */
+    for (uint32_t i = 0; i < 4; i++) {
+        g.zipf = exponents[i];
+        uint32_t *seen = draws(&g, PACKETS);
+        double off = misfit(seen, g.flows, g.zipf, PACKETS);
+        CHECK(fabs(off) < 4);
+        CHECK(misfit(seen, g.flows, g.zipf + 0.02, PACKETS) > 4); /* it would be seen */
+        free(seen);
+    }
+}
+
+static void test_zipf_of_few(void)
+{
+    hb_generator g = generator(0);
+    for (g.flows = 1; g.flows <= 3; g.flows++) {
+        g.zipf = HB_ZIPF_STEEPEST;
+        uint32_t *seen = draws(&g, 20000);
+        if (g.flows == 1)
+            CHECK_EQUAL(seen[0], 20000);
+        else
+            CHECK(fabs(misfit(seen, g.flows, g.zipf, 20000)) < 4);
+        free(seen);
+    }
+}
+
+static void test_tcp_flags(void)
+{
+    hb_generator g = generator(0);
+    g.protocol[0] = 6;
+    g.tcp_flags = 0x02;
+    hb_port *p = open_generator(&g);
+    rx(p, 200);
+    for (uint32_t i = 0; i < 200; i++) {
+        check_packet(i, 6, 60);
+        CHECK_EQUAL(bytes(i)[47], 0x02);
+    }
+    p->ops->close(p);
+}
+
 static void test_sizes(void)
 {
     enum { PACKETS = 120000 };
@@ -610,9 +732,10 @@ static void test_sizes(void)
 }
 
 /* 600 packets in bursts of this size, as one number. */
-static uint64_t digest(uint64_t seed, uint32_t burst)
+static uint64_t digest(uint64_t seed, double zipf, uint32_t burst)
 {
     hb_generator g = generator(600);
+    g.zipf = zipf;
     g.sizes = 3;
     memcpy(g.size, (uint16_t[]){60, 590, 1514}, 6);
     memcpy(g.weight, (uint16_t[]){1, 1, 1}, 6);
@@ -634,8 +757,13 @@ static uint64_t digest(uint64_t seed, uint32_t burst)
 
 static void test_seed(void)
 {
-    CHECK(digest(5, 256) == digest(5, 7));
-    CHECK(digest(5, 256) != digest(6, 256));
+    static const double exponents[] = {0, 1.1};
+    for (uint32_t i = 0; i < 2; i++) {
+        CHECK(digest(5, exponents[i], 256) == digest(5, exponents[i], 7));
+        CHECK(digest(5, exponents[i], 256) != digest(6, exponents[i], 256));
+    }
+    CHECK(digest(5, 0, 256) != digest(5, 1.1, 256));
+    CHECK(digest(5, 1.0, 256) != digest(5, 1.1, 256));
 }
 
 static void test_generator_pace(void)
@@ -680,6 +808,16 @@ static void test_refused_generator(void)
     g = generator(1);
     g.flows = 0;
     refuse_generator(g, "flow");
+    g.flows = (1u << 28) + 1;
+    refuse_generator(g, "268435456 flows");
+    g = generator(1);
+    for (uint32_t i = 0; i < 3; i++) {
+        g.zipf = (double[]){-0.1, 3.1, NAN}[i];
+        refuse_generator(g, "0 to 3");
+    }
+    g.zipf = 1;
+    g.flows = HB_ZIPF_RANKS + 1;
+    refuse_generator(g, "4194304 flows");
     g = generator(1);
     g.pace = HB_PACE_ORIGINAL;
     refuse_generator(g, "pace");
@@ -904,6 +1042,9 @@ int main(void)
     test_original();
     test_generated_packets();
     test_flows();
+    test_zipf();
+    test_zipf_of_few();
+    test_tcp_flags();
     test_sizes();
     test_seed();
     test_generator_pace();
