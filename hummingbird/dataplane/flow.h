@@ -71,8 +71,8 @@ typedef struct {
     bool evict;
     uint32_t timeout[HB_FLOW_STATES]; /* ticks */
 
-    uint64_t
-        now_ns; /* the table's clock: packet time, made one of all ports and never going back */
+    /* The table's clock: packet time, made one of all ports and never going back. */
+    uint64_t now_ns;
     _Atomic uint32_t tick;         /* the same in ticks; others read it, too */
     uint64_t offset[HB_MAX_NODES]; /* of each input port's packet time from it; 0: not known yet */
     uint32_t scan;                 /* set to look at next for idle flows */
