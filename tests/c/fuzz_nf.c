@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "nf.h"
+#include "nf/firewall_state.h"
 #include "parse.h"
 
 #define HOLDS(condition)                                                                           \
@@ -59,6 +60,10 @@ static void set_state(uint32_t instance, const uint8_t *data, uint32_t length)
     const struct hb_nf_instance *i = instance_of(instance);
     for (uint32_t b = 0; b < i->state_bytes; b++)
         tables[i->state_base + b] = data[b % length] & (data[(b + 1) % length] | 3);
+    if (i->kind == FIREWALL) { /* what it returns is one of these, whatever else it believes */
+        static const uint32_t verdicts[] = {HB_PASS, HB_DROP(HB_REASON_denied), HB_RETYPE(1)};
+        memcpy(tables + i->state_base + 4 * HB_FIREWALL_VERDICT, verdicts + data[0] % 3, 4);
+    }
 }
 
 static void run(uint32_t instance, const uint8_t *data, uint32_t length, uint32_t l3, uint32_t l4)
