@@ -223,11 +223,28 @@ static uint32_t follow(hb_flows *f, uint32_t at, const hb_mbuf *m, const uint8_t
     return at;
 }
 
+/* A packet of a tracked flow, or of one that is not where it was looked for first: at `at`. False:
+ * there is no place for its flow. */
+static bool find(hb_flows *f, const hb_arena *a, hb_mbuf *m, const hb_key *key, uint32_t at)
+{
+    if (!is_of(&f->flow[at], key, m->hash))
+        at = hb_flow_place(f, key, m->hash);
+    f->stats->flow_hits += at != HB_NO_FLOW;
+    if (f->lives)
+        at = follow(f, at, m, hb_data(a, m), key);
+    else if (at == HB_NO_FLOW)
+        at = make(f, key, m->hash);
+    if (at != HB_NO_FLOW)
+        use(f, m, at, f->lives ? hb_flow_now(f->lives) : clock_of(f));
+    return at != HB_NO_FLOW;
+}
+
 uint32_t hb_flow_classify(hb_flows *f, const hb_arena *a, hb_mbuf *const *m, const hb_key *keys,
                           uint32_t n)
 {
     uint32_t at[HB_BURST], hits = 0, refused = 0;
     uint32_t now = clock_of(f);
+    bool tracked = f->lives != NULL;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t set = m[i]->hash & f->mask;
         /* no way at all: an entry that is none of this flow's, as is_of() will find */
@@ -235,20 +252,13 @@ uint32_t hb_flow_classify(hb_flows *f, const hb_arena *a, hb_mbuf *const *m, con
         __builtin_prefetch(f->flow + at[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (__builtin_expect(!is_of(&f->flow[at[i]], &keys[i], m[i]->hash), 0))
-            at[i] = hb_flow_place(f, &keys[i], m[i]->hash);
-        hits += at[i] != HB_NO_FLOW;
-        if (f->lives) {
-            at[i] = follow(f, at[i], m[i], hb_data(a, m[i]), &keys[i]);
-            now = hb_flow_now(f->lives);
-        } else if (at[i] == HB_NO_FLOW) {
-            at[i] = make(f, &keys[i], m[i]->hash);
-        }
-        if (at[i] != HB_NO_FLOW)
+        if (__builtin_expect(is_of(&f->flow[at[i]], &keys[i], m[i]->hash) && !tracked, 1)) {
             use(f, m[i], at[i], now);
-        else
+            hits++;
+        } else if (!find(f, a, m[i], &keys[i], at[i])) {
             refuse(f, m[i], &keys[i]);
-        refused += at[i] == HB_NO_FLOW;
+            refused++;
+        }
     }
     f->stats->flow_hits += hits;
     return refused;
