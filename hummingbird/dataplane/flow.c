@@ -25,6 +25,7 @@ int hb_flows_init(hb_flows *f, uint32_t flows, uint32_t base, const hb_rule *rul
 {
     memset(f, 0, sizeof *f);
     f->mask = hb_flow_places(flows) / HB_FLOW_WAYS - 1;
+    f->shift = 32 - (uint32_t)__builtin_popcount(f->mask);
     f->base = base;
     /* `seen` counts lookups in steps of an eighth of the flows: most leave a flow's line clean */
     while (f->clock_shift < 28 && (16u << f->clock_shift) <= flows)
@@ -168,7 +169,7 @@ static uint32_t insert(hb_flows *f, uint32_t at, const hb_key *key, uint32_t has
 uint32_t hb_flow_place(const hb_flows *f, const hb_key *key, uint32_t hash)
 {
     uint16_t tag = tag_of(hash);
-    uint32_t set = hash & f->mask;
+    uint32_t set = hb_flow_set(f, hash);
     for (uint32_t k = 0; k < 2; k++, set = other_set(f, set, tag))
         for (uint32_t ways = ways_with(f, set, tag); ways; ways &= ways - 1)
             if (is_of(&f->flow[entry(set, ways)], key, hash))
@@ -179,7 +180,7 @@ uint32_t hb_flow_place(const hb_flows *f, const hb_key *key, uint32_t hash)
 /* A new flow, or HB_NO_FLOW if there is no place for it. */
 static uint32_t make(hb_flows *f, const hb_key *key, uint32_t hash)
 {
-    uint32_t first = hash & f->mask;
+    uint32_t first = hb_flow_set(f, hash);
     f->stats->flow_misses++;
     uint32_t at = make_room(f, (uint32_t[]){first, other_set(f, first, tag_of(hash))});
     /* none goes for one that has no place in the end */
@@ -246,7 +247,7 @@ uint32_t hb_flow_classify(hb_flows *f, const hb_arena *a, hb_mbuf *const *m, con
     uint32_t now = clock_of(f);
     bool tracked = f->lives != NULL;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t set = m[i]->hash & f->mask;
+        uint32_t set = hb_flow_set(f, m[i]->hash);
         /* no way at all: an entry that is none of this flow's, as is_of() will find */
         at[i] = entry(set, ways_with(f, set, tag_of(m[i]->hash)) | 1u << (HB_FLOW_WAYS - 1));
         __builtin_prefetch(f->flow + at[i]);

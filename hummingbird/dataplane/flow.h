@@ -92,16 +92,17 @@ typedef struct {
 } hb_flow_lives;
 
 /*
- * A flow lies in the set that the lower bits of its hash name, or in one other if that is full: two
+ * A flow lies in the set that its hash names, or in one other if that is nearly full: two
  * choices of 16 places, half of them free, so that no flow need ever move. The tags of a set, 16
  * bits of each flow's hash, share half a line: they say which of its flows to look at, so that a
  * lookup costs two lines that can both be asked for in time. Written by the owner.
  */
 typedef struct {
-    uint16_t *tag; /* [sets][HB_FLOW_WAYS]; HB_TAG_FREE, HB_TAG_HELD, or of a flow */
-    hb_flow *flow; /* [sets][HB_FLOW_WAYS] */
-    uint32_t mask; /* sets - 1 */
-    uint32_t base; /* index of its first flow: an index is that of one table only */
+    uint16_t *tag;  /* [sets][HB_FLOW_WAYS]; HB_TAG_FREE, HB_TAG_HELD, or of a flow */
+    hb_flow *flow;  /* [sets][HB_FLOW_WAYS] */
+    uint32_t mask;  /* sets - 1 */
+    uint32_t shift; /* 32 - log2(sets) */
+    uint32_t base;  /* index of its first flow: an index is that of one table only */
     uint32_t clock_shift;
     uint32_t generation; /* of the last flow inserted */
     const hb_rule *rules;
@@ -122,10 +123,17 @@ static inline uint32_t hb_flows_places(const hb_flows *f)
     return (f->mask + 1) * HB_FLOW_WAYS;
 }
 
+/* The set in which a flow with this hash is looked for first. The product's upper bits, because the
+ * hash is a CRC, which is linear: keys that count up may share all bits of which a set could be. */
+static inline uint32_t hb_flow_set(const hb_flows *f, uint32_t hash)
+{
+    return (uint32_t)((uint64_t)(hash * 0x9e3779b1u) >> f->shift);
+}
+
 /* Ask for the first line that hb_flow_classify() will read of a flow with this hash. */
 static inline void hb_flow_prefetch(const hb_flows *f, uint32_t hash)
 {
-    __builtin_prefetch(f->tag + (size_t)(hash & f->mask) * HB_FLOW_WAYS);
+    __builtin_prefetch(f->tag + (size_t)hb_flow_set(f, hash) * HB_FLOW_WAYS);
 }
 
 /* Sets type, flow and flow_gen of n headers, at most HB_BURST: from the table, else by the rules.

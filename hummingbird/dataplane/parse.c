@@ -78,19 +78,12 @@ static inline uint64_t mapped(const uint8_t *ipv4)
 /* The words of a key as they lie in memory. The first half of an IPv4 address is 0 in both, and
  * then costs nothing. */
 #ifdef CRC32C
-/* A CRC is linear: keys that count up may share all the bits that name a set. This is not. */
-static inline uint32_t mix(uint32_t crc)
-{
-    crc = (crc ^ crc >> 16) * 0x85ebca6bu;
-    return crc ^ crc >> 13;
-}
-
 static inline uint32_t hash_words(const uint64_t w[5])
 {
     uint32_t crc = CRC32C(0xffffffffu, w[1]);
     crc = CRC32C(crc, w[3]);
     crc = CRC32C(crc, w[4]);
-    return mix(w[0] | w[2] ? CRC32C(CRC32C(crc, w[0]), w[2]) : crc);
+    return w[0] | w[2] ? CRC32C(CRC32C(crc, w[0]), w[2]) : crc;
 }
 #else
 /* Both halves of the product: every bit of a factor reaches every bit of the result. */
