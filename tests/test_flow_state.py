@@ -34,7 +34,49 @@ static hb_u32 hb_nf_count(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *r
     return HB_PASS;
 }
 """
-FILES = {"count.py": COUNT_PY, "count.cl": COUNT_CL}
+BEGUN_PY = """\
+import numpy as np
+from hummingbird.nfs import Nf, NfTable, Reads, Writes
+NF = Nf("begun", reads=Reads.PACKET, writes=Writes.PACKET, flow_state=np.dtype([("count", "u8")]),
+        build=lambda params, context: NfTable(rules=["begun", "ended", "counted"]))
+"""
+# The same from 1000 on; flows of port 1023 do not come in.
+BEGUN_CL = """\
+static hb_u32 hb_nf_begun(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+{
+    (void)t, (void)arg, (void)result;
+    hb_set_state64(p, 0, hb_state64(p, 0) + 1);
+    hb_put32(p, p->length - 4, (hb_u32)hb_state64(p, 0));
+    return HB_PASS;
+}
+#ifdef HB_HOST
+static enum hb_reason begin(hb_nf_seat *seat, uint32_t handle, void *state)
+{
+    const hb_mbuf *m = hb_header(seat->arena, handle);
+    const uint8_t *ports = hb_data(seat->arena, m) + m->l4;
+    if (ports[0] == 3 && ports[1] == 255)
+        return HB_REASON_denied;
+    *(uint64_t *)state = 1000;
+    seat->hits[0]++;
+    return HB_REASON_none;
+}
+static void end(hb_nf_seat *seat, uint32_t flow, const hb_key *key, enum hb_flow_end why,
+                const void *state)
+{
+    (void)flow, (void)key, (void)why;
+    seat->hits[1]++;
+    seat->hits[2] += *(const uint64_t *)state - 1000;
+}
+#define HB_NF_FLOW_SETUP begin
+#define HB_NF_FLOW_END end
+#endif
+"""
+FILES = {
+    "count.py": COUNT_PY,
+    "count.cl": COUNT_CL,
+    "begun.py": BEGUN_PY,
+    "begun.cl": BEGUN_CL,
+}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "cpu": ({"engine": "cpu"}, {}),
     "persistent": ({"engine": "gpu", "executor": "auto"}, {}),
@@ -55,12 +97,13 @@ def run(
     packets: Sequence[bytes],
     way: Mapping[str, Any],
     nfs: int = 1,
+    name: str = "count",
     flows: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Result:
     device = dict(way)
     engine = device.pop("engine")
-    source, rows = line(*[{"type": "./count.py", "engine": engine}] * nfs)
+    source, rows = line(*[{"type": f"./{name}.py", "engine": engine}] * nfs)
     if flows:
         source = {**source, "flows": flows}
     return run_chain(source, packets, rows, files=FILES, **options, **device)
@@ -120,3 +163,18 @@ def numbers_rise(packets: Sequence[bytes]) -> bool:
     """Packets of one flow are in the order they came."""
     numbers = list(counted(packets))
     return numbers == sorted(numbers)
+
+
+def test_flows_are_set_up_and_end(way: dict[str, Any]) -> None:
+    """What the host has written is what the first packet finds, wherever it runs; flows that it
+    refuses are asked about with each packet; and what the last packet left is what the end sees."""
+    draw = random.Random(8)
+    keys = [(draw.randrange(20, 70), 0) for _ in range(3000)]
+    refused = [flow == 23 for flow, _ in keys]
+    result = run(some(keys), way, name="begun", lanes=16)
+    wanted = {n: 1000 + count for n, count in expected(keys).items() if not refused[n]}
+    assert counted(result.packets) == wanted
+    assert result.dropped == {"denied": sum(refused)}
+    flows = len({flow for flow, _ in keys}) - 1
+    told = {"begun": flows, "ended": flows, "counted": len(wanted)}
+    assert result.counters == {"nf0": told}
