@@ -71,7 +71,8 @@ def _compile(name: str, library: Library) -> Path:
     """The library of a peer; UserError if it cannot be had."""
     source = FOLDER / f"{name}.c"
     command = ["gcc", *FLAGS, *_more_flags(library), str(source), *library.flags]
-    key = "\n".join([*command, source.read_text(), (FOLDER / "peers.h").read_text(), _cpu_flags()])
+    headers = [path.read_text() for path in sorted(FOLDER.glob("*.h"))]
+    key = "\n".join([*command, source.read_text(), *headers, _cpu_flags()])
     made = cache() / f"{name}-{zlib.crc32(key.encode()):08x}.so"
     if made.exists():
         return made

@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dpdk.h"
 #include "peers.h"
 
-#define MEMORY_MIB "1024"
 #define PROTOCOL_AT (14 + 9) /* of an Ethernet frame with IPv4 */
 #define MOST 256             /* packets of a call */
 
@@ -30,41 +30,6 @@ static const struct rte_acl_field_def fields[FIELDS] = {
     {RTE_ACL_FIELD_TYPE_MASK, 4, DST, 2, 7},         {RTE_ACL_FIELD_TYPE_RANGE, 2, SPORT, 3, 11},
     {RTE_ACL_FIELD_TYPE_RANGE, 2, DPORT, 3, 13},
 };
-
-/* DPDK pins the thread that starts it, and has file descriptors and locks in /var/run unless it is
- * told not to. */
-static int start(char *text)
-{
-    static int started;
-    static char lcores[32];
-    static char *argv[] = {"hummingbird",
-                           "--lcores",
-                           lcores,
-                           "-m",
-                           MEMORY_MIB,
-                           "--no-huge",
-                           "--no-pci",
-                           "--no-telemetry",
-                           "--no-shconf",
-                           "--log-level=lib.*:error",
-                           "--force-max-simd-bitwidth=512"};
-    if (started)
-        return 0;
-    cpu_set_t before;
-    pthread_getaffinity_np(pthread_self(), sizeof before, &before);
-    int cpu = 0;
-    while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, &before))
-        cpu++;
-    snprintf(lcores, sizeof lcores, "0@%d", cpu);
-    int rc = rte_eal_init(sizeof argv / sizeof *argv, argv);
-    pthread_setaffinity_np(pthread_self(), sizeof before, &before);
-    if (rc < 0 && rte_errno != EALREADY) { /* another peer has started it */
-        snprintf(text, PEER_TEXT, "DPDK does not start: %s", rte_strerror(rte_errno));
-        return -1;
-    }
-    started = 1;
-    return 0;
-}
 
 static int add(struct rte_acl_ctx *acl, const peer_rules *rules, char *text)
 {
@@ -121,7 +86,7 @@ static struct rte_acl_ctx *build(const peer_rules *rules, char *text)
 void *peer_acl_new(const peer_rules *rules, char *text)
 {
     context *c = calloc(1, sizeof *c);
-    if (c && !start(text))
+    if (c && !start_dpdk(text))
         c->acl = build(rules, text);
     if (c && c->acl)
         return c;

@@ -11,10 +11,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "dpdk.h"
 #include "peers.h"
 
 #define NO_HOP 0x7fff
-#define MEMORY_MIB "1024"
 #define MOST_TBL8 32767
 #define HUGE_PAGE (2ul << 20)
 
@@ -23,41 +23,6 @@ typedef struct {
     enum rte_fib_lookup_type is; /* what `fib` is set to */
     int has_vector;
 } context;
-
-/* DPDK pins the thread that starts it, and has file descriptors and locks in /var/run unless it is
- * told not to. */
-static int start(char *text)
-{
-    static int started;
-    static char lcores[32];
-    static char *argv[] = {"hummingbird",
-                           "--lcores",
-                           lcores,
-                           "-m",
-                           MEMORY_MIB,
-                           "--no-huge",
-                           "--no-pci",
-                           "--no-telemetry",
-                           "--no-shconf",
-                           "--log-level=lib.*:error",
-                           "--force-max-simd-bitwidth=512"};
-    if (started)
-        return 0;
-    cpu_set_t before;
-    pthread_getaffinity_np(pthread_self(), sizeof before, &before);
-    int cpu = 0;
-    while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, &before))
-        cpu++;
-    snprintf(lcores, sizeof lcores, "0@%d", cpu);
-    int rc = rte_eal_init(sizeof argv / sizeof *argv, argv);
-    pthread_setaffinity_np(pthread_self(), sizeof before, &before);
-    if (rc < 0 && rte_errno == EALREADY) /* another peer has started it */
-        rc = 0;
-    if (rc < 0)
-        snprintf(text, PEER_TEXT, "DPDK does not start: %s", rte_strerror(rte_errno));
-    started = rc >= 0;
-    return started ? 0 : -1;
-}
 
 static int add(struct rte_fib *fib, const peer_routes *r, char *text)
 {
@@ -99,7 +64,7 @@ void *peer_fib_new(const peer_routes *routes, char *text)
                                 .default_nh = NO_HOP,
                                 .max_routes = (int)routes->n * 2, /* inner nodes of its tree, too */
                                 .dir24_8 = {.nh_sz = RTE_FIB_DIR24_8_2B, .num_tbl8 = MOST_TBL8}};
-    if (!c || start(text)) {
+    if (!c || start_dpdk(text)) {
         free(c);
         return NULL;
     }

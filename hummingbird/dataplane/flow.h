@@ -13,6 +13,7 @@
  */
 #ifndef HB_FLOW_H
 #define HB_FLOW_H
+#include "packet_clock.h"
 #include "parse.h"
 
 #define HB_FLOW_WAYS 16 /* entries of a set */
@@ -21,10 +22,8 @@
 #define HB_TAG_FREE 0
 #define HB_TAG_HELD 2
 
-/* Times are counted in 2^HB_FLOW_TICK_SHIFT ns (67 ms) of the table's clock, which begins here:
- * what is a little older than the clock is not before its begin. */
+/* Times are counted in 2^HB_FLOW_TICK_SHIFT ns (67 ms) of the table's clock. */
 #define HB_FLOW_TICK_SHIFT 26
-#define HB_FLOW_CLOCK_START (1ull << 40)
 
 /* hb_flow.seen_of: what the flow has seen. */
 #define HB_SEEN_FIRST 1u    /* the direction of its first packet */
@@ -71,11 +70,9 @@ typedef struct {
     bool evict;
     uint32_t timeout[HB_FLOW_STATES]; /* ticks */
 
-    /* The table's clock: packet time, made one of all ports and never going back. */
-    uint64_t now_ns;
-    _Atomic uint32_t tick;         /* the same in ticks; others read it, too */
-    uint64_t offset[HB_MAX_NODES]; /* of each input port's packet time from it; 0: not known yet */
-    uint32_t scan;                 /* set to look at next for idle flows */
+    hb_packet_clock clock;
+    _Atomic uint32_t tick; /* the same in ticks; others read it, too */
+    uint32_t scan;         /* set to look at next for idle flows */
 
     /* Flows that may be evicted in a ring, the oldest behind the last entry, which is no flow's.
      * [entries + 1] */

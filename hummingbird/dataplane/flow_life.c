@@ -5,8 +5,6 @@
 
 #include "flow.h"
 
-#define LATE_NS 1000000000ull    /* a packet may be this much behind the clock */
-#define LEAP_NS 3600000000000ull /* and no gap between two packets of a port is longer */
 #define NS_PER_SECOND 1000000000ull
 
 enum { ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58 };
@@ -21,6 +19,13 @@ const char *hb_flow_state_name(uint32_t state)
     return state < HB_FLOW_STATES ? state_names[state] : NULL;
 }
 
+static void publish_tick(hb_flow_lives *l)
+{
+    /* relaxed: a time, which publishes nothing */
+    atomic_store_explicit(&l->tick, (uint32_t)(l->clock.now >> HB_FLOW_TICK_SHIFT),
+                          memory_order_relaxed);
+}
+
 int hb_flows_track(hb_flows *f, const hb_config *config)
 {
     uint32_t places = hb_flows_places(f);
@@ -29,13 +34,12 @@ int hb_flows_track(hb_flows *f, const hb_config *config)
         return -1;
     *l = (hb_flow_lives){.limit = config->flows,
                          .evict = config->flows_evict != 0,
-                         .now_ns = HB_FLOW_CLOCK_START,
+                         .clock = {.now = HB_CLOCK_START},
                          .expendable = calloc(places + 1, sizeof *l->expendable),
                          .gone = calloc(places, sizeof *l->gone)};
     for (uint32_t i = 0; i < HB_FLOW_STATES; i++)
         l->timeout[i] = (uint32_t)(config->flow_timeout[i] * NS_PER_SECOND >> HB_FLOW_TICK_SHIFT);
-    atomic_store_explicit(&l->tick, (uint32_t)(l->now_ns >> HB_FLOW_TICK_SHIFT),
-                          memory_order_relaxed);
+    publish_tick(l);
     f->lives = l;
     if (!l->expendable || !l->gone)
         return -1;
@@ -44,21 +48,12 @@ int hb_flows_track(hb_flows *f, const hb_config *config)
 }
 
 /* ---- the clock --------------------------------------------------------------------------------
- * Captures of different years may come in at two ports, and a capture may jump: a port whose time
- * goes back, or leaps, goes on from where the clock stands. */
+ */
 
 void hb_flow_clock(hb_flow_lives *l, uint32_t port, uint64_t time_ns)
 {
-    if (!l->offset[port]) /* its first packet */
-        l->offset[port] = l->now_ns - time_ns;
-    uint64_t t = time_ns + l->offset[port];
-    if (t >= l->now_ns && t - l->now_ns <= LEAP_NS) {
-        l->now_ns = t;
-        /* relaxed: a time, which publishes nothing */
-        atomic_store_explicit(&l->tick, (uint32_t)(t >> HB_FLOW_TICK_SHIFT), memory_order_relaxed);
-    } else if (t > l->now_ns || l->now_ns - t > LATE_NS) {
-        l->offset[port] = l->now_ns - time_ns;
-    }
+    hb_clock_see(&l->clock, port, time_ns);
+    publish_tick(l);
 }
 
 uint32_t hb_flow_idle(const hb_flow_lives *l, const hb_flow *e)

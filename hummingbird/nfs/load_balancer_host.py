@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import struct
 import zlib
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from hummingbird.nfs import HostContext, NfHost
 from hummingbird.nfs.load_balancer_config import Address, LoadBalancerParams
 from hummingbird.nfs.load_balancer_plan import Plan, Service, named, plan
 from hummingbird.nfs.load_balancer_slots import Slots, backends_of, native, room_of
+from hummingbird.nfs.watched import WatchedFiles
 from hummingbird.rules import ANY_PORT
 
 if TYPE_CHECKING:
@@ -40,20 +39,10 @@ COUNTS = (
     *("fragmented", "without_flow"),
 )
 
-Mark = tuple[int, int, int] | None
-
 
 def seed_of(params: LoadBalancerParams, name: str) -> int:
     """Of the hash; the same after a restart."""
     return zlib.crc32(name.encode()) if params.seed is None else params.seed
-
-
-def _mark(path: Path) -> Mark:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # an editor is replacing it
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class LoadBalancerHost(NfHost):
@@ -61,8 +50,7 @@ class LoadBalancerHost(NfHost):
 
     def __init__(self, params: LoadBalancerParams, wanted: Plan, context: HostContext) -> None:
         self._params, self._plan, self._context = params, wanted, context
-        self._path = context.base / params.backends if params.backends else None
-        self._mark = self._pending = _mark(self._path) if self._path else None
+        self._files = WatchedFiles([context.base / params.backends] if params.backends else [])
         self._plane: Dataplane | None = None
         self._slots = Slots(room_of(params, wanted))
         self._slots.of = self._slots.assign(wanted)
@@ -89,7 +77,7 @@ class LoadBalancerHost(NfHost):
 
     def poll(self) -> None:
         """Look at the file, and at removed backends, whose last flow may have ended."""
-        if self._context.watch and self._file_changed():
+        if self._context.watch and self._files.changed():
             self.reload()
         self._forget()
 
@@ -99,17 +87,6 @@ class LoadBalancerHost(NfHost):
         self.pointer = ffi.NULL
 
     # ---- the file ----
-
-    def _file_changed(self) -> bool:
-        """Has it changed, and then stayed the same for one look?"""
-        now = _mark(self._path) if self._path else None
-        if now is None or now == self._mark:
-            return False
-        if now != self._pending:
-            self._pending = now
-            return False
-        self._mark = now
-        return True
 
     def reload(self) -> None:
         """Apply the file as it is now; a mistake in it changes nothing."""

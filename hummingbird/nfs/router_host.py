@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from hummingbird.nfs.router_plan import (
     plan,
 )
 from hummingbird.nfs.routes_file import Address, Target, Via
+from hummingbird.nfs.watched import WatchedFiles
 
 if TYPE_CHECKING:
     from hummingbird.dataplane.plane import Dataplane
@@ -35,16 +34,6 @@ log = logging.getLogger("hummingbird")
 
 MOST_LEARNED = 4096
 HEARD_AT_ONCE = 256
-
-Mark = tuple[int, int, int] | None
-
-
-def _mark(path: Path) -> Mark:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # an editor is replacing it
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class RouterHost(NfHost):
@@ -66,8 +55,7 @@ class RouterHost(NfHost):
             raise MemoryError("no memory for the router")
         self.pointer = pointer
         self._heard = ffi.new("hb_router_heard[]", HEARD_AT_ONCE)
-        self._files = {path: _mark(path) for path in files_of(params, context.base)}
-        self._pending: dict[Path, Mark] = {}
+        self._files = WatchedFiles(files_of(params, context.base))
         self._full = False
 
     def attach(self, plane: Dataplane, node: int) -> None:
@@ -77,7 +65,7 @@ class RouterHost(NfHost):
     def poll(self) -> None:
         """Learn, and look at the files."""
         self._learn()
-        if self._context.watch and self._files_changed():
+        if self._context.watch and self._files.changed():
             self.reload()
 
     def close(self) -> None:
@@ -86,17 +74,6 @@ class RouterHost(NfHost):
         self.pointer = ffi.NULL
 
     # ---- files ----
-
-    def _files_changed(self) -> bool:
-        """Has a file changed, and then stayed the same for one look?"""
-        now = {path: _mark(path) for path in self._files}
-        if None in now.values() or now == self._files:
-            return False
-        if now != self._pending:
-            self._pending = now
-            return False
-        self._files = now
-        return True
 
     def reload(self) -> None:
         """Apply the files as they are now; a mistake in them changes nothing."""

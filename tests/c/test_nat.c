@@ -109,7 +109,7 @@ static void test_against_a_list(void)
             uint32_t i = draw(ENDS);
             if (draw(8) == 0)
                 now += draw(4) * SECOND;
-            hb_nat_tick(n, 0, now);
+            n->clock.now = now;
             if (draw(2) || !k[i].holders) {
                 hold_one(n, k, i, now);
             } else {
@@ -123,7 +123,7 @@ static void test_against_a_list(void)
         for (uint32_t i = 0; i < ENDS; i++)
             for (; k[i].holders; k[i].holders--)
                 hb_nat_release(n, k[i].mapping);
-        hb_nat_tick(n, 0, now + 11 * SECOND);
+        n->clock.now = now + 11 * SECOND;
         hb_nat_end e = end_of(99, 99, 6);
         for (uint32_t i = 0; i < ENDS; i++) /* 64 go at a time */
             hb_nat_release(n, hb_nat_get(n, &e));
@@ -169,9 +169,9 @@ static void test_ports_run_out_and_come_back(void)
 
     uint32_t port = n->mapping[first].external_port;
     hb_nat_release(n, first);
-    hb_nat_tick(n, 0, n->clock.now + 9 * SECOND);
+    n->clock.now += 9 * SECOND;
     CHECK_EQUAL(hb_nat_get(n, &another), HB_NAT_NONE);
-    hb_nat_tick(n, 0, n->clock.now + 1 * SECOND);
+    n->clock.now += 1 * SECOND;
     uint32_t m = hb_nat_get(n, &another);
     CHECK(m != HB_NAT_NONE);
     CHECK_EQUAL(n->mapping[m].external_port, port);
@@ -260,7 +260,7 @@ static void test_protocols_without_ports(void)
     CHECK(hb_nat_get(n, &esp) != HB_NAT_NONE);
     hb_nat_release(n, m);
     CHECK_EQUAL(hb_nat_get(n, &other), HB_NAT_NONE);
-    hb_nat_tick(n, 0, n->clock.now + 10 * SECOND);
+    n->clock.now += 10 * SECOND;
     CHECK(hb_nat_get(n, &other) != HB_NAT_NONE);
     hb_nat_free(n);
 }
@@ -279,7 +279,7 @@ static void test_forwards(void)
     CHECK_EQUAL(hb_nat_by_inside(n, &e), m);
     CHECK_EQUAL(hb_nat_get(n, &e), m);
     hb_nat_release(n, m);
-    hb_nat_tick(n, 0, n->clock.now + 1000 * SECOND);
+    n->clock.now += 1000 * SECOND;
     CHECK_EQUAL(hb_nat_by_external(n, 1, 6, 443), m);
     CHECK(hb_nat_permitted(n, m, 1, 1));
     hb_nat_free(n);
@@ -308,9 +308,9 @@ static void test_peers(void)
         CHECK_EQUAL(hb_nat_count(n).full, 1);
         hb_nat_release_peer(n, p);
         hb_nat_release_peer(n, p);
-        hb_nat_tick(n, 0, n->clock.now + 9 * SECOND);
+        n->clock.now += 9 * SECOND;
         CHECK(hb_nat_permitted(n, m, 77, 1000));
-        hb_nat_tick(n, 0, n->clock.now + 1 * SECOND);
+        n->clock.now += 1 * SECOND;
         CHECK(!hb_nat_permitted(n, m, 77, 1000));
         CHECK_EQUAL(hb_nat_permit(n, m2, 78, 1000), p);
         hb_nat_free(n);
@@ -337,7 +337,7 @@ static void test_peers_do_not_outlive_their_mapping(void)
         for (uint32_t i = turn % 3; i < 200; i += 3)
             hb_nat_release_peer(n, peer[i]);
         hb_nat_release(n, m);
-        hb_nat_tick(n, 0, n->clock.now + 10 * SECOND);
+        n->clock.now += 10 * SECOND;
     }
     CHECK(hb_nat_count(n).peers < 400);
     hb_nat_free(n);
@@ -351,22 +351,22 @@ static void test_the_clock_never_runs_backwards(void)
     hb_nat_config c = config();
     hb_nat *n = hb_nat_new(&c);
     uint64_t start = n->clock.now, day = 86400 * SECOND, t = 20000 * day;
-    hb_nat_tick(n, 0, t);
+    hb_clock_see(&n->clock, 0, t);
     CHECK_EQUAL(n->clock.now, start);
-    hb_nat_tick(n, 0, t + 5);
+    hb_clock_see(&n->clock, 0, t + 5);
     CHECK_EQUAL(n->clock.now, start + 5);
-    hb_nat_tick(n, 0, t); /* mixed up a little */
+    hb_clock_see(&n->clock, 0, t); /* mixed up a little */
     CHECK_EQUAL(n->clock.now, start + 5);
-    hb_nat_tick(n, 0, t + day); /* set */
+    hb_clock_see(&n->clock, 0, t + day); /* set */
     CHECK_EQUAL(n->clock.now, start + 5);
-    hb_nat_tick(n, 0, t + day + 10);
+    hb_clock_see(&n->clock, 0, t + day + 10);
     CHECK_EQUAL(n->clock.now, start + 15);
-    hb_nat_tick(n, 0, 0); /* set back */
-    hb_nat_tick(n, 0, 20);
+    hb_clock_see(&n->clock, 0, 0); /* set back */
+    hb_clock_see(&n->clock, 0, 20);
     CHECK_EQUAL(n->clock.now, start + 35);
-    hb_nat_tick(n, 3, 17); /* a port with a time of its own */
-    hb_nat_tick(n, 3, 18);
-    hb_nat_tick(n, 0, 20);
+    hb_clock_see(&n->clock, 3, 17); /* a port with a time of its own */
+    hb_clock_see(&n->clock, 3, 18);
+    hb_clock_see(&n->clock, 0, 20);
     CHECK_EQUAL(n->clock.now, start + 36);
     hb_nat_free(n);
 }

@@ -271,7 +271,7 @@ static enum hb_reason flow_setup(hb_nf_seat *seat, uint32_t handle, void *state)
     tuple t;
     if (!n || !read_tuple(&t, m, hb_data(seat->arena, m)))
         return HB_REASON_none;
-    hb_nat_tick(n, m->in_port, m->time_ns);
+    hb_clock_see(&n->clock, m->in_port, m->time_ns);
     if (stands_alone(&t)) { /* but its answer, which may be in this burst, has to find a mapping */
         if (t.icmp == HB_NAT_ICMP_REQUEST && crosses(n, t.src, t.dst) && !plan(n, &t, &s))
             let_go(n, &s);
@@ -328,7 +328,7 @@ static uint64_t by_host(hb_nat *n, const hb_mbuf *m, uint8_t *packet)
     if ((m->flow != HB_NO_FLOW && m->protocol != HB_NAT_IP_ICMP) || !read_tuple(&t, m, packet) ||
         (m->flow != HB_NO_FLOW && !stands_alone(&t)))
         return 0;
-    hb_nat_tick(n, m->in_port, m->time_ns);
+    hb_clock_see(&n->clock, m->in_port, m->time_ns);
     if (t.icmp != HB_NAT_ICMP_ERROR || t.fragment)
         return translate_alone(n, &t, m, packet);
     return hb_nat_icmp_error(n, t.zone, packet + m->l3, hb_get_be16(packet + m->l3 + 2));
@@ -344,7 +344,7 @@ static void prepare(hb_nf_seat *seat, const uint32_t *handles, uint64_t *arg, ui
     }
     if (nat && n) {
         const hb_mbuf *last = hb_header(seat->arena, handles[n - 1]);
-        hb_nat_tick(nat, last->in_port, last->time_ns);
+        hb_clock_see(&nat->clock, last->in_port, last->time_ns);
     }
 }
 

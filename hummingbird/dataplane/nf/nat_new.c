@@ -6,8 +6,6 @@
 #include "api.h"
 #include "nf/nat_table.h"
 
-#define CLOCK_START (1ull << 40) /* what is a little older is not before its begin */
-
 bool hb_nat_is_inside(const hb_nat *n, uint32_t address)
 {
     const uint32_t *p = n->config.inside;
@@ -84,7 +82,7 @@ hb_nat *hb_nat_new(const hb_nat_config *c)
     if (!n)
         return NULL;
     n->config = *c;
-    n->clock.now = CLOCK_START;
+    n->clock.now = HB_CLOCK_START;
     n->mask = chains(c->mappings) - 1;
     n->peer_mask = chains(c->peers) - 1;
     if (!allocate(n, c)) {

@@ -3,8 +3,6 @@
 
 #define SECOND 1000000000u
 #define SWEEP 64u /* mappings and peers that may go at a time: no packet waits for more */
-#define LATE_NS 1000000000ull    /* a packet may be this much behind the clock */
-#define LEAP_NS 3600000000000ull /* and no gap between two packets of a port is longer */
 
 static uint64_t hash_end(const hb_nat *n, const hb_nat_end *e)
 {
@@ -42,21 +40,6 @@ uint32_t hb_nat_class(uint32_t protocol)
     default:
         return HB_NAT_OTHER;
     }
-}
-
-/* ---- time -------------------------------------------------------------------------------------
- */
-
-/* As the flow tables do it (flow_life.c): a port whose time goes back, or leaps, goes on from where
- * the clock stands. */
-void hb_nat_tick(hb_nat *n, uint32_t port, uint64_t time_ns)
-{
-    hb_nat_clock *c = &n->clock;
-    uint64_t t = time_ns + c->offset[port];
-    if (t >= c->now && t - c->now <= LEAP_NS)
-        c->now = t;
-    else if (t > c->now || c->now - t > LATE_NS)
-        c->offset[port] = c->now - time_ns;
 }
 
 /* ---- how long things are kept -------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #include "api.h"
 #include "nf/nat_api.h"
 #include "nf/nat_ports.h"
+#include "packet_clock.h"
 
 enum { HB_NAT_IP_ICMP = 1, HB_NAT_IP_TCP = 6, HB_NAT_IP_UDP = 17 };
 
@@ -56,15 +57,9 @@ typedef struct {
     uint32_t oldest, newest;
 } hb_nat_list;
 
-/* Packet time of all ports, made one that never runs backwards. */
-typedef struct {
-    uint64_t now;                  /* ns */
-    uint64_t offset[HB_MAX_NODES]; /* of each port's time from it */
-} hb_nat_clock;
-
 struct hb_nat {
     hb_nat_config config; /* its arrays are copies */
-    hb_nat_clock clock;
+    hb_packet_clock clock;
     hb_nat_ports *ports; /* [nb_external][3] */
     hb_nat_mapping *mapping;
     uint32_t *by_inside, *by_external; /* hash chains: index + 1 */
@@ -78,9 +73,6 @@ struct hb_nat {
     hb_nat_counts count;
     uint32_t range_ports; /* in all ranges */
 };
-
-/* A packet of this time has come in at this port. */
-void hb_nat_tick(hb_nat *n, uint32_t port, uint64_t time_ns);
 
 bool hb_nat_is_inside(const hb_nat *n, uint32_t address);
 /* Index, or HB_NAT_NONE. */
