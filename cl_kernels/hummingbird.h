@@ -235,6 +235,8 @@ struct hb_nf_instance {
     X(bad_result, "the device answered something impossible")                                      \
     X(device_lost, "the device failed while it had the packet")                                    \
     X(port_error, "the port could not send it")                                                    \
+    X(port_full, "the interface's send queue was full")                                            \
+    X(port_down, "the interface was down or gone")                                                 \
     X(bad_icv, "the integrity check of an ESP packet failed")                                      \
     X(esp_malformed, "an ESP packet is too short, or its padding or contents are wrong")           \
     X(esp_fragment, "a fragment, where ESP needs whole packets")                                   \

@@ -96,8 +96,9 @@ def _nodes_table(console: Console, top: Topology, routes: Policy, placement: Pla
     used = {name for paths in routes.paths().values() for route in paths for name in _names(route)}
     table = _table(console, "NODE", "KIND", "RUNS ON", "")
     for port in top.ports:
-        cpu = placement.cpus[placement.ports[port.name]]
-        table.add_row(port.name, port.driver, f"CPU {cpu}", str(port.params))
+        lcores = dict.fromkeys(placement.ports[port.name])
+        runs_on = f"CPU {', '.join(str(placement.cpus[lcore]) for lcore in lcores)}"
+        table.add_row(port.name, port.driver, runs_on, str(port.params))
     engines = top.choose_engines(placement.engines)
     for nf in top.nfs:
         cpus = ", ".join(str(placement.cpus[lcore]) for lcore in placement.nfs[nf.name])

@@ -27,6 +27,7 @@ from hummingbird.opencl.program import Code
 from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
+from hummingbird.ports.watch import InterfaceWatch
 from hummingbird.telemetry.rundir import StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
 from hummingbird.telemetry.view import Node, View
@@ -144,6 +145,7 @@ class Engine:
     started: float = 0.0
     """When packets began to flow, time.monotonic()."""
     _plane: Dataplane | None = None
+    _interfaces: InterfaceWatch | None = None
     _stats: StatsFile | None = None
     _keep: list[Any] = field(default_factory=list)
     _cpu_engines: Mapping[str, int] = field(default_factory=dict)
@@ -204,6 +206,7 @@ class Engine:
         with on_cpus(spare):
             self._set_up(wanted)
             self.plane.start()
+        self._interfaces = InterfaceWatch(self.plane, topology.ports, topology.memory.frame_room)
         self.started = time.monotonic()
 
     def _set_up(self, wanted: Wanted) -> None:
@@ -252,8 +255,8 @@ class Engine:
         assert self.placement is not None
         spec = next(port for port in topology.ports if port.name == name)
         try:
-            lcore = self.placement.ports[name]
-            node = ports.load(spec.driver).attach(self.plane, lcore, spec.params)
+            lcores = self.placement.ports[name]
+            node = ports.load(spec.driver).attach(self.plane, lcores, spec.params)
             self.plane.set_zone(node, spec.zone)
         except UserError as error:
             raise UserError(
@@ -339,7 +342,8 @@ class Engine:
     def _flow_indexes(self, topology: Topology) -> int:
         """Every lcore with an input port has its own."""
         assert self.placement is not None
-        owners = {self.placement.ports[p.name] for p in topology.ports if p.params.ingress}
+        inputs = [port.name for port in topology.ports if port.params.ingress]
+        owners = {lcore for name in inputs for lcore in self.placement.ports[name]}
         return len(owners) * flow_places(topology.memory.flows)
 
     def _view_tables(self, tables: Layout, region: npt.NDArray[np.uint8]) -> None:
@@ -402,7 +406,9 @@ class Engine:
         return self.apply(replace(self.running, policy=policy))
 
     def poll(self) -> None:
-        """What NFs do on the host beside the packets: some 20 times a second."""
+        """What NFs and ports do on the host beside the packets: some 20 times a second."""
+        if self._interfaces and not self.plane.stopped:
+            self._interfaces.poll()
         for name, host in self.hosts.items():
             try:
                 host.poll()

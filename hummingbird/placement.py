@@ -4,8 +4,9 @@
     cores: auto
     cores: {io: [1, 2], syncer: [3], nf: {router0: [4]}}
 
-``io`` serves the ports, taken in turn, and the CPU NFs; ``syncer`` serves the GPU NFs; ``nf`` names
-the CPUs of single NFs. What is left out is automatic. With n CPUs to choose from, a[0] to a[n-1]:
+``io`` serves the queues of the ports, taken in turn, and the CPU NFs; ``syncer`` serves the GPU
+NFs; ``nf`` names the CPUs of single NFs. What is left out is automatic. With n CPUs to choose from,
+a[0] to a[n-1]:
 
     NFs on the device, n >= 4    io a[1], syncer a[2]; the rest is left to the device's runtime
     NFs on the device, n = 2, 3  everything on a[1]; a[0] is left to the device's runtime
@@ -81,8 +82,8 @@ class Placement:
 
     cpus: tuple[int, ...]
     """The CPU that each lcore is pinned to."""
-    ports: Mapping[str, int]
-    """The lcore of each port."""
+    ports: Mapping[str, tuple[int, ...]]
+    """The lcore of each queue of each port."""
     nfs: Mapping[str, tuple[int, ...]]
     """The lcores that serve each NF: CNF threads, or syncers of a GNF."""
     engines: Mapping[str, Literal["cpu", "gpu"]]
@@ -113,14 +114,18 @@ class Placed(Protocol):
 
 
 def place(
-    cores: Cores, allowed: Sequence[int], ports: Sequence[str], nfs: Sequence[Placed], device: bool
+    cores: Cores,
+    allowed: Sequence[int],
+    ports: Mapping[str, int],
+    nfs: Sequence[Placed],
+    device: bool,
 ) -> Placement:
     """Give every port and NF its lcores.
 
     Args:
         cores: what the topology asks for.
         allowed: the CPUs that may be used, sorted.
-        ports: names of the ports.
+        ports: how many queues each port has, by its name.
         nfs: the NFs.
         device: whether NFs with ``engine: gpu`` run on the device; if not, they run on the CPUs of
             their syncers.
@@ -133,7 +138,10 @@ def place(
     auto_io, auto_syncer = automatic(allowed, device)
     io = cores.io or (auto_io,)
     syncer = cores.syncer or ((auto_syncer,) if device else io)
-    port_cpus = {name: io[index % len(io)] for index, name in enumerate(ports)}
+    port_cpus = {
+        name: tuple(io[(index + queue) % len(io)] for queue in range(queues))
+        for index, (name, queues) in enumerate(ports.items())
+    }
     nf_cpus = {
         nf.name: cores.nf.get(nf.name) or (syncer if nf.engine == "gpu" else io) for nf in nfs
     }
@@ -181,20 +189,20 @@ def _check_nf(cores: Cores, nf: Placed, cpus: tuple[int, ...]) -> None:
 
 def _number(
     allowed: Sequence[int],
-    port_cpus: Mapping[str, int],
+    port_cpus: Mapping[str, tuple[int, ...]],
     nf_cpus: Mapping[str, tuple[int, ...]],
     nfs: Sequence[Placed],
     device: bool,
 ) -> Placement:
     """CPUs become lcores, in the order in which ports and NFs need them."""
-    used = [*port_cpus.values(), *(cpu for cpus in nf_cpus.values() for cpu in cpus)]
+    used = [cpu for cpus in (*port_cpus.values(), *nf_cpus.values()) for cpu in cpus]
     lcore = {cpu: index for index, cpu in enumerate(dict.fromkeys(used))}
     if len(lcore) > MAX_LCORES:
         raise PlacementError(f"{len(lcore)} CPUs", (), f"use {MAX_LCORES} at most")
     on_device = [nf.name for nf in nfs if device and nf.engine == "gpu"]
     return Placement(
         cpus=tuple(lcore),
-        ports={name: lcore[cpu] for name, cpu in port_cpus.items()},
+        ports={name: tuple(lcore[cpu] for cpu in cpus) for name, cpus in port_cpus.items()},
         nfs={name: tuple(lcore[cpu] for cpu in cpus) for name, cpus in nf_cpus.items()},
         engines={nf.name: "gpu" if nf.name in on_device else "cpu" for nf in nfs},
         syncers=tuple(sorted({lcore[cpu] for name in on_device for cpu in nf_cpus[name]})),

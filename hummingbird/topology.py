@@ -30,6 +30,7 @@ from hummingbird.yamlfile import Key, Location, YamlFile
 
 MAX_NODES = 64  # HB_MAX_NODES of api.h
 MAX_TYPES = 256  # HB_MAX_TYPES
+FRAME_OVERHEAD = 384  # HB_FRAME_RESERVED + HB_FRAME_HEADROOM
 
 
 # --- The file -------------------------------------------------------------------------------------
@@ -79,11 +80,16 @@ class Memory(_Section):
     mbufs: Annotated[Whole, Field(ge=1024, lt=1 << 28)] = 16384
     """Packets that exist at once."""
     frame_size: Literal[2048, 4096] = 2048
-    """Bytes; 384 of them are not for packet data."""
+    """Bytes; FRAME_OVERHEAD of them are not for packet data."""
     queue: Annotated[PowerOfTwo, Field(ge=64, le=1 << 20)] = 4096
     """Packets that may wait before a node, and between two cores."""
     flows: Annotated[PowerOfTwo, Field(ge=64, le=1 << 24)] = 65536
     """Flows that a core with an input port can tell apart."""
+
+    @property
+    def frame_room(self) -> int:
+        """Bytes of the longest packet that can come in."""
+        return self.frame_size - FRAME_OVERHEAD
 
 
 Seconds = Annotated[Whole, Field(ge=1, le=43_200)]  # HB_FLOW_TIMEOUT_MOST
@@ -261,10 +267,10 @@ class Topology:
             UserError: ``cores:`` names a CPU that may not be used.
         """
         allowed = tuple(sorted(os.sched_getaffinity(0) if cpus is None else set(cpus)))
-        port_names = [port.name for port in self.ports]
+        queues = {port.name: port.params.queue_count for port in self.ports}
         try:
             return placement.place(
-                self.cores, allowed, port_names, self.nfs, device and self.uses_device
+                self.cores, allowed, queues, self.nfs, device and self.uses_device
             )
         except placement.PlacementError as error:
             raise self.yaml.error(error.what, ("cores", *error.place), error.fix) from None

@@ -127,6 +127,12 @@ void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone);
 
 /* What a port has to say: its first failure, else what was odd about its source, else "". */
 const char *hb_port_message(const hb_dataplane *dp, uint32_t node);
+/* While it runs: the interface of a port is gone, so lcores keep off; what is to be sent there is
+ * dropped as port_down. */
+void hb_port_away(hb_dataplane *dp, uint32_t node);
+/* While it runs: the interface is there again; the port is opened anew. It stays away if that
+ * fails. */
+int hb_port_reopen(hb_dataplane *dp, uint32_t node);
 
 /* What an NF declares about itself (hummingbird/nfs/<name>.py). */
 #define HB_READS_HEADER 0 /* at most HB_HEADER_BYTES from the first packet byte */
@@ -500,11 +506,12 @@ typedef struct {
     uint64_t in_bytes;
     uint64_t out_packets; /* port: sent. NF: left with a verdict other than drop */
     uint64_t out_bytes;
+    uint64_t missed;  /* port: interface or kernel dropped them before we could have them */
     uint64_t dropped; /* sum over reasons */
     uint64_t created; /* packets this node made */
     uint64_t retyped;
     uint64_t bursts;
-    uint64_t end; /* input port: 1 once its source is exhausted */
+    uint64_t end; /* input port: 1 once all that this lcore reads there is exhausted */
 } hb_node_stats;
 
 typedef struct {

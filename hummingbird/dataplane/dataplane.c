@@ -12,7 +12,7 @@
 #include "stats.h"
 #include "syncer.h"
 
-static int fail(hb_dataplane *dp, const char *format, ...)
+int hb_fail(hb_dataplane *dp, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -41,13 +41,14 @@ hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_
         dp->lcore = zeroed(config->lcores * sizeof(hb_lcore));
     if (!dp || !dp->lcore ||
         hb_arena_init(&dp->arena, config->frames, config->frame_size, config->mbufs,
-                      config->lcores)) {
+                      config->lcores + 1)) {
         snprintf(error, error_size, "out of memory for %u mbufs", config->mbufs);
         hb_free(dp);
         return NULL;
     }
     dp->config = *config;
     dp->max_nodes = nodes;
+    hb_cache_init(&dp->cache, &dp->arena);
     atomic_init(&dp->epoch, dp->epoch_done + 1); /* the first one is not over yet */
     dp->stats = config->stats;
     dp->device_stats = hb_stats_init(config->stats, config->lcores, nodes, config->types);
@@ -66,47 +67,19 @@ hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_
 /* ---- nodes ------------------------------------------------------------------------------------
  */
 
-static int add_node(hb_dataplane *dp, const hb_node *node)
+int hb_add_node(hb_dataplane *dp, const hb_node *node)
 {
     if (dp->nodes == dp->max_nodes)
-        return fail(dp, "more than the %u nodes that were announced", dp->max_nodes);
+        return hb_fail(dp, "more than the %u nodes that were announced", dp->max_nodes);
     dp->node[dp->nodes] = *node;
     return (int)dp->nodes++;
-}
-
-static int add_port(hb_dataplane *dp, enum hb_node_kind kind, uint32_t lcore, hb_port *port)
-{
-    if (!port)
-        return -1; /* the driver has said why */
-    return add_node(dp, &(hb_node){.kind = kind, .lcores = 1, .lcore = {lcore}, .port = port});
-}
-
-int hb_add_pcap_input(hb_dataplane *dp, uint32_t lcore, const hb_pcap_input *in)
-{
-    return add_port(dp, HB_NODE_INPUT, lcore, hb_pcap_input_open(in, dp->error, sizeof dp->error));
-}
-
-int hb_add_pcap_output(hb_dataplane *dp, uint32_t lcore, const char *path)
-{
-    return add_port(dp, HB_NODE_OUTPUT, lcore,
-                    hb_pcap_output_open(path, dp->error, sizeof dp->error));
-}
-
-int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen)
-{
-    return add_port(dp, HB_NODE_INPUT, lcore, hb_generator_open(gen, dp->error, sizeof dp->error));
-}
-
-int hb_add_sink(hb_dataplane *dp, uint32_t lcore)
-{
-    return add_port(dp, HB_NODE_OUTPUT, lcore, hb_sink_open());
 }
 
 static int add_nf(hb_dataplane *dp, enum hb_node_kind kind, const hb_nf *nf, uint32_t workgroups)
 {
     hb_node node = {.kind = kind, .lcores = nf->lcores, .nf = *nf, .workgroups = workgroups};
     memcpy(node.lcore, nf->lcore, sizeof node.lcore);
-    return add_node(dp, &node);
+    return hb_add_node(dp, &node);
 }
 
 int hb_add_cnf(hb_dataplane *dp, const hb_nf *nf)
@@ -124,16 +97,11 @@ int hb_add_peer(hb_dataplane *dp, const hb_nf *nf)
     return add_nf(dp, HB_NODE_PEER, nf, 0);
 }
 
-void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone)
-{
-    dp->node[node].port->zone = zone;
-}
-
 int hb_set_device(hb_dataplane *dp, const hb_device *device)
 {
     hb_device_ctl *d = zeroed(sizeof *d);
     if (!d)
-        return fail(dp, "out of memory");
+        return hb_fail(dp, "out of memory");
     d->config = *device;
     d->control = device->control;
     d->stats = dp->device_stats;
@@ -142,7 +110,7 @@ int hb_set_device(hb_dataplane *dp, const hb_device *device)
     hb_control_init(device->control, device->workgroups, device->lanes, device->depth,
                     device->groups);
     dp->device = d;
-    return hb_device_track_tables(d) ? fail(dp, "out of memory") : 0;
+    return hb_device_track_tables(d) ? hb_fail(dp, "out of memory") : 0;
 }
 
 int hb_set_rules(hb_dataplane *dp, const hb_rule *rules, uint32_t count)
@@ -150,7 +118,7 @@ int hb_set_rules(hb_dataplane *dp, const hb_rule *rules, uint32_t count)
     free(dp->rules);
     dp->rules = calloc(count + 1, sizeof *rules);
     if (!dp->rules)
-        return fail(dp, "out of memory");
+        return hb_fail(dp, "out of memory");
     memcpy(dp->rules, rules, count * sizeof *rules);
     dp->nb_rules = count;
     return 0;
@@ -167,18 +135,34 @@ static bool served_by(const hb_node *node, uint32_t lcore)
     return false;
 }
 
-/* Poll order: inputs, then NFs, then outputs, so that one pass carries a packet through its CNFs.
- */
-static void order_nodes(hb_lcore *lc)
+static bool is_cnf(const hb_node *node)
 {
-    static const enum hb_node_kind order[] = {HB_NODE_INPUT, HB_NODE_CNF, HB_NODE_PEER,
-                                              HB_NODE_OUTPUT};
-    hb_dataplane *dp = lc->dp;
+    return node->kind == HB_NODE_CNF;
+}
+
+static bool is_peer(const hb_node *node)
+{
+    return node->kind == HB_NODE_PEER;
+}
+
+/* Inputs, then NFs, then outputs, so that one pass carries a packet through its CNFs. GNFs are
+ * served by the lcore's CPUSyncer, all together. */
+static void order_duties(hb_lcore *lc)
+{
+    static const struct {
+        bool (*is)(const hb_node *node);
+        uint32_t (*run)(hb_lcore *lc, uint32_t node);
+    } order[] = {{hb_is_input, hb_poll_input},
+                 {is_cnf, hb_poll_cnf},
+                 {is_peer, hb_poll_peer},
+                 {hb_is_output, hb_poll_output}};
+    const hb_dataplane *dp = lc->dp;
     for (uint32_t k = 0; k < sizeof order / sizeof *order; k++)
-        for (uint32_t i = 0; i < dp->nodes; i++)
-            if (dp->node[i].kind == order[k] &&
-                (served_by(&dp->node[i], lc->id) || (order[k] == HB_NODE_INPUT && lc->flows.flow)))
-                lc->node[lc->nodes++] = i;
+        for (uint32_t i = 0; i < dp->nodes; i++) {
+            bool handed_over = order[k].run == hb_poll_input && lc->flows.flow;
+            if (order[k].is(&dp->node[i]) && (handed_over || served_by(&dp->node[i], lc->id)))
+                lc->duty[lc->duties++] = (hb_duty){order[k].run, i};
+        }
 }
 
 /* What an NF is on one lcore: its state, its engine's, and what it opens for itself. */
@@ -188,7 +172,7 @@ static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
     const hb_nf_kind *kind = nf->code ? nf->code : hb_nf_kind_of(nf->kind);
     hb_nf_seat *seat = &lc->seat[node];
     if (!kind || nf->engine >= kind->nb_engines)
-        return fail(dp, "there is no engine %u of NF kind %u", nf->engine, nf->kind);
+        return hb_fail(dp, "there is no engine %u of NF kind %u", nf->engine, nf->kind);
     const hb_nf_engine *engine = &kind->engines[nf->engine];
     *seat = (hb_nf_seat){.arena = &dp->arena,
                          .engine = engine,
@@ -215,7 +199,7 @@ static int seat_nf(hb_dataplane *dp, hb_lcore *lc, uint32_t node)
     seat->kind = kind; /* from here on there is something to close */
     bool on_cpu = dp->node[node].kind == HB_NODE_CNF;
     if (on_cpu && engine->open && engine->open(seat))
-        return fail(dp, "engine %s of an NF cannot start", engine->name);
+        return hb_fail(dp, "engine %s of an NF cannot start", engine->name);
     seat->opened = on_cpu;
     return 0;
 }
@@ -236,12 +220,15 @@ static int set_up_inputs(hb_dataplane *dp, hb_lcore *lc)
 {
     for (uint32_t i = 0; i < dp->nodes; i++) {
         const hb_node *node = &dp->node[i];
-        bool owner = node->kind == HB_NODE_INPUT && lc->flows.flow;
-        if (!owner && !served_by(node, lc->id))
-            continue;
-        if (hb_fifo_init(&lc->input[i], dp->config.queue))
+        if (hb_is_input(node) && lc->flows.flow &&
+            hb_fifo_init(&lc->input[HB_HANDED_OVER(i)], dp->config.queue))
             return -1;
-        if (hb_is_nf(node->kind) && seat_nf(dp, lc, i))
+        if (!served_by(node, lc->id))
+            continue;
+        bool port = node->kind == HB_NODE_PORT;
+        if ((!port || hb_is_output(node)) && hb_fifo_init(&lc->input[i], dp->config.queue))
+            return -1;
+        if (!port && seat_nf(dp, lc, i))
             return -1;
     }
     return 0;
@@ -273,12 +260,24 @@ static int set_up_states(hb_dataplane *dp)
             continue;
         hb_states states = hb_nf_states(dp->config.tables, nf->instance);
         if (states.flows < flows || states.bytes != nf->flow_bytes)
-            return fail(dp, "the tables have states of %u flows of %u bytes, not of %u of %u",
-                        states.flows, states.bytes, flows, nf->flow_bytes);
+            return hb_fail(dp, "the tables have states of %u flows of %u bytes, not of %u of %u",
+                           states.flows, states.bytes, flows, nf->flow_bytes);
         dp->set_up[i] = hb_region_new((size_t)flows * sizeof *dp->set_up[i]);
         if (!dp->set_up[i])
             return -1;
     }
+    return 0;
+}
+
+static int make_owner(hb_dataplane *dp, hb_lcore *lc)
+{
+    if (lc->flows.flow)
+        return 0;
+    if (hb_flows_init(&lc->flows, dp->config.flows, dp->owners * hb_flow_places(dp->config.flows),
+                      dp->rules, dp->nb_rules, lc->stats) ||
+        (dp->tracked && hb_flows_track(&lc->flows, &dp->config)))
+        return -1;
+    dp->owner[dp->owners++] = lc->id;
     return 0;
 }
 
@@ -290,18 +289,12 @@ static int set_up_owners(hb_dataplane *dp)
         dp->tracked = dp->tracked || dp->node[i].nf.flow_bytes;
     for (uint32_t i = 0; i < dp->nodes; i++) {
         const hb_node *node = &dp->node[i];
-        if (node->kind != HB_NODE_INPUT)
+        if (!hb_is_input(node))
             continue;
-        unpaced += !node->port->paced;
-        hb_lcore *lc = &dp->lcore[node->lcore[0]];
-        if (lc->flows.flow)
-            continue;
-        if (hb_flows_init(&lc->flows, dp->config.flows,
-                          dp->owners * hb_flow_places(dp->config.flows), dp->rules, dp->nb_rules,
-                          lc->stats) ||
-            (dp->tracked && hb_flows_track(&lc->flows, &dp->config)))
-            return -1;
-        dp->owner[dp->owners++] = lc->id;
+        unpaced += !node->port[0]->paced;
+        for (uint32_t q = 0; q < node->lcores; q++)
+            if (make_owner(dp, &dp->lcore[node->lcore[q]]))
+                return -1;
     }
     /* together no more than any one queue holds, and never the whole pool */
     uint32_t most =
@@ -334,30 +327,31 @@ static int set_up_device(hb_dataplane *dp)
         dp->device->syncers++;
     }
     if (first_w > dp->device->config.workgroups)
-        return fail(dp, "the device has %u workgroups, the GNFs were given %u",
-                    dp->device->config.workgroups, first_w);
+        return hb_fail(dp, "the device has %u workgroups, the GNFs were given %u",
+                       dp->device->config.workgroups, first_w);
     return hb_device_start(dp->device);
 }
 
 int hb_start(hb_dataplane *dp)
 {
-    fail(dp, "out of memory");
+    hb_fail(dp, "out of memory");
     if (!dp->versions)
-        return fail(dp, "no route policy was published");
+        return hb_fail(dp, "no route policy was published");
     if (set_up_owners(dp) || set_up_states(dp) || connect_lcores(dp))
         return -1;
     for (uint32_t l = 0; l < dp->config.lcores; l++) {
         if (set_up_inputs(dp, &dp->lcore[l]))
             return -1;
-        order_nodes(&dp->lcore[l]);
+        order_duties(&dp->lcore[l]);
     }
     if (set_up_device(dp))
         return -1;
+    hb_give_ports(dp, true);
     dp->running = true;
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         if (hb_lcore_start(&dp->lcore[l])) {
             dp->config.lcores = l; /* those that run are stopped by hb_stop */
-            return fail(dp, "cannot start a thread for lcore %u", l);
+            return hb_fail(dp, "cannot start a thread for lcore %u", l);
         }
     return 0;
 }
@@ -383,9 +377,9 @@ int hb_finished(hb_dataplane *dp)
 {
     for (uint32_t i = 0; i < dp->nodes; i++) {
         const hb_node *node = &dp->node[i];
-        if (node->kind == HB_NODE_INPUT &&
-            !__atomic_load_n(&dp->lcore[node->lcore[0]].node_stats[i].end, __ATOMIC_ACQUIRE))
-            return 0;
+        for (uint32_t q = 0; hb_is_input(node) && q < node->lcores; q++)
+            if (!__atomic_load_n(&dp->lcore[node->lcore[q]].node_stats[i].end, __ATOMIC_ACQUIRE))
+                return 0;
     }
     return hb_in_flight(dp) == 0;
 }
@@ -437,6 +431,7 @@ void hb_stop(hb_dataplane *dp)
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         pthread_join(dp->lcore[l].thread, NULL);
     dp->running = false;
+    hb_give_ports(dp, false);
     hb_end_all_flows(dp);
 }
 
@@ -447,10 +442,10 @@ static void free_lcore(hb_lcore *lc)
             free(lc->to[l]->entry);
             free(lc->to[l]);
         }
-    for (uint32_t i = 0; i < HB_MAX_NODES; i++) {
-        free(lc->input[i].slot);
+    for (uint32_t q = 0; q < HB_QUEUES; q++)
+        free(lc->input[q].slot);
+    for (uint32_t i = 0; i < HB_MAX_NODES; i++)
         unseat_nf(&lc->seat[i]);
-    }
     if (lc->flows.flow)
         hb_flows_free(&lc->flows);
     hb_syncer_free(lc->syncer);
@@ -461,9 +456,7 @@ void hb_free(hb_dataplane *dp)
     if (!dp)
         return;
     hb_stop(dp);
-    for (uint32_t i = 0; i < dp->nodes; i++)
-        if (dp->node[i].port)
-            dp->node[i].port->ops->close(dp->node[i].port);
+    hb_close_ports(dp);
     for (uint32_t l = 0; dp->lcore && l < dp->config.lcores; l++)
         free_lcore(&dp->lcore[l]);
     for (uint32_t s = 0; s < HB_MAX_POLICIES; s++)
@@ -521,14 +514,6 @@ void hb_wait_readers(hb_dataplane *dp)
     hb_wait_passes(dp);
     if (dp->device)
         hb_device_wait_rows(dp->device);
-}
-
-const char *hb_port_message(const hb_dataplane *dp, uint32_t node)
-{
-    const hb_port *port = dp->node[node].port;
-    if (!port)
-        return "";
-    return atomic_load_explicit(&port->failed, memory_order_acquire) ? port->error : port->warning;
 }
 
 int hb_device_state(const hb_dataplane *dp)

@@ -21,28 +21,48 @@
 typedef struct hb_device_ctl hb_device_ctl;
 typedef struct hb_syncer hb_syncer;
 
-enum hb_node_kind { HB_NODE_INPUT, HB_NODE_OUTPUT, HB_NODE_CNF, HB_NODE_GNF, HB_NODE_PEER };
-
-static inline bool hb_is_nf(enum hb_node_kind kind)
-{
-    return kind != HB_NODE_INPUT && kind != HB_NODE_OUTPUT;
-}
+enum hb_node_kind { HB_NODE_PORT, HB_NODE_CNF, HB_NODE_GNF, HB_NODE_PEER };
 
 /* A place a packet can be in: a port or an NF. */
 typedef struct {
     enum hb_node_kind kind;
-    uint32_t lcores; /* that serve it; a flow always meets the same one */
+    uint32_t lcores; /* that serve it; a flow always meets the same one. Ports: for each queue one,
+                        the same one perhaps for several */
     uint32_t lcore[HB_MAX_LCORES];
-    hb_port *port;       /* ports */
-    hb_nf nf;            /* NFs */
-    uint32_t workgroups; /* GNF: of each of its syncers */
+    hb_port *port[HB_MAX_LCORES]; /* ports: the queues */
+    hb_nf nf;                     /* NFs */
+    uint32_t workgroups;          /* GNF: of each of its syncers */
 } hb_node;
+
+/* Packets come in at it; ... */
+static inline bool hb_is_input(const hb_node *node)
+{
+    return node->kind == HB_NODE_PORT && node->port[0]->ops->rx;
+}
+
+/* ... packets go out at it; both may be true. */
+static inline bool hb_is_output(const hb_node *node)
+{
+    return node->kind == HB_NODE_PORT && node->port[0]->ops->tx;
+}
+
+/* Queues of packets before a node, on an lcore (hb_lcore.input) or in a ring: one by its number,
+ * and for input ports one more, of what other lcores have received there but is of our flows. */
+#define HB_QUEUES (2 * HB_MAX_NODES)
+#define HB_HANDED_OVER(node) ((node) + HB_MAX_NODES)
+#define HB_NODE_OF(queue) ((queue) % HB_MAX_NODES)
 
 /* One policy version; immutable once current. */
 typedef struct {
     uint32_t version; /* 0: slot free */
     uint16_t *next;   /* [node * types + type]: node or HB_NEXT_* */
 } hb_policy;
+
+/* One thing that an lcore does in turn: returns how many packets it handled. */
+typedef struct {
+    uint32_t (*run)(hb_lcore *lc, uint32_t node);
+    uint32_t node;
+} hb_duty;
 
 /* One data-plane thread and what only it touches. */
 struct hb_lcore {
@@ -71,9 +91,9 @@ struct hb_lcore {
     _Atomic uint32_t ends_heard[HB_MAX_LCORES]; /* by owner: flows of whose end they were told;
                                                    written by this lcore, read by the owner */
 
-    uint32_t nodes;              /* that this lcore polls, in the order of polling */
-    uint32_t node[HB_MAX_NODES]; /* their numbers */
-    hb_fifo input[HB_MAX_NODES]; /* by node number; set for the nodes it serves */
+    uint32_t duties; /* what this lcore does in each pass */
+    hb_duty duty[HB_QUEUES];
+    hb_fifo input[HB_QUEUES]; /* set for what it serves */
     hb_nf_seat seat[HB_MAX_NODES];
     hb_ring *from[HB_MAX_LCORES]; /* by lcore; NULL for itself */
     hb_ring *to[HB_MAX_LCORES];
@@ -98,6 +118,7 @@ struct hb_dataplane {
     hb_config config;
     char error[256];
     hb_arena arena;
+    hb_cache cache; /* of the control thread: for ports that no lcore uses */
     hb_node node[HB_MAX_NODES];
     uint32_t nodes;     /* added so far */
     uint32_t max_nodes; /* that the stats region has room for */
@@ -172,9 +193,9 @@ typedef struct {
 void hb_forward(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n);
 /* The same for a burst, at least one packet, whose packets are known to be alike. */
 void hb_forward_alike(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes);
-/* Count n packets, at least one, as sent by the port `node`, end them and free them. Nothing else
- * may be counted of them afterwards. */
-void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n);
+/* Count n packets, at least one, as sent by the port `node`, end them and, unless the port keeps
+ * them, free them. Nothing else may be counted of them afterwards. */
+void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n, bool kept);
 /* End one packet, counted at `node` under `reason`. It is freed at the end of the pass. */
 void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle);
 /* As hb_drop, but the frame is not given back: a hung device may still write to it. */
@@ -201,9 +222,11 @@ static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t ticks
 
 uint32_t hb_poll_input(hb_lcore *lc, uint32_t node);  /* node_port.c */
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node); /* node_port.c */
-uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);    /* node_cnf.c */
-uint32_t hb_poll_peer(hb_lcore *lc, uint32_t node);   /* node_peer.c */
-uint32_t hb_poll_syncer(hb_lcore *lc);                /* node_syncer.c */
+/* Count what the queue of a port has lost or missed since. */
+void hb_count_port(hb_lcore *lc, uint32_t node, hb_port *port); /* node_port.c */
+uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node);              /* node_cnf.c */
+uint32_t hb_poll_peer(hb_lcore *lc, uint32_t node);             /* node_peer.c */
+uint32_t hb_poll_syncer(hb_lcore *lc);                          /* node_syncer.c */
 
 /* The drain ran out of time: end what waits for a device. Returns how many. */
 uint32_t hb_drop_waiting(hb_lcore *lc, enum hb_reason reason); /* node_syncer.c */
@@ -256,9 +279,21 @@ uint64_t hb_admitted_in_flight(const hb_dataplane *dp, uint32_t admission);
 /* ---- dataplane.c --------------------------------------------------------------------------------
  */
 
+/* -1, and this text in hb_error(). */
+int hb_fail(hb_dataplane *dp, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Its number, or -1. */
+int hb_add_node(hb_dataplane *dp, const hb_node *node);
+
 /* Wait until input ports have seen that they are held or drained, and nothing is in flight. Returns
  * what still was at the timeout. */
 int64_t hb_wait_empty(hb_dataplane *dp, uint32_t timeout_ms);
+
+/* ---- ports.c ------------------------------------------------------------------------------------
+ */
+
+/* Ports use the caches of their lcores while these run, else that of the control thread. */
+void hb_give_ports(hb_dataplane *dp, bool to_lcores);
+void hb_close_ports(hb_dataplane *dp);
 
 /* ---- lcore.c ------------------------------------------------------------------------------------
  */

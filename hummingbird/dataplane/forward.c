@@ -27,7 +27,7 @@ static inline void count_end(hb_lcore *lc, const hb_mbuf *m, uint32_t n, bool se
     atomic_store_explicit(&lc->ended_from[m->in_port], ended + n, memory_order_relaxed);
 }
 
-void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n)
+void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n, bool kept)
 {
     const hb_arena *a = &lc->dp->arena;
     const hb_mbuf *first = hb_header(a, handles[0]);
@@ -44,7 +44,8 @@ void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t 
     }
     count_end(lc, first, n - begin, true);
     hb_count_out(lc, node, n, bytes);
-    hb_release(&lc->cache, handles, n);
+    if (!kept)
+        hb_release(&lc->cache, handles, n);
     /* release, after the packets' own counters: whoever sees them gone sees how they ended */
     __atomic_store_n(&lc->stats->gone, lc->stats->gone + n, __ATOMIC_RELEASE);
 }
@@ -145,13 +146,16 @@ static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, uint32_t *handle
         return;
     }
     const hb_node *node = &dp->node[next];
-    lc->node_stats[next].in_packets += n;
-    lc->node_stats[next].in_bytes += sum->bytes;
-    if (node->lcores == 1) {
-        send_to(lc, next, node->lcore[0], handles, n, sum);
-        return;
+    if (node->kind != HB_NODE_PORT) {
+        lc->node_stats[next].in_packets += n;
+        lc->node_stats[next].in_bytes += sum->bytes;
     }
-    share_out(lc, next, handles, n, sum->alike);
+    if (node->lcores == 1)
+        send_to(lc, next, node->lcore[0], handles, n, sum);
+    else if (node->kind == HB_NODE_PORT && lc->input[next].slot)
+        queue(lc, next, lc->id, handles, n); /* a queue of the interface is ours */
+    else
+        share_out(lc, next, handles, n, sum->alike);
 }
 
 static void forward_run(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes)
@@ -167,7 +171,7 @@ static void forward_run(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t
 /* Before they move on: whoever sees them gone has seen that they came by. */
 static void count_out(hb_lcore *lc, uint32_t from, uint32_t n, uint64_t bytes)
 {
-    if (lc->dp->node[from].kind != HB_NODE_INPUT)
+    if (lc->dp->node[from].kind != HB_NODE_PORT)
         hb_count_out(lc, from, n, bytes);
 }
 

@@ -25,32 +25,15 @@ static uint32_t drain_rings(hb_lcore *lc)
             continue;
         uint32_t n = hb_ring_take(lc->from[l], e, HB_BURST);
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t node = (uint32_t)(e[i] >> 32), handle = (uint32_t)e[i];
+            uint32_t queue = (uint32_t)(e[i] >> 32), handle = (uint32_t)e[i];
             /* its line is in the other CPU's cache: on its way while the rest is sorted */
             __builtin_prefetch(hb_header(&lc->dp->arena, handle), 1);
-            if (!hb_fifo_put(&lc->input[node], &handle, 1))
-                hb_drop(lc, node, HB_REASON_node_full, handle);
+            if (!hb_fifo_put(&lc->input[queue], &handle, 1))
+                hb_drop(lc, HB_NODE_OF(queue), HB_REASON_node_full, handle);
         }
         total += n;
     }
     return total;
-}
-
-static uint32_t poll_node(hb_lcore *lc, uint32_t node)
-{
-    switch (lc->dp->node[node].kind) {
-    case HB_NODE_INPUT:
-        return hb_poll_input(lc, node);
-    case HB_NODE_OUTPUT:
-        return hb_poll_output(lc, node);
-    case HB_NODE_CNF:
-        return hb_poll_cnf(lc, node);
-    case HB_NODE_PEER:
-        return hb_poll_peer(lc, node);
-    case HB_NODE_GNF:
-        break; /* served by the lcore's CPUSyncer, all together */
-    }
-    return 0;
 }
 
 /* A drain that ran out of time: whatever waits here ends now. */
@@ -59,14 +42,15 @@ static uint32_t drop_all(hb_lcore *lc)
     uint32_t handles[HB_BURST], n, total = 0;
     if (lc->syncer)
         total += hb_drop_waiting(lc, HB_REASON_shutdown);
-    for (uint32_t i = 0; i < lc->dp->nodes; i++) {
-        if (!lc->input[i].slot)
+    for (uint32_t q = 0; q < HB_QUEUES; q++) {
+        uint32_t node = HB_NODE_OF(q);
+        if (!lc->input[q].slot)
             continue;
-        if (lc->dp->node[i].kind == HB_NODE_PEER)
-            total += hb_drop_peer(lc, i);
-        while ((n = hb_fifo_take(&lc->input[i], handles, HB_BURST))) {
+        if (lc->dp->node[node].kind == HB_NODE_PEER)
+            total += hb_drop_peer(lc, node);
+        while ((n = hb_fifo_take(&lc->input[q], handles, HB_BURST))) {
             for (uint32_t k = 0; k < n; k++)
-                hb_drop(lc, i, HB_REASON_shutdown, handles[k]);
+                hb_drop(lc, node, HB_REASON_shutdown, handles[k]);
             total += n;
         }
     }
@@ -89,9 +73,9 @@ static uint32_t pass(hb_lcore *lc)
     uint32_t work = drain_rings(lc);
     if (atomic_load_explicit(&lc->dp->draining, memory_order_relaxed) > 1)
         work += drop_all(lc);
-    for (uint32_t i = 0; i < lc->nodes; i++) {
-        hb_account(lc, lc->node[i]);
-        work += poll_node(lc, lc->node[i]);
+    for (uint32_t i = 0; i < lc->duties; i++) {
+        hb_account(lc, lc->duty[i].node);
+        work += lc->duty[i].run(lc, lc->duty[i].node);
     }
     hb_account_shared(lc, HB_ACCOUNT_POLL);
     if (lc->syncer)
@@ -141,13 +125,17 @@ static void settle(hb_lcore *lc)
     }
 }
 
-/* What the port took but could not bring out was not sent after all. */
-static void close_books(hb_lcore *lc, uint32_t node, hb_port *port)
+static void leave_port(hb_lcore *lc, uint32_t node)
 {
-    port->ops->flush(port);
-    lc->node_stats[node].out_packets -= port->lost;
-    lc->node_stats[node].dropped += port->lost;
-    lc->drops[node * HB_REASONS + HB_REASON_port_error] += port->lost;
+    const hb_node *n = &lc->dp->node[node];
+    for (uint32_t q = 0; q < n->lcores; q++) {
+        hb_port *port = n->port[q];
+        if (n->lcore[q] != lc->id)
+            continue;
+        if (port->ops->flush)
+            port->ops->flush(port);
+        hb_count_port(lc, node, port);
+    }
 }
 
 static void *lcore_main(void *arg)
@@ -167,9 +155,8 @@ static void *lcore_main(void *arg)
     for (uint32_t i = 0; i < lc->dp->nodes; i++) {
         hb_release(&lc->cache, lc->spare[i], lc->spares[i]);
         lc->spares[i] = 0;
-        hb_port *port = lc->dp->node[i].port;
-        if (port && port->ops->flush && lc->dp->node[i].lcore[0] == lc->id)
-            close_books(lc, i, port);
+        if (lc->dp->node[i].kind == HB_NODE_PORT)
+            leave_port(lc, i);
     }
     return NULL;
 }

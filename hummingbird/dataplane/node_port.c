@@ -58,7 +58,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
     hb_mbuf *m[HB_RX_BURST];
     hb_key keys[HB_RX_BURST];
     hb_arena *a = &lc->dp->arena;
-    uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_RX_BURST);
+    uint32_t n = hb_fifo_take(&lc->input[HB_HANDED_OVER(node)], handles, HB_RX_BURST);
     if (!n)
         return 0;
     uint32_t account = hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
@@ -96,14 +96,14 @@ static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason b
     uint32_t owner = dp->owner[hb_spread(m->hash, dp->owners)];
     if (owner == lc->id)
         return true;
-    if (!hb_ring_put(lc->to[owner], node, &handle, 1))
+    if (!hb_ring_put(lc->to[owner], HB_HANDED_OVER(node), &handle, 1))
         hb_drop(lc, node, HB_REASON_ring_full, handle);
     return false;
 }
 
 /* Parse what arrived; what is sound and ours is classified and goes on, the rest is handed over or
  * dropped. */
-static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
+static void take_in(hb_lcore *lc, uint32_t node, const hb_port *port, uint32_t *handles, uint32_t n)
 {
     hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     hb_dataplane *dp = lc->dp;
@@ -115,7 +115,7 @@ static void take_in(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
     const hb_mbuf same = {.route = admission,
                           .in_port = (uint8_t)node,
                           .owner = (uint16_t)lc->id,
-                          .zone = dp->node[node].port->zone,
+                          .zone = port->zone,
                           .rx_tick = hb_now()};
     uint64_t bytes = 0;
     bool alone = dp->owners == 1; /* every flow is this lcore's */
@@ -156,6 +156,27 @@ static void count_too_long(hb_lcore *lc, uint32_t node, hb_port *port)
     port->too_long = port->too_long_bytes = 0;
 }
 
+/* What the port took but did not bring out was not sent after all. */
+static void count_lost(hb_lcore *lc, uint32_t node, hb_port *port)
+{
+    lc->node_stats[node].out_packets -= port->lost;
+    lc->node_stats[node].dropped += port->lost;
+    lc->drops[node * HB_REASONS + HB_REASON_port_error] += port->lost;
+    port->lost = 0;
+}
+
+void hb_count_port(hb_lcore *lc, uint32_t node, hb_port *port)
+{
+    if (port->too_long)
+        count_too_long(lc, node, port);
+    if (port->lost)
+        count_lost(lc, node, port);
+    if (port->missed) {
+        lc->node_stats[node].missed += port->missed;
+        port->missed = 0;
+    }
+}
+
 /* Take the mbufs from the end of the reserve that rx() filled; returns the first of them. */
 static uint32_t receive(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *handles)
 {
@@ -186,44 +207,80 @@ static void count_in(hb_lcore *lc, uint32_t node, uint32_t n)
     __atomic_store_n(&lc->stats->born, lc->stats->born + n, __ATOMIC_RELEASE);
 }
 
-uint32_t hb_poll_input(hb_lcore *lc, uint32_t node)
+/* What has come in at one queue of a port. */
+static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
 {
-    hb_dataplane *dp = lc->dp;
-    hb_port *port = dp->node[node].port;
-    uint32_t handled = poll_handed_over(lc, node);
-    if (dp->node[node].lcore[0] != lc->id)
-        return handled;
     uint32_t handles[HB_RX_BURST];
     uint32_t n = receive(lc, node, port, handles);
-    if (port->too_long)
-        count_too_long(lc, node, port);
+    hb_count_port(lc, node, port);
     if (n) {
         count_in(lc, node, n);
-        take_in(lc, node, handles, n);
+        take_in(lc, node, port, handles, n);
     } else if (lc->flows.lives && port->live) {
         hb_flow_clock(lc->flows.lives, node,
                       hb_clock_time_ns()); /* flows age also without packets */
     }
-    if (atomic_load_explicit(&port->done, memory_order_relaxed))
+    return n;
+}
+
+/* acquire: what the control thread did to the port before it gave it back */
+static inline bool usable(const hb_port *port)
+{
+    return !atomic_load_explicit(&port->away, memory_order_acquire);
+}
+
+uint32_t hb_poll_input(hb_lcore *lc, uint32_t node)
+{
+    const hb_node *n = &lc->dp->node[node];
+    uint32_t handled = poll_handed_over(lc, node), ended = 0, mine = 0;
+    for (uint32_t q = 0; q < n->lcores; q++) {
+        hb_port *port = n->port[q];
+        if (n->lcore[q] != lc->id)
+            continue;
+        if (usable(port))
+            handled += poll_queue(lc, node, port);
+        ended += atomic_load_explicit(&port->done, memory_order_relaxed);
+        mine++;
+    }
+    if (mine && ended == mine)
         __atomic_store_n(&lc->node_stats[node].end, 1, __ATOMIC_RELEASE);
-    return handled + n;
+    return handled;
+}
+
+/* The queue of a port that this lcore sends by: its first one. */
+static hb_port *own_queue(const hb_lcore *lc, const hb_node *node)
+{
+    uint32_t q = 0;
+    while (node->lcore[q] != lc->id)
+        q++;
+    return node->port[q];
+}
+
+/* Returns how many of n packets the port took. */
+static uint32_t send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *handles,
+                     uint32_t n)
+{
+    bool up = usable(port);
+    uint32_t sent = up ? port->ops->tx(port, &lc->dp->arena, handles, n) : 0;
+    enum hb_reason why = up ? (enum hb_reason)port->unsent : HB_REASON_port_down;
+    for (uint32_t i = sent; i < n; i++)
+        hb_drop(lc, node, why, handles[i]);
+    return sent;
 }
 
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
 {
-    hb_arena *a = &lc->dp->arena;
-    hb_port *port = lc->dp->node[node].port;
     uint32_t handles[HB_BURST];
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (!n)
         return 0;
-    uint32_t sent = port->ops->tx(port, a, handles, n);
-    for (uint32_t i = sent; i < n; i++)
-        hb_drop(lc, node, HB_REASON_port_error, handles[i]);
+    hb_port *port = own_queue(lc, &lc->dp->node[node]);
+    uint32_t sent = send(lc, node, port, handles, n);
     /* an output's latency is the packet's whole stay: from its input port to here */
-    hb_sample_latency(lc, node, hb_now() - hb_header(a, handles[0])->rx_tick);
+    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->rx_tick);
     lc->node_stats[node].bursts++;
     if (sent)
-        hb_end_sent(lc, node, handles, sent);
+        hb_end_sent(lc, node, handles, sent, port->ops->keeps);
+    hb_count_port(lc, node, port);
     return n;
 }

@@ -243,6 +243,18 @@ class Dataplane:
         """Does this NF have state of the flow?"""
         return bool(lib.hb_flow_is_set_up(self._dp, node, index, generation))
 
+    def port_away(self, node: int) -> None:
+        """The interface of a port is gone: what is to be sent there is dropped as port_down."""
+        lib.hb_port_away(self._dp, node)
+
+    def port_reopen(self, node: int) -> None:
+        """The interface of a port is there again.
+
+        Raises:
+            UserError: it cannot be opened; the port stays away.
+        """
+        self._checked(lib.hb_port_reopen(self._dp, node))
+
     def port_message(self, node: int) -> str:
         """A port's first failure, else what was odd about its source, else nothing."""
         return str(ffi.string(lib.hb_port_message(self._dp, node)).decode(errors="replace"))

@@ -6,21 +6,36 @@
 #include "clock.h"
 #include "mbuf.h"
 
+/*
+ * A port of a topology has one hb_port for each queue of its interface; files and generators have
+ * one. One thread at a time uses it: its lcore while lcores run, except while `away` is set, else
+ * the control thread.
+ */
 typedef struct hb_port hb_port;
 
 typedef struct {
-    /* Fill up to n mbufs, whose data_off is set to the default headroom, from the outside: bytes,
-     * data_len, time_ns and serial. A packet that does not fit is consumed and counted in
-     * port->too_long. Returns how many were filled. Called by the port's lcore only; never waits.
-     */
-    uint32_t (*rx)(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n);
-    /* Send n mbufs; returns how many went out, the rest is counted drop{port_error}. The caller
-     * frees them all. */
+    /* Bring in up to n packets. `handles` are n empty mbufs, whose data_off is set to the default
+     * headroom; afterwards they are n mbufs again, the first of them filled (bytes, data_off,
+     * data_len, time_ns, serial), the others empty. A driver whose frames are filled behind its
+     * back keeps a stock of its own and swaps: an empty mbuf for each filled one. A packet that
+     * does not fit is consumed and counted in port->too_long. Returns how many were filled. Never
+     * waits. NULL: nothing comes in here. */
+    uint32_t (*rx)(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n);
+    /* Send n mbufs; returns how many of them, from the first on, went out; the rest is dropped for
+     * the reason port->unsent. NULL: nothing goes out here. */
     uint32_t (*tx)(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n);
-    /* Flush whatever tx() buffered; called when the port's lcore stops. May be NULL. 0 or -1 (some
-     * of what tx() said was sent was lost; said on the error line of the port). */
-    int (*flush)(hb_port *port);
+    /* The lcore stops: bring out whatever tx() buffered, count in port->lost what cannot be, and
+     * give all mbufs that the driver holds back to port->cache. May be NULL. */
+    void (*flush)(hb_port *port);
+    /* The interface was gone and is back: let go of the old one, with all mbufs, and open it anew.
+     * 0, or -1 and a text in error; the port is then closed inside, and may be reopened later. NULL
+     * if that cannot be. Control thread. */
+    int (*reopen)(hb_port *port, char *error, size_t error_size);
+    /* Free everything; mbufs that flush() has not given back go to port->cache. */
     void (*close)(hb_port *port);
+    /* The mbufs that went out are the driver's, which gives them to port->cache once the interface
+     * has done with them; false: the caller frees them. */
+    bool keeps;
 } hb_port_ops;
 
 /* Common part of every port; a driver's own struct starts with it. */
@@ -29,16 +44,27 @@ struct hb_port {
     bool paced;        /* false: takes credits and waits instead of overrunning the chain */
     bool has_end;      /* rx() stops some day */
     bool live;         /* its packets have the time of day */
+    uint8_t unsent;    /* enum hb_reason of what tx() has just not taken */
     uint16_t zone;     /* of its packets */
     _Atomic bool done; /* rx() will give nothing more; written by the lcore */
+    _Atomic bool away; /* the lcore keeps off; written by the control thread */
     uint32_t serial;   /* of the packet consumed last */
-    uint64_t too_long; /* packets consumed that fit no frame; and their bytes */
+    hb_cache *cache;   /* of whoever may use the port now */
+    uint64_t too_long; /* packets consumed that fit no frame; and their bytes. These and the ... */
     uint64_t too_long_bytes;
-    uint64_t lost;      /* packets that tx() took but flush() could not bring out */
+    uint64_t lost;      /* packets that tx() took but that did not come out */
+    uint64_t missed;    /* packets that interface or kernel dropped before rx() could have them */
+                        /* ... two after them: since the node has last counted and zeroed them */
     char warning[256];  /* from open: what is wrong with the source though it can be used; or "" */
     char error[256];    /* the first failure while it ran; valid once `failed` is set */
     _Atomic int failed; /* errno of that failure; 0 for none; written by the lcore */
 };
+
+/* What a driver is given to open a port in. */
+typedef struct {
+    const hb_arena *arena;
+    hb_cache *cache; /* of the control thread */
+} hb_port_home;
 
 /* Drivers. NULL and a text in error (error_size bytes) when it cannot be opened. */
 hb_port *hb_pcap_input_open(const hb_pcap_input *in, char *error, size_t error_size);

@@ -195,7 +195,7 @@ static uint32_t by_rank(generator *g, const hb_arena *a, const uint32_t *handles
     return n;
 }
 
-static uint32_t generator_rx(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n)
+static uint32_t generator_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n)
 {
     generator *g = (generator *)port;
     uint64_t now = hb_now();

@@ -84,7 +84,7 @@ static void deliver(const pcap_input *in, const record *r, const hb_arena *a, ui
     m->serial = in->port.serial;
 }
 
-static uint32_t pcap_rx(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n)
+static uint32_t pcap_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n)
 {
     pcap_input *in = (pcap_input *)port;
     if (atomic_load_explicit(&port->done, memory_order_relaxed))

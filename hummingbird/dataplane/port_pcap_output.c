@@ -112,13 +112,11 @@ static void give_up(pcap_output *out)
     out->used = out->written = 0;
 }
 
-static int pcap_flush(hb_port *port)
+static void pcap_flush(hb_port *port)
 {
     pcap_output *out = (pcap_output *)port;
-    if (empty_buffer(out))
-        return 0;
-    give_up(out);
-    return -1;
+    if (!empty_buffer(out))
+        give_up(out);
 }
 
 static void pcap_output_close(hb_port *port)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +37,16 @@ class PortParams(BaseModel):
         """Packets leave here: the port is a ``next_nf``."""
         return False
 
+    @property
+    def queue_count(self) -> int:
+        """Queues of the interface; each is served by one lcore."""
+        return 1
+
+    @property
+    def watched(self) -> str | None:
+        """Name of the network interface whose state the port depends on."""
+        return None
+
     def reads(self) -> list[Path]:
         """Files that packets come from."""
         return []
@@ -55,8 +65,11 @@ class Port:
 
     name: str
     params: type[PortParams]
-    attach: Callable[[Dataplane, int, Any], int]
-    """Adds a port with these parameters to a data plane, on this lcore; returns its node number."""
+    attach: Callable[[Dataplane, Sequence[int], Any], int]
+    """Adds a port with these parameters to a data plane, each queue on its lcore; returns its node
+    number."""
+    makes_interface: bool = False
+    """The interface is the port's own: if it is deleted, the port makes it again."""
 
 
 def load(name: str) -> Port:

@@ -12,6 +12,7 @@ several with their weights. Without ``rate`` (packets per second) it makes all t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
@@ -99,10 +100,10 @@ class GeneratorParams(PortParams):
         return f"makes {many} of {'/'.join(map(str, self.size))} bytes"
 
 
-def attach(plane: Dataplane, lcore: int, params: GeneratorParams) -> int:
+def attach(plane: Dataplane, lcores: Sequence[int], params: GeneratorParams) -> int:
     """Add it to a data plane."""
     return plane.add_generator(
-        lcore,
+        lcores[0],
         params.size,
         params.protocol_numbers,
         packets=params.packets,

@@ -11,6 +11,7 @@ packets per second instead. Only a file that is read has a pace.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,7 @@ class PcapParams(PortParams):
         return f"reads {self.read}" if self.read else f"writes {self.write}"
 
 
-def attach(plane: Dataplane, lcore: int, params: PcapParams) -> int:
+def attach(plane: Dataplane, lcores: Sequence[int], params: PcapParams) -> int:
     """Add it to a data plane: opens the file.
 
     Raises:
@@ -73,8 +74,8 @@ def attach(plane: Dataplane, lcore: int, params: PcapParams) -> int:
     try:
         if params.read is not None:
             loops, pace, rate = params.loop, params.pace, params.rate
-            return plane.add_pcap_input(lcore, str(params.read), loops, pace, rate)
-        return plane.add_pcap_output(lcore, str(params.write))
+            return plane.add_pcap_input(lcores[0], str(params.read), loops, pace, rate)
+        return plane.add_pcap_output(lcores[0], str(params.write))
     except UserError as error:
         raise UserError(error.what, fix=READ_FIX if params.read else WRITE_FIX) from None
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.ports import Port, PortParams
 
@@ -18,9 +20,9 @@ class SinkParams(PortParams):
         return "counts and drops"
 
 
-def attach(plane: Dataplane, lcore: int, params: SinkParams) -> int:
+def attach(plane: Dataplane, lcores: Sequence[int], params: SinkParams) -> int:
     """Add it to a data plane."""
-    return plane.add_sink(lcore)
+    return plane.add_sink(lcores[0])
 
 
 PORT = Port(name="sink", params=SinkParams, attach=attach)

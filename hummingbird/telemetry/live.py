@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.table import Table
 from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.summary import by_reason, drops_text, us
 from hummingbird.telemetry.tables import new_table
-from hummingbird.telemetry.view import View
+from hummingbird.telemetry.view import Node, View
 
 
 class LiveTable:
@@ -29,14 +30,14 @@ class LiveTable:
             f"{view.title}, policy version {view.policy_version}, {now.in_flight:,} in flight",
             "node", "on", "packets>", "packets/s>", "Gbit/s>", "p50>", "p99>", "dropped",
         )  # fmt: skip
-        for index, node in enumerate(view.nodes):
-            way = "in" if node.ingress else "out"
+        for index, node, way in _rows(view):
             total = int(now.nodes[index][f"{way}_packets"])
             packets = total - int(before.nodes[index][f"{way}_packets"])
             octets = int(now.nodes[index][f"{way}_bytes"])
             octets -= int(before.nodes[index][f"{way}_bytes"])
+            both = node.ingress and node.egress
             table.add_row(
-                node.name,
+                f"{node.name} {way}" if both else node.name,
                 node.on,
                 f"{total:,}",
                 f"{packets / seconds:,.0f}",
@@ -45,6 +46,15 @@ class LiveTable:
                 drops_text(by_reason(now.drops[index])),
             )
         return table
+
+
+def _rows(view: View) -> Iterator[tuple[int, Node, str]]:
+    """Number, node and way of its packets: ports in both directions have a row for each."""
+    for index, node in enumerate(view.nodes):
+        if node.ingress:
+            yield index, node, "in"
+        if node.egress or not node.ingress:
+            yield index, node, "out"
 
 
 def _latencies(view: View, index: int, now: Snapshot, before: Snapshot) -> list[str]:

@@ -52,8 +52,9 @@ def _parts(view: View, snapshot: Snapshot) -> Iterator[Part]:
     for node, counts in zip(view.nodes, snapshot.nodes, strict=True):
         taken, sent = int(counts["in_packets"]), int(counts["out_packets"])
         if node.on == "port":
-            received += taken if node.ingress else 0
-            yield Part(f"{'rx' if node.ingress else 'tx'} {node.name}", taken or sent)
+            received += taken
+            way = "/".join(["rx"] * node.ingress + ["tx"] * node.egress)
+            yield Part(f"{way} {node.name}", taken + sent)
         else:
             yield Part(f"{'nf' if node.on == 'cpu' else 'syncer'} {node.name}", taken)
     yield Part(SHARED[0], received)

@@ -64,6 +64,7 @@ def _port(view: View, index: int, snapshot: Snapshot) -> dict[str, Any]:
         port |= {"sent": int(counts["out_packets"]), "sent_bytes": int(counts["out_bytes"])}
         port["latency_us"] = _latency(view, snapshot, index)
     port["dropped"] = by_reason(snapshot.drops[index])
+    port["missed"] = int(counts["missed"])
     return port
 
 
@@ -146,6 +147,10 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     console.print()
     console.print(_device_line(summary["device"]), highlight=False)
     console.print(_balance_line(summary), highlight=False)
+    for name, port in summary["ports"].items():
+        if port["missed"]:
+            what = f"{name}: {port['missed']:,} more packets were dropped by interface or kernel"
+            console.print(f"{what} before they could be received", highlight=False)
 
 
 def _paths_table(summary: Mapping[str, Any]) -> Table:

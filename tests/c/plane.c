@@ -115,7 +115,7 @@ uint32_t plane_stamped(plane_sink *s, uint8_t *packet, uint32_t source, uint64_t
 
 /* ---- ports ----------------------------------------------------------------------------------- */
 
-static uint32_t source_rx(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n)
+static uint32_t source_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n)
 {
     plane_source *s = (plane_source *)port;
     uint64_t now = hb_monotonic_ns();
@@ -164,13 +164,14 @@ static void nothing_to_close(hb_port *port)
 }
 
 /* The driver that a sink brings is replaced by one of ours. */
-static int add_port(plane *p, uint32_t lcore, enum hb_node_kind kind, hb_port *port)
+static int add_port(plane *p, uint32_t lcore, hb_port *port)
 {
     int node = hb_add_sink(p->dp, lcore);
     hb_node *n = &p->dp->node[node];
-    n->port->ops->close(n->port);
-    n->port = port;
-    n->kind = kind;
+    port->cache = n->port[0]->cache;
+    port->unsent = n->port[0]->unsent;
+    n->port[0]->ops->close(n->port[0]);
+    n->port[0] = port;
     return node;
 }
 
@@ -184,7 +185,7 @@ int plane_add_source(plane *p, uint32_t lcore, uint64_t packets, bool paced)
     s->port.ops = &ops;
     s->port.paced = paced;
     s->port.has_end = packets != 0;
-    return add_port(p, lcore, HB_NODE_INPUT, &s->port);
+    return add_port(p, lcore, &s->port);
 }
 
 int plane_add_sink(plane *p, uint32_t lcore, plane_sink **sink)
@@ -196,7 +197,7 @@ int plane_add_sink(plane *p, uint32_t lcore, plane_sink **sink)
     s->port.ops = &ops;
     if (sink)
         *sink = s;
-    return add_port(p, lcore, HB_NODE_OUTPUT, &s->port);
+    return add_port(p, lcore, &s->port);
 }
 
 /* ---- NFs ------------------------------------------------------------------------------------- */
@@ -410,8 +411,8 @@ static void check_quiet(const plane *p)
     for (uint32_t l = 0; l < p->config.lcores; l++)
         for (uint32_t i = 0; i < p->dp->nodes; i++) {
             const hb_node_stats *s = &p->dp->lcore[l].node_stats[i];
-            in += p->dp->node[i].kind == HB_NODE_INPUT ? s->in_packets : 0;
-            out += p->dp->node[i].kind == HB_NODE_OUTPUT ? s->out_packets : 0;
+            in += p->dp->node[i].kind == HB_NODE_PORT ? s->in_packets : 0;
+            out += p->dp->node[i].kind == HB_NODE_PORT ? s->out_packets : 0;
             out += s->dropped;
         }
     CHECK_EQUAL(in, out);
@@ -499,12 +500,12 @@ static void check_node(const plane *p, uint32_t node, plane_totals *t)
     CHECK_EQUAL(sum.dropped, reasons);
     t->dropped += sum.dropped;
     t->created += sum.created;
-    if (p->dp->node[node].kind == HB_NODE_INPUT)
+    if (p->dp->node[node].kind == HB_NODE_PORT) {
         t->received += sum.in_packets;
-    else if (!t->in_flight) /* an NF's `out` counts what its verdict lets pass, routed or not */
-        CHECK_EQUAL(sum.in_packets, sum.out_packets + sum.dropped - unrouted);
-    if (p->dp->node[node].kind == HB_NODE_OUTPUT)
         t->sent += sum.out_packets;
+    } else if (!t->in_flight) { /* an NF's `out` counts what its verdict lets pass, routed or not */
+        CHECK_EQUAL(sum.in_packets, sum.out_packets + sum.dropped - unrouted);
+    }
 }
 
 static void check_sinks(const plane *p, const plane_totals *t)

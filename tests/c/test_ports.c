@@ -879,7 +879,8 @@ static void test_output(void)
     hb_port *p = hb_pcap_output_open(name, error, sizeof error);
     for (uint32_t i = 0; i < 5000; i += 250)
         CHECK_EQUAL(tx(p, i, 250), 250);
-    CHECK_EQUAL(p->ops->flush(p), 0);
+    p->ops->flush(p);
+    CHECK_EQUAL(p->lost, 0);
     check_output(name, 5000);
     CHECK_EQUAL(tx(p, 5000, 10), 10);
     CHECK_EQUAL(p->failed, 0);
@@ -924,7 +925,7 @@ static void check_full_disk(rlim_t most, uint32_t fit)
     CHECK(strstr(p->error, "full.pcap: File too large") != NULL);
     CHECK_EQUAL(tx(p, sent, 1), 0);
     CHECK_EQUAL(p->lost, 0);
-    CHECK_EQUAL(p->ops->flush(p), -1);
+    p->ops->flush(p);
     CHECK(p->lost > 0 && p->lost < sent);
     sent -= (uint32_t)p->lost;
     CHECK_EQUAL(sent, fit);
@@ -956,7 +957,8 @@ static void test_full_disk_for_a_while(void)
     uint32_t sent = fill_up(p);
     limit_files(RLIM_INFINITY);
     CHECK_EQUAL(tx(p, sent, 250), 250);
-    CHECK_EQUAL(p->ops->flush(p), 0);
+    p->ops->flush(p);
+    CHECK_EQUAL(p->lost, 0);
     CHECK_EQUAL(p->lost, 0);
     p->ops->close(p);
     check_output(name, sent + 250);

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What drivers of network interfaces have in common: their parameters, and a look at an interface.
+
+    lan: {driver: af_packet, interface: eth0, queues: 2, address: [192.0.2.1, "2001:db8::1"]}
+
+Packets come in and go out at such a port: it is a ``current_nf`` and a ``next_nf``. ``queues`` is
+how many queues of the interface it serves, queue k on the k-th CPU of ``cores.io``, in turn.
+``address``: ARP and neighbour solicitations for these are answered by the port.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from hummingbird.ports import PortParams, Whole, mistake
+from hummingbird.textfile import quoted
+
+IFNAMSIZ = 16
+SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFHWADDR = 0x8933, 0x8913, 0x8921, 0x8927
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface of this network namespace, as it was when looked at."""
+
+    name: str
+    index: int
+    """Another one if it was deleted and made again."""
+    up: bool
+    """An administrator has brought it up."""
+    carrier: bool
+    """It can carry packets now."""
+    mtu: int
+    """Bytes, without the Ethernet header."""
+    mac: bytes
+
+
+def look(name: str) -> Interface | None:
+    """The interface of this name, or None if there is none. Needs no rights."""
+    request = name.encode().ljust(40, b"\0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+
+        def ask(what: int) -> bytes:
+            return fcntl.ioctl(s, what, request)[IFNAMSIZ:]
+
+        try:
+            (index,) = struct.unpack_from("i", ask(SIOCGIFINDEX))
+            (flags,) = struct.unpack_from("H", ask(SIOCGIFFLAGS))
+            (mtu,) = struct.unpack_from("i", ask(SIOCGIFMTU))
+            mac = ask(SIOCGIFHWADDR)[2:8]
+        except OSError:
+            return None
+    return Interface(name, index, bool(flags & IFF_UP), bool(flags & IFF_RUNNING), mtu, mac)
+
+
+def _interface_name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise mistake(f"{str(value)[:40]!r} is no interface", "write its name, such as eth0")
+    octets = value.encode()
+    if len(octets) >= IFNAMSIZ or set(octets) & set(b"/ \t\n:\0") or value in (".", ".."):
+        fix = "write the name that `ip link` shows, 15 bytes at most"
+        raise mistake(f"{quoted(value)} can be no interface's name", fix)
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+InterfaceName = Annotated[str, BeforeValidator(_interface_name)]
+Addresses = Annotated[
+    tuple[IPv4Address | IPv6Address, ...], BeforeValidator(_as_list), Field(max_length=16)
+]
+
+
+class InterfaceParams(PortParams):
+    """Parameters of every driver of network interfaces."""
+
+    interface: InterfaceName
+    queues: Annotated[Whole, Field(ge=1, le=32)] = 1
+    """That the port serves: the interface's first ones."""
+    address: Addresses = ()
+    """What the port answers ARP and neighbour solicitations for."""
+
+    @property
+    def ingress(self) -> bool:
+        return True
+
+    @property
+    def egress(self) -> bool:
+        return True
+
+    @property
+    def queue_count(self) -> int:
+        return self.queues
+
+    @property
+    def watched(self) -> str | None:
+        return self.interface
+
+    def __str__(self) -> str:
+        many = f", {self.queues} queues" if self.queues > 1 else ""
+        return f"interface {self.interface}{many}"

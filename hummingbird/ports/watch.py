@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Watches the interfaces of ports while they run: says what happens to them, keeps the data plane
+off one that is deleted, and opens it again when it is back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from hummingbird import ports
+from hummingbird.dataplane.plane import Dataplane
+from hummingbird.errors import UserError
+from hummingbird.ports import PortParams
+from hummingbird.ports.interface import Interface, look
+
+log = logging.getLogger("hummingbird")
+
+LOOK_S = 0.2
+"""Between two looks at an interface."""
+AGAIN_S = 1.0
+"""Between two tries to open one that is back."""
+LINK_HEADER = 18
+"""Bytes of Ethernet header and a VLAN tag, which the MTU leaves out."""
+
+
+class Watched(Protocol):
+    """What there is to know of a port."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def driver(self) -> str: ...
+    @property
+    def params(self) -> PortParams: ...
+
+
+class _Port:
+    """One port that has an interface."""
+
+    def __init__(self, plane: Dataplane, node: int, port: Watched, room: int) -> None:
+        assert port.params.watched is not None
+        self._plane, self._node, self._room = plane, node, room
+        self._says = f"{port.name}: interface {port.params.watched}"
+        self._name = port.params.watched
+        self._makes = ports.load(port.driver).makes_interface
+        self._seen = look(self._name)
+        self._away = False
+        self._try_at = 0.0
+        self._complaint = ""
+
+    def poll(self, now: float) -> None:
+        """Look, and do what is to be done."""
+        is_, was = look(self._name), self._seen
+        self._seen = is_
+        if not self._away and (is_ is None or was is None or is_.index != was.index):
+            self._leave()
+        if self._away:
+            if (is_ or self._makes) and now >= self._try_at:
+                self._return(now)
+        elif is_ and was:
+            self._say_changes(is_, was)
+
+    def _leave(self) -> None:
+        self._plane.port_away(self._node)
+        self._away, self._complaint = True, ""
+        log.warning(
+            "%s is gone: what is to be sent there is dropped as port_down until it is back",
+            self._says,
+        )
+
+    def _return(self, now: float) -> None:
+        try:
+            self._plane.port_reopen(self._node)
+        except UserError as error:
+            self._try_at = now + AGAIN_S
+            if error.what != self._complaint:
+                log.warning("%s cannot be used again yet: %s", self._says, error.what)
+            self._complaint = error.what
+            return
+        self._away = False
+        self._seen = look(self._name)
+        log.info("%s is back", self._says)
+
+    def _say_changes(self, is_: Interface, was: Interface) -> None:
+        if is_.up != was.up:
+            self._say_state("up" if is_.up else "down: bring it up with `ip link set {} up`", is_)
+        elif is_.carrier != was.carrier:
+            self._say_state(
+                "linked again" if is_.carrier else "without a link: its peer is off", is_
+            )
+        if is_.mtu != was.mtu:
+            log.info("%s has MTU %d, it was %d", self._says, is_.mtu, was.mtu)
+            if is_.mtu + LINK_HEADER > self._room:
+                log.warning(
+                    "%s: packets of more than %d bytes are dropped as too_long "
+                    "(fix: memory.frame_size: 4096, or MTU %d)",
+                    self._says, self._room, self._room - LINK_HEADER,
+                )  # fmt: skip
+
+    def _say_state(self, state: str, is_: Interface) -> None:
+        level = logging.INFO if is_.up and is_.carrier else logging.WARNING
+        log.log(level, "%s is %s", self._says, state.format(self._name))
+
+
+class InterfaceWatch:
+    """All interfaces of a run."""
+
+    def __init__(self, plane: Dataplane, all_ports: Sequence[Watched], room: int) -> None:
+        """Begin.
+
+        Args:
+            plane: what runs.
+            all_ports: every port; its number is its node's.
+            room: bytes of the longest packet that fits a frame.
+        """
+        self._ports = [
+            _Port(plane, node, port, room)
+            for node, port in enumerate(all_ports)
+            if port.params.watched is not None
+        ]
+        self._next = 0.0
+
+    def poll(self) -> None:
+        """Call it often; it looks as often as it is worth."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOOK_S
+        for port in self._ports:
+            port.poll(now)
