@@ -300,27 +300,28 @@ def check_balance(top: Topology, snapshot: Snapshot, summary: Mapping[str, Any])
     lcores = snapshot.lcores
     assert lcores["admitted"].sum(axis=0).tolist() == lcores["retired"].sum(axis=0).tolist()
     for number, name in enumerate(top.nodes):
-        _check_node(number, name, snapshot)
+        assert int(snapshot.nodes[number]["dropped"]) == int(snapshot.drops[number].sum()), name
+    for number in range(len(top.ports), len(top.nodes)):
+        _check_nf(number, top.nodes[number], snapshot)
 
 
-def _check_node(number: int, name: str, snapshot: Snapshot) -> None:
-    """in = out + dropped, where out is what it sent, or what it forwarded."""
-    node = snapshot.nodes[number]
-    drops = snapshot.drops[number]
-    came, went, dropped = (int(node[f]) for f in ("in_packets", "out_packets", "dropped"))
-    assert dropped == int(drops.sum()), name
-    by_route = sum(int(drops[n]) for n, (why, _) in enumerate(reasons()) if why in FORWARDED)
-    forwarded = int(snapshot.hops[number].sum())
-    if forwarded:  # an input port or an NF
-        came += int(node["created"])
-        assert came == forwarded + dropped - by_route, (name, came, forwarded, dropped)
-        assert went in (0, forwarded), (name, went, forwarded)
-    else:
-        assert came == went + dropped, (name, came, went, dropped)
+def _kept(snapshot: Snapshot, number: int) -> int:
+    """Packets that ended at a node without leaving it: its drops but those after forwarding."""
+    drops = zip(reasons(), snapshot.drops[number], strict=True)
+    return sum(int(count) for (why, _), count in drops if why not in FORWARDED)
+
+
+def _check_nf(number: int, name: str, snapshot: Snapshot) -> None:
+    """in + created = forwarded + dropped."""
+    node, forwarded = snapshot.nodes[number], int(snapshot.hops[number].sum())
+    came = int(node["in_packets"]) + int(node["created"])
+    assert came == forwarded + _kept(snapshot, number), (name, came, forwarded)
+    assert int(node["out_packets"]) == forwarded, name
 
 
 def check_hops(top: Topology, routes: policy.Policy, snapshot: Snapshot) -> None:
-    """What came into each NF and output port is what the others sent there by the policy."""
+    """What came into each NF is what the others sent there by the policy; what they sent to a port,
+    and what came in there, left it or was dropped there."""
     count = len(top.nodes)
     arrived = [0] * count
     for at, packet_type in itertools.product(range(count), range(len(top.types))):
@@ -328,8 +329,12 @@ def check_hops(top: Topology, routes: policy.Policy, snapshot: Snapshot) -> None
         if to < count:
             arrived[to] += int(snapshot.hops[at, packet_type])
     for number, name in enumerate(top.nodes):
-        if name not in [port.name for port in top.ports if port.params.ingress]:
-            assert arrived[number] == int(snapshot.nodes[number]["in_packets"]), name
+        came = int(snapshot.nodes[number]["in_packets"])
+        if number >= len(top.ports):
+            assert arrived[number] == came, name
+            continue
+        went = int(snapshot.nodes[number]["out_packets"]) + int(snapshot.hops[number].sum())
+        assert came + arrived[number] == went + _kept(snapshot, number), name
 
 
 # ---- topologies that many tests use --------------------------------------------------------------

@@ -960,8 +960,8 @@ def test_automatic_placement(
     spare: list[int],
 ) -> None:
     found = load(folder, GPU_CHAIN).place(cpus, device)
-    places = {name: found.cpus[lcore] for name, lcore in found.ports.items()}
-    places |= {name: found.cpus[lcores[0]] for name, lcores in found.nfs.items()}
+    served = {**found.ports, **found.nfs}
+    places = {name: found.cpus[lcores[0]] for name, lcores in served.items()}
     assert {name: places[name] for name in expected} == expected
     assert [found.cpus[lcore] for lcore in found.syncers] == syncers
     assert list(found.spare) == spare
@@ -974,7 +974,7 @@ def test_automatic_placement(
 
 def test_without_gpu_nfs_everything_is_on_the_last_cpu(folder: Path) -> None:
     found = load(folder, BASE + "nfs: {a: {type: forward}}\n").place([0, 1, 2, 3])
-    assert (found.cpus, found.ports, found.nfs) == ((3,), {"in0": 0, "out0": 0}, {"a": (0,)})
+    assert (found.cpus, found.ports, found.nfs) == ((3,), {"in0": (0,), "out0": (0,)}, {"a": (0,)})
 
 
 def test_cores_c2d2(folder: Path) -> None:
@@ -982,7 +982,7 @@ def test_cores_c2d2(folder: Path) -> None:
     cores = "cores: {io: [1, 2], syncer: [3, 4], nf: {ipsec0: [4]}}\n"
     found = load(folder, GPU_CHAIN + cores).place(range(8))
     assert found.cpus == (1, 2, 3, 4)
-    assert found.ports == {"in0": 0, "out0": 1}
+    assert found.ports == {"in0": (0,), "out0": (1,)}
     assert found.nfs == {"a": (0, 1), "nids0": (2, 3), "ipsec0": (3,)}
     assert (found.syncers, found.spare) == ((2, 3), (0, 5, 6, 7))
 
