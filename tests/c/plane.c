@@ -534,11 +534,13 @@ static plane_totals count(const plane *p)
     t.failures = p->dp->device_stats->failures;
     if (p->gpu)
         t.gpu = fake_count(p->gpu);
-    CHECK_EQUAL(t.received, made);
+    if (p->sources)
+        CHECK_EQUAL(t.received, made);
     CHECK_EQUAL(t.received + t.created, t.sent + t.dropped + t.in_flight);
     CHECK_EQUAL(hb_count_free(p->dp), p->config.mbufs - t.in_flight - t.quarantined);
     CHECK(t.rows <= t.row_packets && t.row_packets <= t.rows * p->config.lanes);
-    check_sinks(p, &t);
+    if (p->sinks)
+        check_sinks(p, &t);
     return t;
 }
 
