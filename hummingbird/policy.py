@@ -149,9 +149,9 @@ class Policy:
 
     def _route(self, node: str, packet_type: str, seen: set[tuple[str, str]]) -> Route:
         nodes, lines = [node], []
-        while nodes[-1] in self.names.leaves:
+        while nodes[-1] in self.names.leaves and not self._left(nodes):
             hop = self.hop(nodes[-1], packet_type)
-            if hop.node is None or hop.node in nodes:
+            if hop.node is None or (hop.node in nodes and hop.node not in self.names.egress):
                 break
             nodes.append(hop.node)
             lines.append(hop.line)
@@ -162,6 +162,10 @@ class Policy:
                     seen.add((at, other))
                     branches.append(self._route(at, other, seen))
         return Route(packet_type, tuple(nodes), tuple(lines), tuple(branches))
+
+    def _left(self, nodes: Sequence[str]) -> bool:
+        """A path has come to a port, where packets leave even if others come in there."""
+        return len(nodes) > 1 and nodes[-1] in self.names.egress
 
 
 def load(path: Path, names: Vocabulary) -> Policy:
@@ -351,7 +355,7 @@ class _Checker:
             elif step.row is None:
                 if must_lead_on:
                     raise self._dead_end(state, step, path)
-            elif step.row.next != DROP:
+            elif step.row.next != DROP and step.row.next not in self.names.egress:
                 following = self._following(step)
                 if following in path:
                     raise self._loop(following, path)

@@ -131,10 +131,11 @@ def test_each_port_that_packets_come_in_at_has_a_path() -> None:
 
 
 def test_a_port_may_be_both_ends() -> None:
-    """As an Ethernet port will be: packets that come in at one leave at the other."""
-    names = Vocabulary(("p", "q"), ("other",), ("p", "q"), ("p", "q"), ("other",))
-    with pytest.raises(UserError, match="p -> q -> p"):
-        policy("*,p,q\n*,q,p\n", names)
+    """As an Ethernet port is: packets that come in at one leave at the other, or where they came
+    in; from there on they are gone, and do not go round."""
+    names = Vocabulary(("p", "q", "a"), ("other",), ("p", "q"), ("p", "q"), ("other",))
+    found = policy("*,p,q\n*,q,a\n*,a,q\n", names)
+    assert [str(route) for route in found.paths()["other"]] == ["p -> q", "q -> a -> q"]
 
 
 def test_what_cannot_happen_need_not_lead_on() -> None:
