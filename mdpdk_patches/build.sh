@@ -8,7 +8,8 @@
 #   --drivers LIST   more drivers than those below, as DPDK's build names them: net/ixgbe,net/i40e
 #
 # Prints the prefix. In it: include/, lib/, and compile.flags and link.flags for gcc (@FILE).
-# With nothing to do it takes no time. Exit status 3: the source cannot be had.
+# With nothing to do it takes no time. Exit status 3: what it takes, the source or packages, cannot
+# be had.
 
 set -euo pipefail
 shopt -s inherit_errexit
@@ -68,16 +69,16 @@ need_header pcap/pcap.h libpcap-dev
 need_header xdp/xsk.h libxdp-dev
 need_header bpf/bpf.h libbpf-dev
 if [ ${#missing[@]} -gt 0 ]; then
-    die "packages are missing; as root, run:" \
+    status=3 die "packages are missing; as root, run:" \
         "apt-get install -y --no-install-recommends ${missing[*]}"
 fi
 
-target=$(place "$known")
-mkdir -p "$cache" "${target%/*}"
+beside=$(dirname "$(place any)")
+mkdir -p "$cache" "$beside"
 exec 9>"$cache/mdpdk.lock"
 flock 9 # one at a time; whoever waited may find it done
 if [ -z "$source" ]; then done_if_ready $known; fi
-temp=$(mktemp -d "${target%/*}/mdpdk-building.XXXXXX") # beside the prefix: to be moved at the end
+temp=$(mktemp -d "$beside/mdpdk-building.XXXXXX") # to be moved in place at the end
 trap 'rm -rf "$temp"' EXIT
 
 # step LABEL COMMAND...: one line of output, unless the command fails.
