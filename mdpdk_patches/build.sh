@@ -15,7 +15,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-known="22.11.11 22.11.7" # the versions that the patches have been built and tested with, newest first
+known="22.11.11" # the versions that the patches have been built and tested with, newest first
 drivers=bus/pci,bus/vdev,mempool/ring
 drivers+=,net/af_packet,net/af_xdp,net/null,net/pcap,net/ring,net/tap
 libraries="eal ethdev gso hash kvargs mbuf mempool meter net pci rcu ring telemetry" # what those need
