@@ -5,13 +5,14 @@ rules' patterns (``cl_kernels/nf/nids.cl``); the CPU then looks at the rules who
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Reads
@@ -20,6 +21,8 @@ from hummingbird.nfs.nids_rules import Compiled, compile_rules, describe, withou
 from hummingbird.nfs.snort import read
 from hummingbird.nfs.snort_header import Variables
 from hummingbird.nfs.snort_model import Rule, Skipped
+from hummingbird.ports import mistake
+from hummingbird.textfile import quoted
 
 
 def _listed(value: Any) -> Any:
@@ -33,7 +36,13 @@ def _variable(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-VariableName = Annotated[str, Field(pattern=r"^\w+$")]
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"\w+", name):
+        raise mistake(f"{quoted(name)} is no name of a variable", "write letters, digits and '_'")
+    return name
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 
 class NidsParams(NfParams):
