@@ -46,7 +46,15 @@ def half_built(target: Path) -> Iterator[Path]:
 
 def half_built_folders() -> list[Path]:
     """All there are, abandoned or not."""
-    return sorted(path for level in ("*", "*/*") for path in cache_dir().glob(f"{level}{MARK}*"))
+    found = _folders(cache_dir())
+    below = [folder for top in found if MARK not in top.name for folder in _folders(top)]
+    return sorted(folder for folder in (*found, *below) if MARK in folder.name)
+
+
+def _folders(folder: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []
 
 
 def remove_abandoned(folder: Path, *, really: bool = True) -> bool:

@@ -8,6 +8,7 @@ is removed is removed while that lock is held, so that nobody begins to use it m
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -73,7 +74,7 @@ def _run_directories(really: bool) -> Iterator[Done]:
                     continue
                 if really:
                     rundir.remove(name)
-            gone = not really or not folder.exists()
+                gone = not really or not folder.exists()
             yield Done(what, gone, "" if gone else "there are files in it that are not ours")
         except OSError as error:
             yield Done(what, False, str(error.strerror))
@@ -94,13 +95,25 @@ def _dpdk(really: bool) -> Iterator[Done]:
         what = f"DPDK's runtime directory {folder}"
         try:
             with rundir.held(folder.name.removeprefix(DPDK_PREFIX)) as free:
-                if not free:
+                if not free or _has_process(folder):
                     continue
                 if really:
                     shutil.rmtree(folder)
             yield Done(what, True)
         except OSError as error:
             yield Done(what, False, str(error.strerror))
+
+
+def _has_process(folder: Path) -> bool:
+    """DPDK's primary process locks a part of this file as long as it lives."""
+    try:
+        with open(folder / "config", "rb+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _programs(really: bool) -> Iterator[Done]:

@@ -39,7 +39,8 @@ def name_of(program: int) -> str:
         OSError: EPERM without the right to ask, ENOENT if it has gone.
     """
     with _opened(_OPEN_PROGRAM, program) as file:
-        return _PROGRAM_INFO.unpack(_info(file, _PROGRAM_INFO.size))[-1].rstrip(b"\0").decode()
+        name: bytes = _PROGRAM_INFO.unpack(_info(file, _PROGRAM_INFO.size))[-1]
+    return name.rstrip(b"\0").decode()
 
 
 def holders(program: int, proc: Path = Path("/proc")) -> list[int]:

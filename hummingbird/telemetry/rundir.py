@@ -16,7 +16,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,13 +86,12 @@ def held(name: str) -> Iterator[bool]:
     Yields:
         False if one has it.
     """
-    with _names() as base:
+    with _names() as base, ExitStack() as stack:
         try:
-            file = open(base / name / STATS, "rb")
+            file = stack.enter_context(open(base / name / STATS, "rb"))
         except FileNotFoundError:
             yield True
-            return
-        with file:
+        else:
             yield _take(file)
 
 
