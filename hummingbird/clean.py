@@ -45,6 +45,7 @@ def clean(*, really: bool = True) -> Iterator[Done]:
     yield from _dpdk(really)
     yield from _programs(really)
     yield from _cache(really)
+    yield from _mdpdk(really)
 
 
 def command(console: Console, *, dry_run: bool) -> int:
@@ -152,3 +153,21 @@ def _cache(really: bool) -> Iterator[Done]:
                 yield Done(what, True)
         except OSError as error:
             yield Done(what, False, str(error.strerror))
+
+
+def _mdpdk(really: bool) -> Iterator[Done]:
+    """What mdpdk_patches/build.sh was building when it was killed; it holds a lock meanwhile."""
+    base = cache.cache_dir()
+    folders = sorted(base.glob("mdpdk-building.*"))
+    if not folders:
+        return
+    with open(base / "mdpdk.lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for folder in folders:
+            if really:
+                shutil.rmtree(folder, ignore_errors=True)
+            gone = not (really and folder.exists())
+            yield Done(f"half-built {folder}", gone, "" if gone else "it cannot be removed")

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hummingbird.doctor.finding import Finding, ok, problem, warning
-from hummingbird.doctor.needs import LARGEST_FRAME, RESERVED, Needs, Port
+from hummingbird.doctor.needs import Needs, Port
 from hummingbird.linux import ethtool, netlink, xdp
 from hummingbird.linux.ethtool import Interface
 from hummingbird.linux.netlink import Link
+from hummingbird.ports.watch import LINK_HEADER
 from hummingbird.textfile import suggest
+from hummingbird.topology import Memory
 
-_TAGS = 8
-"""Bytes of two VLAN tags."""
-_ETHERNET = 14
+_LARGE = Memory(frame_size=4096)
 
 
 def interfaces(needs: Needs) -> Iterator[Finding]:
@@ -98,18 +98,17 @@ def _is_up(port: Port, link: Link) -> Iterator[Finding]:
 
 def _mtu(needs: Needs, port: Port, link: Link) -> Iterator[Finding]:
     """A packet that does not fit a frame is dropped."""
-    longest = link.mtu + _ETHERNET + _TAGS
-    if longest <= needs.room:
+    longest, room = link.mtu + LINK_HEADER, needs.memory.frame_room
+    if longest <= room:
         return
     what = (
-        f"{port.name}: MTU {link.mtu}, but a frame has room for packets of {needs.room} bytes: "
+        f"{port.name}: MTU {link.mtu}, but a frame has room for packets of {room} bytes: "
         "longer ones are dropped (too_long)"
     )
-    if longest <= LARGEST_FRAME - RESERVED:
+    if longest <= _LARGE.frame_room:
         fix = "memory: {frame_size: 4096}   (in the topology)"
     else:
-        most = needs.room - _ETHERNET - _TAGS
-        fix = f"sudo ip link set {link.name} mtu {most}"
+        fix = f"sudo ip link set {link.name} mtu {room - LINK_HEADER}"
     yield warning(link.name, what, fix)
 
 

@@ -10,10 +10,6 @@ from hummingbird.topology import Device, Memory, PortSpec, Topology
 
 LIVE = ("af_packet", "af_xdp", "tap", "dpdk")
 """Drivers of network interfaces."""
-RESERVED = 384
-"""Bytes of a frame that are not for packet data."""
-LARGEST_FRAME = 4096
-"""Bytes; of `memory.frame_size`."""
 _PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
 _VDEV_INTERFACE = re.compile(r"(?:^|,)iface=([^,]+)")
 
@@ -73,11 +69,6 @@ class Needs:
     def arena(self) -> int:
         """Bytes of packet memory."""
         return self.memory.mbufs * self.memory.frame_size
-
-    @property
-    def room(self) -> int:
-        """Bytes of the longest packet, Ethernet header included."""
-        return self.memory.frame_size - RESERVED
 
     @property
     def pins(self) -> int:
