@@ -391,3 +391,24 @@ def test_who_may_not_look_says_so(there: Place, tmp_path: Path) -> None:
     assert out == (
         f"left XDP program {number} on a0 (native): only root can tell whether it is ours\n"
     )
+
+
+def test_a_build_of_dpdk_that_was_killed(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mdpdk_patches/build.sh holds the lock as long as it builds."""
+    flock = need_tool("flock", "util-linux")
+    lock, folder = cache.cache_dir() / "mdpdk.lock", cache.cache_dir() / "mdpdk-building.x1"
+    folder.mkdir(parents=True)
+    (folder / "log").touch()
+    builder = subprocess.Popen(
+        [flock, lock, "sh", "-c", "echo locked; exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert builder.stdout is not None and builder.stdout.readline() == "locked\n"
+    assert cli.main(["clean"]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n" and folder.exists()
+    builder.communicate()
+    assert cli.main(["clean"]) == 0
+    assert capsys.readouterr().out == f"removed half-built {folder}\n" and not folder.exists()
+    assert lock.exists(), "whoever waits for it has the same file"

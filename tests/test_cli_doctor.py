@@ -202,6 +202,8 @@ def test_a_user_without_rights(there: Place) -> None:
     """The fix is a command that grants them to a user's process; it is run here, as root."""
     setpriv = need_tool("setpriv", "util-linux")
     user = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
+    if subprocess.run([setpriv, *user, sys.executable, "-c", ""]).returncode:
+        pytest.skip("NOT TESTED: this Python can only be started by root")
     found = examine(there, {"driver": "af_xdp"}, before=(setpriv, *user))
     (finding,) = named(found, "rights", "problem")
     assert finding.fix is not None
@@ -288,13 +290,13 @@ def test_huge_pages(tmp_path: Path) -> None:
 def test_bpf_compiler(tmp_path: Path) -> None:
     needs = live(Port("lan", "af_xdp", "a0", 1))
     file = tmp_path / "proc/sys/net/core/bpf_jit_enable"
-    (missing,) = kernel.bpf_jit(needs, tmp_path)
+    assert list(kernel.bpf_jit(needs, tmp_path)) == [], "not told in this namespace"
     file.parent.mkdir(parents=True)
-    states = [missing.state]
+    states = []
     for text in ("0\n", "1\n"):
         file.write_text(text)
         states += [finding.state for finding in kernel.bpf_jit(needs, tmp_path)]
-    assert states == ["warning", "warning", "ok"]
+    assert states == ["warning", "ok"]
     assert list(kernel.bpf_jit(live(Port("lan", "af_packet", "a0", 1)), tmp_path)) == []
 
 
@@ -368,7 +370,10 @@ def test_an_interface_that_is_down(there: Place) -> None:
     mend(there, finding)
     assert named(examine(there, {"driver": "af_packet"}), "a0", "problem") == []
     there.call("ip", "link", "set", "a1", "down")
-    assert only(examine(there, {"driver": "af_packet"}), "no carrier").state == "warning"
+    finding = only(examine(there, {"driver": "af_packet"}), "no carrier")
+    assert finding.state == "warning"
+    mend(there, finding)
+    assert not [f for f in examine(there, {"driver": "af_packet"}) if "carrier" in f.what]
 
 
 @pytest.mark.parametrize("mtu", [1646, 1647, 3695])

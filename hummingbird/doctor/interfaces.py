@@ -72,7 +72,7 @@ def _to_be_made(port: Port, links: dict[str, Link]) -> Finding:
 def _check(needs: Needs, port: Port, link: Link, links: dict[str, Link]) -> Iterator[Finding]:
     said = ethtool.interface(link.name)
     found = [
-        *_is_up(port, link),
+        *_is_up(port, link, links),
         *_mtu(needs, port, link),
         *_mode(port, link),
         *_other_programs(port, link),
@@ -87,13 +87,22 @@ def _check(needs: Needs, port: Port, link: Link, links: dict[str, Link]) -> Iter
     yield from found
 
 
-def _is_up(port: Port, link: Link) -> Iterator[Finding]:
+def _is_up(port: Port, link: Link, links: dict[str, Link]) -> Iterator[Finding]:
     """It has to be set up; whether there is a link is another matter."""
     if not link.up:
         fix = f"sudo ip link set {link.name} up"
         yield problem(link.name, f"{port.name}: it is down", fix)
     elif not link.carrier:
-        yield warning(link.name, f"{port.name}: it has no carrier: nothing comes in")
+        peer = _peer(link, links)
+        fix = f"sudo ip link set {peer.name} up" if peer else "look at the cable and its other end"
+        yield warning(link.name, f"{port.name}: it has no carrier: nothing comes in", fix)
+
+
+def _peer(link: Link, links: dict[str, Link]) -> Link | None:
+    """The other end of a veth, if it is in this namespace."""
+    if link.kind != "veth" or link.lower_elsewhere:
+        return None
+    return next((other for other in links.values() if other.index == link.lower), None)
 
 
 def _mtu(needs: Needs, port: Port, link: Link) -> Iterator[Finding]:
@@ -191,7 +200,7 @@ def _peer_offloads(port: Port, link: Link, links: dict[str, Link]) -> Iterator[F
         fix = _off("PEER", ["tx", "tso", "gso"]) + "   (in the namespace of its peer)"
         yield warning(link.name, f"{what}, unless its peer was told otherwise", fix)
         return
-    peer = next((other for other in links.values() if other.index == link.lower), None)
+    peer = _peer(link, links)
     if peer is None:
         return
     on = sorted(ethtool.interface(peer.name).offloads & {"tx", "tso", "gso"})
