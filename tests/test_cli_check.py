@@ -31,7 +31,7 @@ from hummingbird.nfs import load
 POLICIES = Path(__file__).parent.parent / "policies"
 GATEWAY = POLICIES / "branch_gateway.yaml"
 CAPTURE = POLICIES / "demo" / "branch.pcap"
-SUBCOMMANDS = ("run", "check", "explain", "devices")
+SUBCOMMANDS = ("run", "check", "doctor", "explain", "devices", "clean")
 
 
 @pytest.fixture
