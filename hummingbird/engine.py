@@ -516,6 +516,13 @@ class Engine:
             if message:
                 yield f"{port.name}: {message}"
 
+    def port_notes(self) -> Iterator[tuple[str, str]]:
+        """Port, and how it is used, such as the mode of its interface."""
+        assert self.running is not None
+        for index, port in enumerate(self.running.topology.ports):
+            if note := self.plane.port_note(index):
+                yield port.name, note
+
     def close(self) -> None:
         """Give everything back: threads, device, memory, the instance's name."""
         if self._plane:

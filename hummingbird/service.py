@@ -157,6 +157,8 @@ def _say_start(console: Console, engine: Engine, seconds: float) -> None:
     engines = [f"{name} by {by}" for name, by in engine.engines.items() if by not in ("cpu", "gpu")]
     if engines:
         console.print(f"on the CPU {', '.join(engines)}", highlight=False)
+    for name, note in engine.port_notes():
+        console.print(f"{name}: {note}", markup=False, highlight=False)
     for name, table in engine.tables.items():
         for note in table.notes:
             console.print(f"{name}: {note}", markup=False, highlight=False)

@@ -182,7 +182,7 @@ static uint32_t receive(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *ha
 {
     hb_arena *a = &lc->dp->arena;
     uint32_t want = reserve(lc, node, allowance(lc, node, port));
-    if (!want)
+    if (!want && !port->ops->keeps)
         return 0;
     uint32_t first = lc->spares[node] - want;
     memcpy(handles, lc->spare[node] + first, want * sizeof *handles);

@@ -19,7 +19,8 @@ typedef struct {
      * data_len, time_ns, serial), the others empty. A driver whose frames are filled behind its
      * back keeps a stock of its own and swaps: an empty mbuf for each filled one. A packet that
      * does not fit is consumed and counted in port->too_long. Returns how many were filled. Never
-     * waits. NULL: nothing comes in here. */
+     * waits. A driver that keeps mbufs is called with n = 0, too, so that it gives back what has
+     * gone out when there is no other empty one. NULL: nothing comes in here. */
     uint32_t (*rx)(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n);
     /* Send n mbufs; returns how many of them, from the first on, went out; the rest is dropped for
      * the reason port->unsent. NULL: nothing goes out here. */
@@ -55,6 +56,7 @@ struct hb_port {
     uint64_t lost;      /* packets that tx() took but that did not come out */
     uint64_t missed;    /* packets that interface or kernel dropped before rx() could have them */
                         /* ... two after them: since the node has last counted and zeroed them */
+    char note[128];     /* from open: how it is used, for the operator; or "" */
     char warning[256];  /* from open: what is wrong with the source though it can be used; or "" */
     char error[256];    /* the first failure while it ran; valid once `failed` is set */
     _Atomic int failed; /* errno of that failure; 0 for none; written by the lcore */
