@@ -156,9 +156,21 @@ static void count_too_long(hb_lcore *lc, uint32_t node, hb_port *port)
     port->too_long = port->too_long_bytes = 0;
 }
 
+/* Of which types lost packets were. */
+static void count_lost_types(hb_lcore *lc, hb_port *port)
+{
+    for (uint32_t t = 0; t < lc->dp->config.types; t++) {
+        lc->ended[t * 2] -= port->lost_by_type[t];
+        lc->ended[t * 2 + 1] += port->lost_by_type[t];
+        port->lost_by_type[t] = 0;
+    }
+}
+
 /* What the port took but did not bring out was not sent after all. */
 static void count_lost(hb_lcore *lc, uint32_t node, hb_port *port)
 {
+    if (port->lost_by_type)
+        count_lost_types(lc, port);
     lc->node_stats[node].out_packets -= port->lost;
     lc->node_stats[node].dropped += port->lost;
     lc->drops[node * HB_REASONS + HB_REASON_port_error] += port->lost;

@@ -57,6 +57,7 @@ typedef struct {
     uint64_t *sent;              /* ... and to send */
     af_xdp_interface *interface; /* NULL in tests */
     uint32_t number;             /* of the queue */
+    uint64_t lost_by_type[HB_MAX_TYPES];
 } af_xdp;
 
 /* ---- what the kernel has --------------------------------------------------------------------- */
@@ -210,6 +211,14 @@ static void reap(af_xdp *q)
     }
 }
 
+/* The packet at this place of the tx ring will not come out; its mbuf has not been used again. */
+static void lose(af_xdp *q, uint32_t at)
+{
+    uint64_t address = hb_xsk_desc(&q->xsk.tx, at)->addr;
+    q->port.lost++;
+    q->lost_by_type[hb_header(q->arena, (uint32_t)(address >> q->frame_shift))->type]++;
+}
+
 static bool is_down(int number)
 {
     return number == ENETDOWN || number == ENXIO || number == ENODEV;
@@ -221,10 +230,11 @@ static bool send_some(af_xdp *q)
     uint32_t before = hb_xsk_pending(&q->xsk.tx);
     bool failed = sendto(q->xsk.fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0;
     int number = failed ? errno : 0;
-    bool some = hb_xsk_pending(&q->xsk.tx) != before;
+    uint32_t left = hb_xsk_pending(&q->xsk.tx);
+    bool some = left != before;
     q->down = is_down(number);
     if (number == EBUSY && some && !q->xsk.zero_copy)
-        q->port.lost++; /* the kernel has dropped the last packet that it took: there is no link */
+        lose(q, q->xsk.tx.at - left - 1); /* dropped by the kernel, as there is no link */
     else if (failed && !q->down && number != EAGAIN && number != EBUSY && number != EINTR &&
              number != ENOBUFS)
         complain(q, number, strerror(number));
@@ -308,7 +318,9 @@ static void let_go(af_xdp *q)
     q->down = false;
     reap(q);
     look(q);
-    q->port.lost += hb_xsk_pending(&q->xsk.tx); /* never taken */
+    q->port.missed += hb_xsk_ready(&q->xsk.rx, UINT32_MAX); /* filled, but nobody took them */
+    for (uint32_t left = hb_xsk_pending(&q->xsk.tx); left; left--)
+        lose(q, q->xsk.tx.at - left); /* put there, but never sent */
     hb_xsk_close(&q->xsk);
     give_back_marked(q, q->filling);
     give_back_marked(q, q->sent);
@@ -433,6 +445,7 @@ hb_port *hb_af_xdp_over(const hb_xsk *xsk, const hb_port_home *home, uint32_t en
     q->port.ops = &ops;
     q->port.paced = q->port.live = true;
     q->port.cache = home->cache;
+    q->port.lost_by_type = q->lost_by_type;
     q->arena = home->arena;
     q->xsk = *xsk;
     q->frame_shift = (uint32_t)__builtin_ctz(home->arena->frame_size);
