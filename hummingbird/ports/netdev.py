@@ -117,6 +117,15 @@ class Netdev:
         return "native, zero-copy" if self.xdp & XDP_ZEROCOPY else "native, copy mode"
 
 
+def describe(device: Netdev) -> str:
+    """A line for people."""
+    interface = device.interface
+    state = "up" if interface.up and interface.carrier else "no link" if interface.up else "down"
+    many = f"{device.queues} queue{'s' * (device.queues > 1)}" if device.queues else "queues unknown"
+    driver = f"driver {device.driver or 'unknown'}, {many}"
+    return f"{interface.name}: {driver}, MTU {interface.mtu}, {state}; af_xdp: {device.best_mode}"
+
+
 def netdevs() -> Iterator[Netdev]:
     """All interfaces of this network namespace but the loopback, as they are now."""
     for index, name in socket.if_nameindex():
