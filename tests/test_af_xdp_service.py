@@ -43,9 +43,9 @@ def one() -> Iterator[Bed]:
         yield made
 
 
-def refused(source: dict[str, Any], **options: Any) -> UserError:
+def refused(source: dict[str, Any], rows: str = ROWS, **options: Any) -> UserError:
     """What is said about a topology that cannot start."""
-    with pytest.raises(UserError) as caught, started(source, None, ROWS, **options):
+    with pytest.raises(UserError) as caught, started(source, None, rows, **options):
         pass
     return caught.value
 
@@ -83,16 +83,14 @@ def test_wrong(case: str, one: Bed) -> None:
 
 
 def test_too_few_mbufs(one: Bed) -> None:
-    """Four ports of one interface's worth of frames each are too many for the smallest pool."""
+    """Each port wants a quarter of the smallest pool to fill, and a quarter has to stay."""
     one.make("x")
     one.make("y")
     source = topology()
     source["ports"] |= {n: {"driver": "af_xdp", "interface": f"{n}0"} for n in ("x", "y")}
-    with pytest.raises(UserError) as caught:
-        with started(source, None, ROWS + "*,x,y\n*,y,x\n", memory={"mbufs": 1024}):
-            pass
-    assert caught.value.what.startswith("interface y0: memory.mbufs: 1024 are too few")
-    assert caught.value.fix == "write memory.mbufs: 2048"
+    error = refused(source, ROWS + "*,x,y\n*,y,x\n", memory={"mbufs": 1024})
+    assert error.what.startswith("interface y0: memory.mbufs: 1024 are too few")
+    assert error.fix == "write memory.mbufs: 2048"
     check_nothing_left(one)
 
 
@@ -263,7 +261,9 @@ def test_a_right_is_missing(lacks: str, one: Bed, readable: Path) -> None:
 def test_too_little_locked_memory(one: Bed, readable: Path) -> None:
     ended = as_user(readable, RIGHTS, POOL - 4096).wait()
     assert ended.status == 2
-    assert f"its 1 queue needs {POOL} bytes of locked memory, the limit is {POOL - 4096}" in ended.text
+    assert (
+        f"its 1 queue needs {POOL} bytes of locked memory, the limit is {POOL - 4096}" in ended.text
+    )
     assert "LimitMEMLOCK" in ended.text and "ulimit -l" in ended.text
 
 

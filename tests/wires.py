@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Interfaces for port drivers: veth pairs in a network namespace of the test's own, and the far ends
-by raw sockets of the kernel.
+"""Interfaces for port drivers: veth pairs in a network namespace of the test's own, and raw sockets
+of the kernel at their far ends.
 
-    test ── raw socket ── lan1 ═ veth ═ lan0 ── [ data plane ] ── wan0 ═ veth ═ wan1 ── raw socket ── test
+    test ── raw socket ── lan1 ═ lan0 ── [ data plane ] ── wan0 ═ wan1 ── raw socket ── test
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,8 +93,7 @@ def bed(prefix: str, queues: int = 1) -> Iterator[Bed]:
     """A Bed; gone with everything in it when the block ends."""
     name = f"{prefix}-{os.getpid()}-{next(_numbers)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
-    home = f"/proc/{os.getpid()}/task/{_thread()}/ns/net"
-    before = os.open(home, os.O_RDONLY)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         for which in ("all", "default"):  # the kernel's own packets would be in the way
             option = f"net.ipv6.conf.{which}.disable_ipv6=1"
@@ -107,12 +105,6 @@ def bed(prefix: str, queues: int = 1) -> Iterator[Bed]:
         _enter(f"/proc/self/fd/{before}")
         os.close(before)
         subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-def _thread() -> int:
-    import threading
-
-    return threading.get_native_id()
 
 
 class Wire:
@@ -194,8 +186,3 @@ def plane(run: Any) -> Dataplane:
     """The data plane of a run."""
     found: Dataplane = run.engine.plane
     return found
-
-
-def here(file: str) -> Path:
-    """A file beside the tests."""
-    return Path(__file__).parent / file

@@ -53,7 +53,7 @@ struct hb_port {
     hb_cache *cache;   /* of whoever may use the port now */
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes. These and the ... */
     uint64_t too_long_bytes;
-    uint64_t lost;      /* packets that tx() took but that did not come out; and by packet type ... */
+    uint64_t lost; /* packets that tx() took but that did not come out; and by packet type ... */
     uint64_t *lost_by_type; /* ... [HB_MAX_TYPES], or NULL if the driver no longer knows */
     uint64_t missed;    /* packets that interface or kernel dropped before rx() could have them */
                         /* ... three after them: since the node has last counted and zeroed them */

@@ -23,7 +23,7 @@
 #include "dataplane.h"
 #include "guard.h"
 
-#define MOST_ENTRIES 2048u       /* of a ring; and a queue has so many frames to fill */
+#define MOST_ENTRIES 2048u /* of a ring; and a queue has so many frames to fill */
 #define LEAST_ENTRIES 64u
 #define LOOK_S 0.01           /* between two looks at the kernel's counters, or at what is down */
 #define FLUSH_NS 100000000ull /* flush() waits so long for what is on its way out */
@@ -145,8 +145,8 @@ static inline void prefetch(const af_xdp *q, uint64_t address)
 {
     uint32_t handle = (uint32_t)(address >> q->frame_shift) & HB_HANDLE_INDEX;
     __builtin_prefetch(hb_header(q->arena, handle), 1);
-    __builtin_prefetch(q->arena->frames + ((uint64_t)handle << q->frame_shift) +
-                       HB_FRAME_RESERVED + HB_FRAME_HEADROOM);
+    __builtin_prefetch(q->arena->frames + ((uint64_t)handle << q->frame_shift) + HB_FRAME_RESERVED +
+                       HB_FRAME_HEADROOM);
 }
 
 /* Does the packet lie in its frame, behind what is the driver's? */

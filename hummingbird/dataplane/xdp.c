@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUSY_TRIES 100 /* of 10 ms: what a process that was killed had attached goes a bit later */
+/* Of 10 ms: what a process that was killed had attached goes a bit later. */
+#define BUSY_TRIES 100
 
 static int bpf(int command, union bpf_attr *attr)
 {

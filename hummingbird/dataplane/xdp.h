@@ -15,7 +15,7 @@ typedef struct {
     uint32_t ifindex; /* 0: closed */
     bool native;      /* the driver runs it; else the kernel does, behind the driver */
     int refused;      /* errno with which the driver refused it; 0: it did not */
-    int map;          /* the sockets, by queue; file descriptors, -1 for none, like the next three */
+    int map; /* the sockets, by queue; file descriptors, -1 for none, like the next three */
     int program;
     int link;
     int promisc; /* while it is open the interface takes packets to other MAC addresses, too */

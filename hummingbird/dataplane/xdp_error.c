@@ -63,11 +63,10 @@ static void say_umem(hb_text *t, const hb_xdp_attempt *a, int number)
         SAY(t,
             "its %u queue%s need%s %llu bytes of locked memory, the limit is %llu for all that "
             "this user has",
-            a->queues, a->queues > 1 ? "s" : "", a->queues > 1 ? "" : "s",
-            (unsigned long long)need, (unsigned long long)limit.rlim_cur);
-        MEND(t,
-             "`ulimit -l unlimited`, LimitMEMLOCK=infinity in the systemd unit, or a lower "
-             "memory.mbufs");
+            a->queues, a->queues > 1 ? "s" : "", a->queues > 1 ? "" : "s", (unsigned long long)need,
+            (unsigned long long)limit.rlim_cur);
+        MEND(t, "`ulimit -l unlimited`, LimitMEMLOCK=infinity in the systemd unit, or a lower "
+                "memory.mbufs");
     } else {
         SAY(t, "the kernel cannot share the frames with it: %s", strerror(number));
         MEND(t, "take driver: af_packet%s",
@@ -86,9 +85,10 @@ static void say_attach(hb_text *t, const hb_xdp_attempt *a, int number)
         MEND(t, "write mode: auto or mode: generic");
     } else {
         SAY(t, "the XDP program cannot be attached: %s", strerror(number));
-        MEND(t, "%s", a->mode == HB_AF_XDP_AUTO || a->mode == HB_AF_XDP_GENERIC
-                          ? "use Linux 5.9 or newer, or take driver: af_packet"
-                          : "lower its MTU to 1500, or write mode: auto");
+        MEND(t, "%s",
+             a->mode == HB_AF_XDP_AUTO || a->mode == HB_AF_XDP_GENERIC
+                 ? "use Linux 5.9 or newer, or take driver: af_packet"
+                 : "lower its MTU to 1500, or write mode: auto");
     }
 }
 

@@ -76,8 +76,8 @@ static int bind_queue(hb_xsk *x, const hb_xsk_params *p)
         return -1;
     struct xdp_options got = {0};
     socklen_t size = sizeof got;
-    x->zero_copy = !getsockopt(x->fd, SOL_XDP, XDP_OPTIONS, &got, &size) &&
-                   (got.flags & XDP_OPTIONS_ZEROCOPY);
+    x->zero_copy =
+        !getsockopt(x->fd, SOL_XDP, XDP_OPTIONS, &got, &size) && (got.flags & XDP_OPTIONS_ZEROCOPY);
     return 0;
 }
 

@@ -85,7 +85,9 @@ def _ask(family: int, command: int, attribute: bytes) -> dict[int, bytes]:
 def xdp_features(index: int) -> int | None:
     """Bits XDP_* that an interface's driver offers; None where the kernel is too old to say."""
     try:
-        found = _ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, _attribute(CTRL_ATTR_FAMILY_NAME, b"netdev\0"))
+        found = _ask(
+            GENL_ID_CTRL, CTRL_CMD_GETFAMILY, _attribute(CTRL_ATTR_FAMILY_NAME, b"netdev\0")
+        )
         (family,) = struct.unpack("H", found[CTRL_ATTR_FAMILY_ID])
         of_device = _attribute(NETDEV_A_DEV_IFINDEX, struct.pack("I", index))
         found = _ask(family, NETDEV_CMD_DEV_GET, of_device)
@@ -121,7 +123,9 @@ def describe(device: Netdev) -> str:
     """A line for people."""
     interface = device.interface
     state = "up" if interface.up and interface.carrier else "no link" if interface.up else "down"
-    many = f"{device.queues} queue{'s' * (device.queues > 1)}" if device.queues else "queues unknown"
+    many = (
+        f"{device.queues} queue{'s' * (device.queues > 1)}" if device.queues else "queues unknown"
+    )
     driver = f"driver {device.driver or 'unknown'}, {many}"
     return f"{interface.name}: {driver}, MTU {interface.mtu}, {state}; af_xdp: {device.best_mode}"
 

@@ -164,7 +164,9 @@ static void test_bogus(void)
 
     static const struct {
         uint32_t offset, length;
-    } wrong[] = {{HB_FRAME_RESERVED - 1, 60}, {FRAME - 59, 60}, {DATA, FRAME - DATA + 1},
+    } wrong[] = {{HB_FRAME_RESERVED - 1, 60},
+                 {FRAME - 59, 60},
+                 {DATA, FRAME - DATA + 1},
                  {DATA, UINT32_MAX}};
     for (uint32_t i = 0; i < 4; i++)
         give(take_frame() + wrong[i].offset, wrong[i].length);
