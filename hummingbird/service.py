@@ -90,8 +90,7 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         server.close()
         left = engine.stop()
         seconds = time.monotonic() - engine.started
-        for message in engine.port_messages():
-            log.warning("%s", message)
+        _say_messages(engine)
         if left:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
         result = summary.summarise(engine.view(), engine.counters(), seconds)
@@ -164,6 +163,11 @@ def _say_start(console: Console, engine: Engine, seconds: float) -> None:
             console.print(f"{name}: {note}", markup=False, highlight=False)
 
 
+def _say_messages(engine: Engine) -> None:
+    for message in engine.port_messages():
+        log.warning("%s", message)
+
+
 class _Stop:
     """Whether somebody asks for the end. No threading.Event, on which a signal handler hangs that
     comes while the main thread holds the event's lock."""
@@ -214,6 +218,7 @@ def _watch_over(
             if watcher:
                 watcher.look()
             engine.poll()
+            _say_messages(engine)
             refresh()
     if stop.asked:
         console.print("asked to stop: draining", highlight=False)

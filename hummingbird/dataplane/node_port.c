@@ -268,15 +268,33 @@ static hb_port *own_queue(const hb_lcore *lc, const hb_node *node)
     return node->port[q];
 }
 
-/* Returns how many of n packets the port took. */
-static uint32_t send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *handles,
-                     uint32_t n)
+/* The first packets of `handles` go out, as many as the port takes; returns how many that are, and
+ * why the next one must be dropped. */
+static uint32_t offer(hb_lcore *lc, hb_port *port, const uint32_t *handles, uint32_t n,
+                      enum hb_reason *why)
 {
-    bool up = usable(port);
-    uint32_t sent = up ? port->ops->tx(port, &lc->dp->arena, handles, n) : 0;
-    enum hb_reason why = up ? (enum hb_reason)port->unsent : HB_REASON_port_down;
-    for (uint32_t i = sent; i < n; i++)
-        hb_drop(lc, node, why, handles[i]);
+    *why = HB_REASON_port_down;
+    if (!usable(port))
+        return 0;
+    uint32_t sent = port->ops->tx(port, &lc->dp->arena, handles, n);
+    *why = (enum hb_reason)port->unsent;
+    return sent;
+}
+
+/* Returns how many of n packets the port took; they are first in `handles` then. */
+static uint32_t send(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *handles, uint32_t n)
+{
+    enum hb_reason why;
+    uint32_t sent = offer(lc, port, handles, n, &why);
+    for (uint32_t at = sent; at < n;) {
+        hb_drop(lc, node, why, handles[at++]);
+        if (why != HB_REASON_too_long || at == n) /* else those behind it may go */
+            continue;
+        uint32_t more = offer(lc, port, handles + at, n - at, &why);
+        memmove(handles + sent, handles + at, more * sizeof *handles);
+        sent += more;
+        at += more;
+    }
     return sent;
 }
 

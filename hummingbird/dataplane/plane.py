@@ -147,6 +147,18 @@ class Dataplane:
             "generic": lib.HB_AF_XDP_GENERIC,
         }[mode]
         return self._checked(lib.hb_add_af_xdp(self._dp, list(lcores), values))
+    def add_af_packet(self, lcores: Sequence[int], interface: str, queues: int) -> int:
+        """An interface that exists, by packet sockets."""
+        return self._add_interface(lib.hb_add_af_packet, lcores, interface, queues)
+
+    def add_tap(self, lcores: Sequence[int], interface: str, queues: int) -> int:
+        """A tap, which is made."""
+        return self._add_interface(lib.hb_add_tap, lcores, interface, queues)
+
+    def _add_interface(self, add: Any, lcores: Sequence[int], name: str, queues: int) -> int:
+        kept = ffi.new("char[]", name.encode())
+        params = ffi.new("hb_interface *", {"interface": kept, "queues": queues})
+        return self._checked(add(self._dp, list(lcores), params))
 
     def add_nf(self, lcores: Sequence[int], workgroups: int, **fields: Any) -> int:
         """An NF; ``fields`` are those of ``hb_nf``. A GNF if it has workgroups, else a CNF."""

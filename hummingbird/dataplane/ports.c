@@ -46,6 +46,22 @@ int hb_add_sink(hb_dataplane *dp, uint32_t lcore)
     return add_port(dp, lcore, hb_sink_open());
 }
 
+int hb_add_af_packet(hb_dataplane *dp, const uint32_t *lcores, const hb_interface *params)
+{
+    hb_port *queues[HB_MAX_LCORES];
+    if (hb_af_packet_open(params, queues, dp->error, sizeof dp->error))
+        return -1;
+    return hb_add_queues(dp, lcores, queues, params->queues);
+}
+
+int hb_add_tap(hb_dataplane *dp, const uint32_t *lcores, const hb_interface *params)
+{
+    hb_port *queues[HB_MAX_LCORES];
+    if (hb_tap_open(params, queues, dp->error, sizeof dp->error))
+        return -1;
+    return hb_add_queues(dp, lcores, queues, params->queues);
+}
+
 void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone)
 {
     for (uint32_t q = 0; q < dp->node[node].lcores; q++)
