@@ -147,6 +147,7 @@ class Dataplane:
             "generic": lib.HB_AF_XDP_GENERIC,
         }[mode]
         return self._checked(lib.hb_add_af_xdp(self._dp, list(lcores), values))
+
     def add_af_packet(self, lcores: Sequence[int], interface: str, queues: int) -> int:
         """An interface that exists, by packet sockets."""
         return self._add_interface(lib.hb_add_af_packet, lcores, interface, queues)

@@ -442,6 +442,10 @@ int hb_af_packet_open(const hb_interface *params, hb_port **queues, char *error,
     while (q < g->queues && (queues[q] = open_queue(g, q, error, error_size)))
         q++;
     bool all = q == g->queues;
+    if (all)
+        snprintf(queues[0]->note, sizeof queues[0]->note,
+                 "af_packet on %s, %u queue%s, the kernel copies each packet once each way",
+                 g->name, q, q > 1 ? "s" : "");
     while (!all && q--)
         af_packet_close(queues[q]);
     leave(g);
