@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A place of its own for commands: a network namespace with interfaces of the test, and a /run that
-no other run uses. Needs root; goes with its processes.
+no other run uses. Needs root; goes with its processes, and they with it.
 
     test ── [ /run, lo, a0 ══ a1 ] ── hummingbird COMMAND, ip, ...
 """
@@ -34,12 +34,21 @@ class Place:
         self.run_dir = Path(f"/proc/{holder.pid}/root/run")
         """Its /run, as seen from here."""
         self.environment = ENVIRONMENT | {"XDG_CACHE_HOME": str(cache)}
+        self._started: list[subprocess.Popen[str]] = []
 
     def popen(self, *command: object, **options: object) -> subprocess.Popen[str]:
         """Start a command there."""
-        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        process: subprocess.Popen[str] = subprocess.Popen(  # type: ignore[call-overload]
             [*self._enter, *map(str, command)], text=True, env=self.environment, **options
         )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End whatever a test that failed has left running."""
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
     def call(self, *command: object) -> str:
         """What a command that succeeds prints."""
@@ -78,7 +87,11 @@ def place(folder: Path) -> Iterator[Place]:
     try:
         if holder.stdout.readline() != "ready\n":
             pytest.skip(f"NOT TESTED: no namespaces here: {holder.stderr.read().strip()}")
-        yield Place(holder, folder / "cache")
+        made = Place(holder, folder / "cache")
+        try:
+            yield made
+        finally:
+            made.end()
     finally:
         holder.communicate()
 
