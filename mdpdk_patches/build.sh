@@ -170,9 +170,10 @@ step "configuring DPDK $version" meson setup "$build" "$temp/dpdk" --buildtype=r
 targets=$(ninja -C "$build" -t targets all | cut -d : -f 1)
 archives=''
 for driver in $(tr ,/ ' _' <<<"$drivers${more:+,$more}"); do
-    object=$(grep -m 1 -x "drivers/librte_$driver\.so\.[0-9.]*" <<<"$targets") ||
-        die "DPDK does not build the driver ${driver/_//}: $(grep -m 1 -A 1 -w "${driver#*_}:" \
-            "$build/meson-logs/meson-log.txt" | tr -s '\t\n ' ' ')"
+    if ! object=$(grep -m 1 -x "drivers/librte_$driver\.so\.[0-9.]*" <<<"$targets"); then
+        why=$(sed -n "s|^[\t ]*${driver/_//}:[\t ]*||p" "$build/meson-logs/meson-log.txt")
+        die "DPDK does not build the driver ${driver/_//}: ${why:-it has none of that name}"
+    fi
     archives+=" drivers/librte_$driver.a $(ninja -C "$build" -t query "$object" |
         sed -n 's/^ *| *\(\(lib\|drivers\)\/librte_[a-z0-9_]*\)\.so\..*/\1.a/p')"
 done
