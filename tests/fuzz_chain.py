@@ -183,7 +183,10 @@ def main() -> None:
                 rows = esp if scenario.inbound else plain
                 count = len(rows) if first < 0 else min(ROUND, packets - first)
                 if written is not rows:
-                    fresh = mutate.apart(rows) if first < 0 else mutate.mutate(rows, count, rng)
+                    if first < 0:
+                        fresh = mutate.apart(rows)
+                    else:  # of ESP in order: an old number is no more than a replay
+                        fresh = mutate.mutate(rows, count, rng, scenario.inbound)
                     mutate.write_capture(capture, *fresh)
                     written = rows
                 run = run_chain(

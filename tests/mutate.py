@@ -53,9 +53,13 @@ def packets(rows: Array) -> list[bytes]:
     return [row[:n].tobytes() for row, n in zip(*apart(rows), strict=True)]
 
 
-def mutate(corpus: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """``count`` packets as [count, WIDTH], and their lengths."""
-    data, length = apart(corpus[rng.integers(len(corpus), size=count)])
+def mutate(
+    corpus: Array, count: int, rng: np.random.Generator, in_order: bool = False
+) -> tuple[Array, Array]:
+    """``count`` packets as [count, WIDTH], and their lengths; `in_order`: as they stand in the
+    corpus, in which what was mutated stands beside what was not."""
+    rows = rng.integers(len(corpus), size=count)
+    data, length = apart(corpus[np.sort(rows) if in_order else rows])
     every = np.arange(count)
     for _ in range(4):  # a byte somewhere, mostly in the headers
         chosen = every[rng.random(count) < 0.5]

@@ -133,12 +133,15 @@ def _check(params: NidsParams, context: BuildContext) -> None:
                 field=f"{field}.variables.{name}",
                 fix="write ports as 80 or [80, 1024:2048], addresses as [10.0.0.0/8, !10.1.0.0/16]",
             ) from None
-    if params.eve and not (context.base / params.eve).parent.is_dir():
+    eve = None if params.eve is None else context.base / params.eve
+    if eve and not eve.parent.is_dir():
         raise UserError(
-            f"no folder {(context.base / params.eve).parent}",
+            f"no folder {eve.parent}",
             field=f"{field}.eve",
             fix="make it, or name a file elsewhere",
         )
+    if eve and eve.is_dir():
+        raise UserError(f"{eve} is a folder", field=f"{field}.eve", fix="name a file in it")
 
 
 def names_of(rules: Iterable[Rule]) -> list[str]:
