@@ -24,9 +24,10 @@ typedef struct {
     uint32_t kept[SMALL_POOL]; /* sent, oldest first */
     uint32_t keeps;
     bool *held; /* by handle: an mbuf that some queue has */
-    uint64_t sent, altered, doubled, opened;
+    uint64_t sent, altered, doubled, opened, refused;
     bool refuses; /* to be opened again */
     bool hoards;  /* keeps what is sent until rx() gets no mbuf, or has made all packets */
+    bool picky;   /* some packets are too long for it */
 } queue_of_nic;
 
 static void hold(queue_of_nic *q, uint32_t handle, bool held)
@@ -83,6 +84,12 @@ static uint32_t nic_tx(hb_port *port, const hb_arena *a, const uint32_t *handles
     }
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(a, handles[i]);
+        if (q->picky && m->time_ns % 7 < 2) {
+            q->refused++;
+            port->unsent = HB_REASON_too_long;
+            n = i;
+            break;
+        }
         uint32_t length =
             plane_packet(wanted, (uint32_t)(m->time_ns >> 48), m->time_ns & 0xffffffffffffu);
         q->altered += length != m->data_len || memcmp(hb_data(a, m), wanted, length) != 0;
@@ -208,6 +215,29 @@ static void test_empty_pool(uint32_t lcores)
     free(t);
 }
 
+/* Packets that are too long for an interface are dropped for that, and only they. */
+static void test_too_long(uint32_t lcores)
+{
+    two_nics *t = new_nics(lcores, MANY, 4096);
+    uint64_t refused = 0, wanted = 0;
+    for (uint32_t i = 0; i < NICS * QUEUES; i++)
+        t->queue[i / QUEUES][i % QUEUES].picky = true;
+    plane_start(t->p);
+    plane_wait(t->p);
+    plane_totals all = plane_end(t->p);
+    for (uint32_t i = 0; i < NICS * QUEUES; i++)
+        refused += t->queue[i / QUEUES][i % QUEUES].refused;
+    for (uint64_t nic = 0; nic < NICS; nic++)
+        for (uint64_t made = 0; made < MANY; made++)
+            wanted += QUEUES * ((nic << 48 | made) % 7 < 2);
+    CHECK_EQUAL(all.reason[HB_REASON_too_long], refused);
+    CHECK(refused <= wanted && refused > wanted / 4); /* the others found no room before */
+    CHECK_EQUAL(all.dropped, refused + all.reason[HB_REASON_port_full] +
+                                 all.reason[HB_REASON_ring_full] + all.reason[HB_REASON_node_full]);
+    check_queues(t, &all);
+    free(t);
+}
+
 /* It goes, is gone for some packets of the other, will not come back at first, then does. */
 static void test_away(uint32_t lcores)
 {
@@ -240,6 +270,7 @@ int main(void)
     for (uint32_t lcores = 1; lcores <= 3; lcores++) {
         test_both_ways(lcores);
         test_empty_pool(lcores);
+        test_too_long(lcores);
         test_away(lcores);
     }
     return failures != 0;
