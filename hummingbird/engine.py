@@ -492,7 +492,8 @@ class Engine:
             device=self._describe_device(),
             lanes=int(self.session.config.lanes) if self.session else 0,
             policy_version=self.version,
-            details={name: host.report() for name, host in self.hosts.items()},
+            details={name: host.report() for name, host in self.hosts.items()}
+            | {name: {"mode": note} for name, note in self.port_notes()},
         )
 
     def _describe_device(self) -> dict[str, Any]:

@@ -297,6 +297,9 @@ def test_deleted_and_made_again(one: Bed) -> None:
             result = run.stop()
             assert "hb_xdp" in one.link("wan0")  # until the data plane is closed
     assert set(result.dropped) <= {"port_down", "port_error"}
+    assert result.summary["ports"]["wan"]["detail"] == {
+        "mode": "af_xdp on wan0, native, copy mode, 1 queue"
+    }
     assert "prog/xdp" not in one.link("wan0")
 
 

@@ -36,11 +36,11 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hummingbird.opencl.report import report
-    from hummingbird.ports.netdev import netdevs
+    from hummingbird.ports.netdev import interfaces
 
     console = Console()
     report(console, fresh=args.fresh)
     console.print("\n[bold]network interfaces[/bold]")
-    for line in netdevs():
+    for line in interfaces():
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return 0

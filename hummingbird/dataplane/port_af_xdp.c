@@ -265,8 +265,8 @@ static void look(af_xdp *q)
         q->port.missed += missed - q->missed;
         q->missed = missed;
     }
-    if (q->down)
-        send_some(q); /* tells whether it still is, even if there is nothing to send */
+    if (q->down || q->sending)
+        send_some(q); /* tells whether it still is; and a driver that sleeps looks what has gone */
 }
 
 static uint32_t af_xdp_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n)
@@ -334,7 +334,7 @@ static void af_xdp_flush(hb_port *port)
     uint64_t until = hb_monotonic_ns() + FLUSH_NS;
     struct timespec t = {0, 100000};
     while (q->xsk.fd >= 0 && q->sending && !q->down && hb_monotonic_ns() < until) {
-        send_pending(q);
+        send_some(q);
         reap(q);
         if (q->sending)
             nanosleep(&t, NULL);
@@ -412,6 +412,20 @@ static void explain(const af_xdp_interface *i, uint32_t queue, const hb_arena *a
     hb_xdp_explain(failure, &attempt, error, error_size);
 }
 
+/* How the interface is used now; the first queue says it for all. */
+static void say_mode(af_xdp *first)
+{
+    const af_xdp_interface *i = first->interface;
+    const hb_xdp *x = &i->xdp;
+    char why[64] = "";
+    if (x->refused)
+        snprintf(why, sizeof why, " (its driver refused native: %s)", strerror(x->refused));
+    snprintf(first->port.note, sizeof first->port.note, "af_xdp on %s, %s%s, %s, %u queue%s",
+             i->name, x->native ? "native" : "generic", why,
+             first->xsk.zero_copy ? "zero-copy" : "copy mode", i->params.queues,
+             i->params.queues > 1 ? "s" : "");
+}
+
 /* The first queue opens the program anew, too: it is called first. */
 static int af_xdp_reopen(hb_port *port, char *error, size_t error_size)
 {
@@ -424,8 +438,11 @@ static int af_xdp_reopen(hb_port *port, char *error, size_t error_size)
         hb_xdp_close(&i->xdp);
         failed = open_interface(i, &failure);
     }
-    if (!failed && !open_queue(q, &failure))
+    if (!failed && !open_queue(q, &failure)) {
+        if (q->number == 0)
+            say_mode(q);
         return 0;
+    }
     explain(i, q->number, q->arena, &failure, error, error_size);
     return -1;
 }
@@ -493,18 +510,6 @@ static hb_port *new_queue(af_xdp_interface *i, uint32_t number, const hb_port_ho
     return NULL;
 }
 
-static void say_mode(const af_xdp_interface *i, const af_xdp *first, char *note, size_t size)
-{
-    const hb_xdp *x = &i->xdp;
-    char why[64] = "";
-    if (x->refused)
-        snprintf(why, sizeof why, " (its driver refused native: %s)", strerror(x->refused));
-    snprintf(note, size, "af_xdp on %s, %s%s, %s, %u queue%s", i->name,
-             x->native ? "native" : "generic", why,
-             first->xsk.zero_copy ? "zero-copy" : "copy mode", i->params.queues,
-             i->params.queues > 1 ? "s" : "");
-}
-
 int hb_add_af_xdp(hb_dataplane *dp, const uint32_t *lcores, const hb_af_xdp *params)
 {
     const hb_port_home home = {&dp->arena, &dp->cache};
@@ -520,7 +525,7 @@ int hb_add_af_xdp(hb_dataplane *dp, const uint32_t *lcores, const hb_af_xdp *par
         while (n < params->queues && (queue[n] = new_queue(i, n, &home, &failure)))
             n++;
     if (n == params->queues) {
-        say_mode(i, (af_xdp *)queue[0], queue[0]->note, sizeof queue[0]->note);
+        say_mode((af_xdp *)queue[0]);
         return hb_add_queues(dp, lcores, queue, n);
     }
     explain(i, n, &dp->arena, &failure, dp->error, sizeof dp->error);

@@ -2,6 +2,7 @@
 /* xdp_error.c: what is wrong when an AF_XDP port cannot be opened, and what mends it. */
 #include <errno.h>
 #include <linux/capability.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -20,7 +21,13 @@ typedef struct {
 #define SAY(text, ...) snprintf((text)->what, sizeof(text)->what, __VA_ARGS__)
 #define MEND(text, ...) snprintf((text)->fix, sizeof(text)->fix, __VA_ARGS__)
 
-/* Of the three rights that it takes, those that this thread lacks. */
+static bool has(const struct __user_cap_data_struct *have, uint32_t number)
+{
+    return have[number / 32].effective >> number % 32 & 1;
+}
+
+/* Of the three rights that it takes, those that this thread lacks. CAP_SYS_ADMIN has CAP_BPF in it.
+ */
 static uint32_t missing_rights(char *names, size_t size)
 {
     static const struct {
@@ -35,7 +42,8 @@ static uint32_t missing_rights(char *names, size_t size)
     syscall(SYS_capget, &head, have);
     names[0] = 0;
     for (uint32_t i = 0; i < sizeof needed / sizeof *needed; i++) {
-        if (have[needed[i].number / 32].effective >> needed[i].number % 32 & 1)
+        if (has(have, needed[i].number) ||
+            (needed[i].number == CAP_BPF && has(have, CAP_SYS_ADMIN)))
             continue;
         used += (size_t)snprintf(names + used, size - used, "%s%s", n ? " " : "", needed[i].name);
         n++;

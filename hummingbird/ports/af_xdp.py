@@ -16,9 +16,9 @@ from typing import Literal
 
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
-from hummingbird.linux import ethtool
 from hummingbird.ports import Port
 from hummingbird.ports.interface import InterfaceParams
+from hummingbird.ports.netdev import queues
 
 log = logging.getLogger("hummingbird")
 
@@ -31,10 +31,7 @@ class AfXdpParams(InterfaceParams):
 
 def attach(plane: Dataplane, lcores: Sequence[int], params: AfXdpParams) -> int:
     """Add it to a data plane."""
-    try:
-        has = ethtool.interface(params.interface).queues
-    except OSError:  # there is none: opening it says so
-        has = None
+    has = queues(params.interface)
     if has is not None and has < params.queues:
         raise UserError(
             f"interface {params.interface} has {has} queue{'s' * (has > 1)}, not {params.queues}",

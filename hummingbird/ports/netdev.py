@@ -1,35 +1,44 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The network interfaces of this machine, for those who choose one for a port. Everything is read,
-nothing is tried: no traffic is disturbed, and no rights are needed."""
+"""The network interfaces there are, for those who choose one. Everything is read and nothing tried,
+so no traffic is disturbed; no rights are needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from hummingbird.linux import ethtool, netlink
-from hummingbird.linux.netlink import Link, XdpFeatures
+from hummingbird.linux.netlink import Link
 
 
-def best_mode(can: XdpFeatures | None) -> str:
-    """What ``mode: auto`` of af_xdp will come to, as far as the kernel tells."""
+def queues(name: str) -> int | None:
+    """Receive queues that an interface has now; None if there is none or it does not say."""
+    try:
+        return ethtool.interface(name).queues or None
+    except OSError:
+        return None
+
+
+def best_mode(link: Link) -> str:
+    """What ``mode: auto`` of af_xdp will come to, as far as the driver tells."""
+    can = netlink.xdp_features(link.index)
     if can is None:
-        return "the kernel is too old to say (6.3): it is tried at start"
+        return "tried at start, Linux before 6.3 does not tell"
     if not can.native:
         return "generic, copy mode"
     return "native, zero-copy" if can.zero_copy else "native, copy mode"
 
 
-def _describe(link: Link) -> str:
+def describe(link: Link) -> str:
+    """A line for people."""
     said = ethtool.interface(link.name)
-    state = "up" if link.up and link.carrier else "no link" if link.up else "down"
     many = f"{said.queues} queue{'s' * (said.queues > 1)}" if said.queues else "queues unknown"
-    driver = f"driver {said.driver or 'unknown'}, {many}"
-    mode = best_mode(netlink.xdp_features(link.index))
-    return f"{link.name}: {driver}, MTU {link.mtu}, {state}; af_xdp: {mode}"
+    state = "up" if link.carrier else "no link" if link.up else "down"
+    driver = f"driver {said.driver or link.kind or 'unknown'}, {many}"
+    return f"{link.name}: {driver}, MTU {link.mtu}, {state}; af_xdp: {best_mode(link)}"
 
 
-def netdevs() -> Iterator[str]:
+def interfaces() -> Iterator[str]:
     """A line for each interface of this network namespace but the loopback."""
-    for link in netlink.links().values():
-        if link.name != "lo":
-            yield _describe(link)
+    for name, link in netlink.links().items():
+        if name != "lo":
+            yield describe(link)
