@@ -97,7 +97,7 @@ static uint32_t tap_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint
         p->look_at = now + p->look_every;
         look_for_missed(p);
     }
-    while (filled < n) {
+    for (uint32_t tried = 0; tried < n; tried++) {
         hb_mbuf *m = hb_header(a, handles[filled]);
         struct iovec part[2] = {{hb_data(a, m), room}, {p->rest, sizeof p->rest}};
         ssize_t length = readv(p->fd, part, 2);
