@@ -65,6 +65,8 @@ def _port(view: View, index: int, snapshot: Snapshot) -> dict[str, Any]:
         port["latency_us"] = _latency(view, snapshot, index)
     port["dropped"] = by_reason(snapshot.drops[index])
     port["missed"] = int(counts["missed"])
+    if node.ingress and node.egress:
+        port["answered"] = int(counts["answered"])
     return port
 
 
