@@ -42,7 +42,7 @@ TAGS = {
 def answer(packet: Any, room: int = 1664, owned: Sequence[str] = OWNED) -> bytes | None:
     """What the port says to a packet; None if it leaves it alone, which is checked."""
     raw = bytes(packet)
-    listed = ffi.new("hb_address[]", len(owned))
+    listed = ffi.new("hb_ip_address[]", len(owned))
     for one, address in zip(listed, map(ipaddress.ip_address, owned), strict=True):
         one.family = address.version
         one.bytes[0 : len(address.packed)] = address.packed

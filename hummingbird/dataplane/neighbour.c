@@ -159,8 +159,58 @@ uint32_t hb_answer_neighbour(const hb_owned *owned, uint8_t *packet, uint32_t le
     return 0;
 }
 
-uint32_t hb_answer_question(const hb_address *list, uint32_t n, const uint8_t *mac, uint8_t *packet,
-                            uint32_t length, uint32_t room)
+/* ---- questions ------------------------------------------------------------------------------- */
+
+static uint32_t ask_arp(uint8_t *packet, uint32_t l3, const uint8_t *mac, const uint8_t *own,
+                        const uint8_t *target)
+{
+    uint8_t *arp = packet + l3;
+    uint32_t end = l3 + ARP_BYTES, length = end < LEAST_FRAME ? LEAST_FRAME : end;
+    memset(packet, 0xff, 6);
+    memset(arp, 0, length - l3);
+    memcpy(arp, arp_head, sizeof arp_head);
+    hb_put_be16(arp + 6, 1);
+    memcpy(arp + 8, mac, 6);
+    memcpy(arp + 14, own, 4);
+    memcpy(arp + 24, target, 4);
+    hb_put_be16(packet + l3 - 2, 0x0806);
+    return length;
+}
+
+static uint32_t ask_nd(uint8_t *packet, uint32_t l3, const uint8_t *mac, const uint8_t *own,
+                       const uint8_t *target)
+{
+    static const uint8_t group[13] = {0xff, 2, [11] = 1, [12] = 0xff};
+    uint8_t *ip = packet + l3, *nd = ip + IPV6_BYTES;
+    memset(ip, 0, IPV6_BYTES + ADVERTISE_BYTES);
+    ip[0] = 0x60;
+    hb_put_be16(ip + 4, ADVERTISE_BYTES);
+    ip[6] = ICMPV6;
+    ip[7] = 255;
+    memcpy(ip + 8, own, 16);
+    memcpy(ip + 24, group, sizeof group);
+    memcpy(ip + 37, target + 13, 3);
+    hb_put_be16(packet, 0x3333);
+    memcpy(packet + 2, ip + 36, 4);
+    nd[0] = SOLICITATION;
+    memcpy(nd + 8, target, 16);
+    nd[24] = SOURCE_LINK;
+    nd[25] = 1;
+    memcpy(nd + 26, mac, 6);
+    hb_put_be16(nd + 2, sum_of(ip, ADVERTISE_BYTES));
+    hb_put_be16(packet + l3 - 2, 0x86dd);
+    return l3 + IPV6_BYTES + ADVERTISE_BYTES;
+}
+
+uint32_t hb_ask_neighbour(uint8_t *packet, uint32_t l3, uint32_t family, const uint8_t *mac,
+                          const uint8_t *own, const uint8_t *target)
+{
+    memcpy(packet + 6, mac, 6);
+    return (family == 4 ? ask_arp : ask_nd)(packet, l3, mac, own, target);
+}
+
+uint32_t hb_answer_question(const hb_ip_address *list, uint32_t n, const uint8_t *mac,
+                            uint8_t *packet, uint32_t length, uint32_t room)
 {
     hb_owned owned = {.n = n < HB_MOST_ADDRESSES ? n : HB_MOST_ADDRESSES};
     memcpy(owned.mac, mac, sizeof owned.mac);

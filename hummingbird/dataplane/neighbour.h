@@ -14,7 +14,7 @@
 struct hb_owned {
     uint8_t mac[6];
     uint32_t n;
-    hb_address address[HB_MOST_ADDRESSES];
+    hb_ip_address address[HB_MOST_ADDRESSES];
 };
 typedef struct hb_owned hb_owned;
 
@@ -29,5 +29,13 @@ static inline bool hb_may_ask(const hb_mbuf *m)
  * packet byte on, at least `length`. */
 uint32_t hb_answer_neighbour(const hb_owned *owned, uint8_t *packet, uint32_t length,
                              uint32_t room);
+
+/* Write a question for `target`, an address of this family, by a station with the addresses `mac`
+ * and `own`, as RFC 826 and RFC 4861 section 4.3 want it: to all, or to the solicited-node group.
+ * The VLAN tags are there: the Ethernet type is at `l3` - 2. Returns its length, at most l3 +
+ * HB_QUESTION_BYTES. */
+#define HB_QUESTION_BYTES 72
+uint32_t hb_ask_neighbour(uint8_t *packet, uint32_t l3, uint32_t family, const uint8_t *mac,
+                          const uint8_t *own, const uint8_t *target);
 
 #endif

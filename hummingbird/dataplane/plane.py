@@ -196,7 +196,7 @@ class Dataplane:
         Raises:
             UserError: nothing goes out there, or there is no Ethernet address.
         """
-        listed = ffi.new("hb_address[]", len(addresses) or 1)
+        listed = ffi.new("hb_ip_address[]", len(addresses) or 1)
         for one, address in zip(listed, addresses, strict=False):
             one.family = address.version
             one.bytes[0 : len(address.packed)] = address.packed

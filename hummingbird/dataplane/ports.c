@@ -90,7 +90,7 @@ static hb_owned *exchange_owned(const hb_node *node, hb_owned *owned)
     return old;
 }
 
-int hb_set_addresses(hb_dataplane *dp, uint32_t node, const hb_address *list, uint32_t n,
+int hb_set_addresses(hb_dataplane *dp, uint32_t node, const hb_ip_address *list, uint32_t n,
                      const uint8_t *mac)
 {
     static const uint8_t none[6];

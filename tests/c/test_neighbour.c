@@ -24,7 +24,8 @@ enum { QUEUES = 2, KINDS = 5, MOST_IN_FLIGHT = 256 };
 enum kind { ARP_OURS, ND_OURS, ARP_OTHER, ND_OTHER, DATA }; /* packet number % KINDS */
 
 static const uint8_t macs[2][6] = {{2, 0, 0, 0, 1, 1}, {2, 0, 0, 0, 1, 2}};
-static const hb_address addresses[2] = {{{192, 0, 2, 1}, 4}, {{0x20, 1, 0xd, 0xb8, [15] = 1}, 6}};
+static const hb_ip_address addresses[2] = {{{192, 0, 2, 1}, 4},
+                                           {{0x20, 1, 0xd, 0xb8, [15] = 1}, 6}};
 
 /* One queue of the port. The plane's source and sink of the same number have its counts. */
 typedef struct {
@@ -243,7 +244,7 @@ static void test_refused(void)
     queue_port queues[QUEUES];
     int node;
     plane *p = chain(queues, 1, 0, &node);
-    hb_address many[HB_MOST_ADDRESSES + 1] = {{{1}, 4}};
+    hb_ip_address many[HB_MOST_ADDRESSES + 1] = {{{1}, 4}};
     uint32_t port = (uint32_t)node, sink = port + 2;
     CHECK_EQUAL(hb_set_addresses(p->dp, port, many, HB_MOST_ADDRESSES + 1, macs[0]), -1);
     CHECK_EQUAL(hb_set_addresses(p->dp, sink, addresses, 1, macs[0]), -1);
