@@ -39,6 +39,8 @@ HEARD_AT_ONCE = 256
 SURE_S = 60.0
 """A neighbour that was not heard of for so long, and still gets packets, is asked whether it is
 there."""
+SILENT_S = 3.0
+"""One that was heard of within this time does answer."""
 LOOK_S = 1.0
 """Between two looks at who that is."""
 
@@ -218,7 +220,7 @@ class RouterHost(NfHost):
     def _forget(self, address: Address) -> None:
         """It did not answer: its MAC is not known any more."""
         hops = self._loaded.hops
-        if address not in hops.old:
+        if address not in hops.old or self._heard_at[address] + SILENT_S > time.monotonic():
             return
         hops.old.discard(address)
         del hops.learned[address], self._heard_at[address]
