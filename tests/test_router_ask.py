@@ -8,21 +8,24 @@ often, and between hosts that answer, is shown by test_live_router.py.
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chain import Result, capture, line, run_chain, started
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
-from hummingbird import topology
+from hummingbird import policy, topology
 from hummingbird.errors import UserError
 from hummingbird.nfs import router_host
 from hummingbird.opencl.device import choose
 
+POLICIES = Path(__file__).parent.parent / "policies"
 SENDER, SELF, LAN, TAUGHT = (f"02:00:00:00:00:0{n}" for n in (1, 2, 3, 9))
 OWN = ["10.0.0.254", "192.0.2.254", "2001:db8::fe", "2001:db8:5::fe", "fe80::fe"]
 ROUTES = """prefix,next_hop
@@ -76,8 +79,6 @@ def solicit(target: str, group: str, own: str, mac: str) -> bytes:
 
 def group_bytes(group: str) -> bytes:
     """What of an IPv6 group stands in its Ethernet address (RFC 2464)."""
-    import ipaddress
-
     return ipaddress.IPv6Address(group).packed[12:]
 
 
@@ -207,6 +208,18 @@ def test_errors_get_the_type_that_the_rules_say() -> None:
     assert result.type_packets() == {"other": 0, "out": 1, "home": 1}
 
 
+# ---- the example ---------------------------------------------------------------------------------
+
+
+def test_the_example_is_sound() -> None:
+    """Whatever interfaces there are."""
+    top = topology.load(POLICIES / "live_router.yaml")
+    routes = policy.load(top.policy, top.vocabulary())
+    top.build_tables()
+    lan = [port for port in top.ports if port.name == "lan"]
+    assert lan[0].params.owned and routes.path_of_each_type()["to_lan"][-1] == "lan"
+
+
 # ---- mistakes ------------------------------------------------------------------------------------
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -220,8 +233,6 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_router_that_cannot_ask_is_refused(
     fields: dict[str, Any], what: str, tmp_path: Path
 ) -> None:
-    import yaml
-
     source, rows = line(ROUTER | fields)
     (tmp_path / "in.pcap").write_bytes(capture([]))
     (tmp_path / "table.csv").write_text(ROUTES)
