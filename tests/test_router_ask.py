@@ -191,6 +191,28 @@ def test_one_that_answers_is_kept(
     assert "does not answer" not in caplog.text
 
 
+def test_one_that_is_not_heard_of_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for one neighbour: the one that was heard of a while ago goes."""
+    monkeypatch.setattr(router_host, "SURE_S", 1.0)
+    monkeypatch.setattr(router_host, "LOOK_S", 0.05)
+    monkeypatch.setattr(router_host, "MOST_LEARNED", 1)
+    source, rows, files = answered(None)
+    other = ipaddress.ip_address("192.0.2.77")
+    with started(source, [bytes(packet("8.8.8.8"))], rows, files=files, use="none") as run:
+        run.until(lambda: detail(run)["learned"] == {"10.0.0.9": TAUGHT}, what="a neighbour")
+        host = run.engine.hosts["nf0"]
+        assert isinstance(host, router_host.RouterHost)
+
+        def hears() -> bool:
+            host._hear(other, bytes.fromhex(LAN.replace(":", "")))
+            return LAN in detail(run)["learned"].values()
+
+        assert not hears(), "the first was heard of just now"
+        run.until(hears, what="room for the other")
+        assert detail(run)["learned"] == {"192.0.2.77": LAN}
+        run.stop()
+
+
 # ---- types of ICMP errors ------------------------------------------------------------------------
 
 

@@ -190,7 +190,7 @@ class RouterHost(NfHost):
         waiting = loaded.hops.by_address(address)
         if not waiting and not self._is_attached(address):
             return
-        if len(learned) >= MOST_LEARNED and address not in learned:
+        if len(learned) >= MOST_LEARNED and address not in learned and not self._make_room():
             if not self._full:
                 log.warning("%s: no room for another neighbour", self._context.name)
             self._full = True
@@ -222,11 +222,24 @@ class RouterHost(NfHost):
         hops = self._loaded.hops
         if address not in hops.old or self._heard_at[address] + SILENT_S > time.monotonic():
             return
+        self._drop(address)
+        log.info("%s: neighbour %s does not answer any more", self._context.name, address)
+
+    def _drop(self, address: Address) -> None:
+        hops = self._loaded.hops
         hops.old.discard(address)
         del hops.learned[address], self._heard_at[address]
         hops.write(self._loaded.fib, hops.numbers, hops.by_address(address))
         glean(self._loaded, [address])
-        log.info("%s: neighbour %s does not answer any more", self._context.name, address)
+
+    def _make_room(self) -> bool:
+        """Forget the neighbour that was heard of least recently, if that is a while ago; it is asked
+        for again when a packet goes there."""
+        oldest = min(self._heard_at, key=self._heard_at.__getitem__)
+        if not self._params.ask or oldest not in self._loaded.hops.old:
+            return False
+        self._drop(oldest)
+        return True
 
     def _is_attached(self, address: Address) -> bool:
         from hummingbird.nfs.router_plan import packed
