@@ -233,8 +233,8 @@ class RouterHost(NfHost):
         glean(self._loaded, [address])
 
     def _make_room(self) -> bool:
-        """Forget the neighbour that was heard of least recently, if that is a while ago; it is asked
-        for again when a packet goes there."""
+        """Forget the neighbour that was heard of least recently, if that is a while ago; a packet
+        to it asks again."""
         oldest = min(self._heard_at, key=self._heard_at.__getitem__)
         if not self._params.ask or oldest not in self._loaded.hops.old:
             return False
