@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # What the compiled data plane is made of. The list is kept, so that a removed file counts too, and
 # a library that has come.
 NATIVE := $(sort $(shell find hummingbird/dataplane cl_kernels -name '*.[ch]' -o -name '*.cl'))
-OPTIONAL := $(wildcard $(addprefix /usr/include/,intel-ipsec-mb.h hs/hs.h pcre2.h))
+OPTIONAL := $(wildcard $(addprefix /usr/include/,intel-ipsec-mb.h hs/hs.h pcre2.h dpdk/rte_eal.h))
 LIST := build/native.list
 BUILT := .venv/.built
 C_CODE = $(NATIVE) $(shell find tests/c bench -name '*.[ch]')
@@ -36,7 +36,7 @@ fmt: ready ## format Python and C, and fix what ruff can
 	@.venv/bin/clang-format -i $(C_CODE)
 
 clean: ## remove what was built; .venv stays
-	@rm -rf build dist *.egg-info hummingbird/dataplane/_native*.so $(BUILT)
+	@rm -rf build dist *.egg-info hummingbird/dataplane/*.so $(BUILT)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help: ## show this
@@ -46,7 +46,7 @@ ready:
 	@tools/bootstrap $(WANT)
 	@chmod 600 policies/demo/ipsec.key # keys that others may read are refused, and git keeps no modes
 
-$(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.toml | ready
+$(BUILT): $(NATIVE) $(LIST) $(wildcard hummingbird/dataplane/build*.py) setup.py pyproject.toml | ready
 	@echo "compiling the data plane"
 	@touch $@.begun
 	@$(PY) setup.py -q build_ext --inplace --force

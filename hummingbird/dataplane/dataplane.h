@@ -291,6 +291,9 @@ int64_t hb_wait_empty(hb_dataplane *dp, uint32_t timeout_ms);
 /* ---- ports.c ------------------------------------------------------------------------------------
  */
 
+/* A port with n queues, queue k served by lcores[k]. Takes the queues over; NULL as the first one:
+ * the driver has said why in dp->error. */
+int hb_add_queues(hb_dataplane *dp, const uint32_t *lcores, hb_port *const *queues, uint32_t n);
 /* Ports use the caches of their lcores while these run, else that of the control thread. */
 void hb_give_ports(hb_dataplane *dp, bool to_lcores);
 void hb_close_ports(hb_dataplane *dp);

@@ -3,9 +3,7 @@
  * while an interface is away, and closed. */
 #include "dataplane.h"
 
-/* A port with n queues, queue k served by lcores[k]. Takes the queues over; NULL as the first one:
- * the driver has said why in dp->error. */
-static int add_queues(hb_dataplane *dp, const uint32_t *lcores, hb_port *const *queues, uint32_t n)
+int hb_add_queues(hb_dataplane *dp, const uint32_t *lcores, hb_port *const *queues, uint32_t n)
 {
     hb_node node = {.kind = HB_NODE_PORT, .lcores = n};
     if (!queues[0])
@@ -25,7 +23,7 @@ static int add_queues(hb_dataplane *dp, const uint32_t *lcores, hb_port *const *
 
 static int add_port(hb_dataplane *dp, uint32_t lcore, hb_port *port)
 {
-    return add_queues(dp, &lcore, &port, 1);
+    return hb_add_queues(dp, &lcore, &port, 1);
 }
 
 int hb_add_pcap_input(hb_dataplane *dp, uint32_t lcore, const hb_pcap_input *in)

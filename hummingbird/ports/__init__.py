@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from hummingbird.dataplane.plane import Dataplane
 
-NAMES = ("generator", "pcap", "sink")
+NAMES = ("dpdk", "generator", "pcap", "sink")
 
 
 class PortParams(BaseModel):
