@@ -220,7 +220,11 @@ class Engine:
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
         behind = sizes.behind_frames
         self._plane.dpdk = dpdk.prepare(
-            topology.dpdk, _port_params(topology), frames + sizes.frames_bytes - behind, behind
+            topology.dpdk,
+            _port_params(topology),
+            sizes.frame_size,
+            frames + sizes.frames_bytes - behind,
+            behind,
         )
         for port in topology.ports:
             self._attach_port(topology, port.name)

@@ -12,6 +12,7 @@ the region that the device shares. docs/dpdk.md has the rest.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -32,9 +33,15 @@ MEMORY_MIB = 64
 """For what DPDK and its drivers allocate beside packets."""
 MEMORY_ALIGN = 2 << 20
 """mDPDK takes this much for a page (start.c)."""
+XDP_HEADROOM = 640
+"""Bytes that lie before a packet which net_af_xdp has received: 256 are the kernel's, the rest is
+what lies before any packet of DPDK."""
+ETHERNET = 1514
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 PCI_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio", "mlx5_core", "mlx4_core", "mana")
 """Kernel drivers that leave a NIC to DPDK, or share it."""
+
+log = logging.getLogger("hummingbird")
 
 PCI = re.compile(r"(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])(?=,|$)")
 VIRTUAL = re.compile(r"(?:net|eth)_[a-z0-9_]+(?:,[^,=\s]+=[^,]+)*")
@@ -111,6 +118,7 @@ class Dpdk:
     memory: int = 0
     """Address of what mDPDK takes its memory from; 0: DPDK maps its own."""
     memory_bytes: int = 0
+    frame_size: int = 2048
 
 
 def memory_bytes(section: DpdkSection, params: Iterable[PortParams]) -> int:
@@ -120,12 +128,15 @@ def memory_bytes(section: DpdkSection, params: Iterable[PortParams]) -> int:
     return (MEMORY_MIB << 20) + 2 * MEMORY_ALIGN
 
 
-def prepare(section: DpdkSection, params: Iterable[PortParams], memory: int, size: int) -> Dpdk:
+def prepare(
+    section: DpdkSection, params: Iterable[PortParams], frame_size: int, memory: int, size: int
+) -> Dpdk:
     """How DPDK shall be started for these ports.
 
     Args:
         section: of the topology.
         params: of all ports.
+        frame_size: bytes of a frame.
         memory: address of memory_bytes() in the region of the frames.
         size: bytes there.
     """
@@ -143,7 +154,7 @@ def prepare(section: DpdkSection, params: Iterable[PortParams], memory: int, siz
     )
     folder = Path(dataplane.__path__[0])
     name = "libhb_dpdk.so" if section.build == "stock" else "libhb_mdpdk.so"
-    return Dpdk(folder / name, arguments, memory if size else 0, size)
+    return Dpdk(folder / name, arguments, memory if size else 0, size, frame_size)
 
 
 # --- Attaching ------------------------------------------------------------------------------------
@@ -178,6 +189,23 @@ def _check_pci(address: str) -> None:
         )
 
 
+def _for_frames(device: str, frame_size: int) -> str:
+    """The device, so that its driver's frames fit ours where it would not look."""
+    if device.startswith("net_af_packet") and frame_size == 2048 and ",framesz=" not in device:
+        # Its own of 2048 hold more than there is room for. The driver takes it that they fill
+        # blocks to the last byte, and blocks consist of pages: 32 of these do.
+        return f"{device},framesz=1664,blocksz=53248"
+    if device.startswith("net_af_xdp"):
+        room = frame_size - XDP_HEADROOM
+        if room < ETHERNET:
+            log.warning(
+                "%s: packets of more than %d bytes do not come in and count as missed "
+                "(fix: memory.frame_size: 4096)",
+                device.partition(",")[0], room,
+            )  # fmt: skip
+    return device
+
+
 def attach(plane: Dataplane, lcores: Sequence[int], params: DpdkParams) -> int:
     """Add it to a data plane: starts DPDK if it is the first one, and the device.
 
@@ -191,7 +219,7 @@ def attach(plane: Dataplane, lcores: Sequence[int], params: DpdkParams) -> int:
     try:
         return plane.add_dpdk(
             lcores,
-            params.device,
+            _for_frames(params.device, plane.dpdk.frame_size),
             params.queues,
             plugin=str(plane.dpdk.plugin),
             arguments=plane.dpdk.arguments,

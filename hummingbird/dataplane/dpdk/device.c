@@ -130,15 +130,15 @@ static int configure(hb_dpdk_device *d, const text *error)
     return 0;
 }
 
-int hb_dpdk_device_open(hb_dpdk_device *d, const char *device, char *error, size_t error_size)
+int hb_dpdk_device_open(hb_dpdk_device *d, char *error, size_t error_size)
 {
     const text to = {error, error_size};
-    snprintf(d->name, sizeof d->name, "%.*s", (int)strcspn(device, ","), device);
+    snprintf(d->name, sizeof d->name, "%.*s", (int)strcspn(d->device, ","), d->device);
     hb_dpdk_forget_log();
     if (!rte_eth_dev_get_port_by_name(d->name, &d->id))
         return fail(d, &to, "cannot be opened", EEXIST,
                     "open a device once; give virtual ones different numbers");
-    int failed = rte_dev_probe(device);
+    int failed = rte_dev_probe(d->device);
     d->probed = !failed;
     if (failed || rte_eth_dev_get_port_by_name(d->name, &d->id))
         return fail(d, &to, "cannot be opened", failed ? failed : ENODEV,
@@ -170,8 +170,10 @@ void hb_dpdk_device_close(hb_dpdk_device *d, hb_cache *cache)
         bool known = !rte_eth_dev_info_get(d->id, &info);
         if (d->started && known)
             empty_rings(d, &info);
-        if (d->started)
+        if (d->started) {
+            rte_eth_promiscuous_disable(d->id);
             rte_eth_dev_stop(d->id);
+        }
         if (known)
             rte_dev_dma_unmap(info.device, d->arena->frames,
                               (rte_iova_t)(uintptr_t)d->arena->frames, hb_dpdk_arena_bytes(d->arena));
@@ -179,7 +181,8 @@ void hb_dpdk_device_close(hb_dpdk_device *d, hb_cache *cache)
         if (known)
             rte_dev_remove(info.device);
     }
-    d->probed = d->started = false;
+    d->probed = d->started = d->down = false;
+    d->missed = 0;
     for (uint32_t q = 0; q < d->queues; q++) {
         hb_dpdk_reclaim(&d->queue[q]);
         hb_dpdk_pool_free(&d->queue[q]);

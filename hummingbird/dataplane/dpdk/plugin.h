@@ -24,6 +24,7 @@
 
 #include "dpdk.h"
 
+#define HB_DPDK_STOCK 256u
 #define HB_DPDK_PAGE 4096ull
 #define MBUF_AT 64u /* bytes from a frame's start to its rte_mbuf: the mempool's header lies before */
 #define MBUF_PRIVATE (HB_FRAME_RESERVED - MBUF_AT - (uint32_t)sizeof(struct rte_mbuf))
@@ -42,6 +43,8 @@ typedef struct {
     uint16_t id;     /* of the device, */
     uint16_t number; /* and of the queue in it, as ethdev counts */
     bool registered; /* its lcore has told DPDK of itself, or tried to */
+    uint32_t stocked;
+    uint32_t stock[HB_DPDK_STOCK]; /* free frames at hand: most drivers take and give them singly */
 } hb_dpdk_queue;
 
 /* One device. Written by the control thread, but for what says otherwise. */
@@ -49,7 +52,8 @@ struct hb_dpdk_device {
     hb_dpdk_device *next; /* of those that are open */
     const hb_dpdk_core *core;
     const hb_arena *arena;
-    char name[64];
+    char *device;  /* as hb_dpdk.device */
+    char name[64]; /* what it begins with */
     uint16_t id;
     uint32_t queues;
     bool probed;  /* there is such a device in DPDK */
@@ -77,6 +81,16 @@ static inline struct rte_mbuf *hb_dpdk_mbuf(uint8_t *frame)
 static inline uint32_t hb_dpdk_handle(const hb_dpdk_queue *q, const struct rte_mbuf *m)
 {
     return (uint32_t)((uint64_t)((const uint8_t *)m - q->arena->frames) >> q->shift);
+}
+
+/* A frame is free. */
+static inline void hb_dpdk_store(hb_dpdk_queue *q, uint32_t handle)
+{
+    if (q->stocked == HB_DPDK_STOCK) {
+        q->stocked /= 2;
+        q->device->core->release(q->port.cache, q->stock + q->stocked, HB_DPDK_STOCK - q->stocked);
+    }
+    q->stock[q->stocked++] = handle;
 }
 
 /* The frame is DPDK's from now on, and its rte_mbuf is as in a pool. All of it is written, because
@@ -124,7 +138,7 @@ void hb_dpdk_forget_log(void);
  */
 
 /* Probe, configure and start the device. 0, or -1 and a text in error. */
-int hb_dpdk_device_open(hb_dpdk_device *d, const char *name, char *error, size_t error_size);
+int hb_dpdk_device_open(hb_dpdk_device *d, char *error, size_t error_size);
 /* Stop and remove it; every frame it has goes to `cache`. Also the lcore that leaves it last. */
 void hb_dpdk_device_close(hb_dpdk_device *d, hb_cache *cache);
 

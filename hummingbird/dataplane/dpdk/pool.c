@@ -16,17 +16,10 @@ static int make(struct rte_mempool *mp)
 static int put(struct rte_mempool *mp, void *const *objects, unsigned int n)
 {
     hb_dpdk_queue *q = mp->pool_data;
-    uint32_t handles[HB_BURST];
-    while (n) {
-        uint32_t some = n < HB_BURST ? n : HB_BURST;
-        for (uint32_t i = 0; i < some; i++) {
-            struct rte_mbuf *m = objects[i];
-            m->pool = NULL;
-            handles[i] = hb_dpdk_handle(q, m);
-        }
-        q->device->core->release(q->port.cache, handles, some);
-        objects += some;
-        n -= some;
+    for (uint32_t i = 0; i < n; i++) {
+        struct rte_mbuf *m = objects[i];
+        m->pool = NULL;
+        hb_dpdk_store(q, hb_dpdk_handle(q, m));
     }
     return 0;
 }
@@ -35,18 +28,16 @@ static int put(struct rte_mempool *mp, void *const *objects, unsigned int n)
 static int get(struct rte_mempool *mp, void **objects, unsigned int n)
 {
     hb_dpdk_queue *q = mp->pool_data;
-    uint32_t handles[HB_BURST], got = 0;
-    while (got < n) {
-        uint32_t some = n - got < HB_BURST ? n - got : HB_BURST;
-        uint32_t there = q->device->core->alloc(q->port.cache, handles, some);
-        for (uint32_t i = 0; i < there; i++)
-            objects[got++] =
-                hb_dpdk_lend(q, q->arena->frames + ((uint64_t)handles[i] << q->shift));
-        if (there < some) {
-            put(mp, objects, got);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!q->stocked)
+            q->stocked = q->device->core->alloc(q->port.cache, q->stock, HB_DPDK_STOCK / 4);
+        if (!q->stocked) {
+            put(mp, objects, i);
             q->device->short_of_mbufs = true;
             return -ENOBUFS;
         }
+        uint32_t handle = q->stock[--q->stocked];
+        objects[i] = hb_dpdk_lend(q, q->arena->frames + ((uint64_t)handle << q->shift));
     }
     return 0;
 }
@@ -122,6 +113,8 @@ void hb_dpdk_pool_free(hb_dpdk_queue *q)
 void hb_dpdk_reclaim(hb_dpdk_queue *q)
 {
     const hb_arena *a = q->arena;
+    q->device->core->release(q->port.cache, q->stock, q->stocked);
+    q->stocked = 0;
     for (uint32_t handle = 0; q->pool && handle < a->mbufs; handle++) {
         struct rte_mbuf *m = hb_dpdk_mbuf(a->frames + ((uint64_t)handle << q->shift));
         if (m->pool != q->pool)

@@ -105,8 +105,8 @@ static uint32_t dpdk_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uin
     if (!got)
         return 0;
     got = take_in(q, a, in, got, filled);
-    /* the driver takes what it fills next from the cache: so there go the empty ones we were given */
-    q->device->core->release(port->cache, handles, got);
+    for (uint32_t i = 0; i < got; i++) /* an empty one for each: the driver fills them next */
+        hb_dpdk_store(q, handles[i]);
     memcpy(handles, filled, got * sizeof *handles);
     return got;
 }
@@ -156,6 +156,25 @@ static void dpdk_flush(hb_port *port)
     q->registered = false;
 }
 
+/* All of the device at its first queue; whoever has away set keeps the lcores off the others. */
+static int dpdk_reopen(hb_port *port, char *error, size_t error_size)
+{
+    hb_dpdk_queue *q = (hb_dpdk_queue *)port;
+    hb_dpdk_device *d = q->device;
+    hb_cache *caches[HB_MAX_LCORES];
+    if (q->number)
+        return d->started ? 0 : -1;
+    for (uint32_t i = 0; i < d->queues; i++)
+        caches[i] = d->queue[i].port.cache;
+    hb_dpdk_device_close(d, port->cache);
+    int failed = hb_dpdk_device_open(d, error, error_size);
+    if (failed)
+        hb_dpdk_device_close(d, port->cache);
+    for (uint32_t i = 0; i < d->queues; i++)
+        d->queue[i].port.cache = caches[i];
+    return failed;
+}
+
 static hb_dpdk_device *devices; /* open ones; control thread */
 
 static void forget(hb_dpdk_device *d)
@@ -169,6 +188,7 @@ static void forget(hb_dpdk_device *d)
         last = last && other->arena != d->arena;
     if (last)
         rte_extmem_unregister(d->arena->frames, hb_dpdk_arena_bytes(d->arena));
+    free(d->device);
     free(d);
     if (!devices)
         hb_dpdk_end();
@@ -187,13 +207,19 @@ static void dpdk_close(hb_port *port)
  */
 
 static hb_dpdk_device *new_device(const hb_dpdk_core *core, const hb_port_home *home,
-                                  uint32_t queues)
+                                  const char *device, uint32_t queues)
 {
-    static const hb_port_ops ops = {
-        .rx = dpdk_rx, .tx = dpdk_tx, .flush = dpdk_flush, .close = dpdk_close, .keeps = true};
+    static const hb_port_ops ops = {.rx = dpdk_rx,
+                                    .tx = dpdk_tx,
+                                    .flush = dpdk_flush,
+                                    .reopen = dpdk_reopen,
+                                    .close = dpdk_close,
+                                    .keeps = true};
     hb_dpdk_device *d = calloc(1, sizeof *d);
-    if (!d)
+    if (!d || !(d->device = strdup(device))) {
+        free(d);
         return NULL;
+    }
     d->core = core;
     d->arena = home->arena;
     d->queues = queues;
@@ -216,14 +242,14 @@ static int dpdk_open(const hb_dpdk_core *core, const hb_port_home *home, const h
 {
     if (hb_dpdk_start(params, error, error_size))
         return -1;
-    hb_dpdk_device *d = new_device(core, home, params->queues);
+    hb_dpdk_device *d = new_device(core, home, params->device, params->queues);
     if (!d) {
         snprintf(error, error_size, "not enough memory");
         return -1;
     }
     d->next = devices;
     devices = d;
-    int failed = hb_dpdk_device_open(d, params->device, error, error_size);
+    int failed = hb_dpdk_device_open(d, error, error_size);
     for (uint32_t q = 0; q < d->queues; q++)
         queues[q] = &d->queue[q].port;
     for (uint32_t q = 0, n = d->queues; failed && q < n; q++)

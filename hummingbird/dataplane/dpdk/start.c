@@ -3,6 +3,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <dlfcn.h>
 #include <pthread.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -64,6 +65,17 @@ static int take_log(void)
     return rte_openlog_stream(log_file);
 }
 
+/* What drivers build upon prints by itself, and what it says of failures DPDK says, too. */
+static void silence(const char *library, const char *set_print)
+{
+    void *loaded = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
+    void *(*set)(void *) = NULL;
+    if (loaded)
+        *(void **)&set = dlsym(loaded, set_print);
+    if (set)
+        set(NULL);
+}
+
 /* ---- memory ------------------------------------------------------------------------------------
  */
 
@@ -120,6 +132,8 @@ static int start(const hb_dpdk *params)
     pthread_getaffinity_np(pthread_self(), sizeof before, &before);
     int result = rte_eal_init(split(text, argv), argv);
     pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+    silence("libbpf.so.1", "libbpf_set_print");
+    silence("libxdp.so.1", "libxdp_set_print");
     rmdir(rte_eal_get_runtime_dir()); /* it is empty: nothing is shared with other processes */
     return result < 0 ? -1 : 0;
 }
