@@ -16,9 +16,13 @@ GOALS := $(MAKECMDGOALS)
 WANT := $(firstword $(if $(filter test fmt,$(GOALS)),test) $(filter bench,$(GOALS)) run)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test bench fmt clean help ready FORCE
+.PHONY: build mdpdk demo test bench fmt clean help ready FORCE
 
 build: ready $(BUILT) ## compile the data plane, installing what is missing
+
+mdpdk: build ## build DPDK with mdpdk_patches/ and the plug-in that it takes; minutes, once
+	@at=$$(mdpdk_patches/build.sh) && \
+	    $(PY) hummingbird/dataplane/build_dpdk.py hummingbird/dataplane $$at
 
 demo: build ## replay a capture through a topology with a branch; results in build/demo
 	@mkdir -p $(DEMO)

@@ -123,8 +123,8 @@ int hb_add_sink(hb_dataplane *dp, uint32_t lcore);
 
 /* A device of one of DPDK's drivers. */
 typedef struct {
-    const char *plugin;    /* the library with these ports, for one build of DPDK; see dpdk.h */
-    const char *device;    /* as DPDK names it: PCI address or virtual device, arguments behind it */
+    const char *plugin; /* the library with these ports, for one build of DPDK; see dpdk.h */
+    const char *device; /* as DPDK names it: PCI address or virtual device, arguments behind it */
     const char *arguments; /* of the EAL, one a line; DPDK is started with those of the first */
     void *memory;          /* mDPDK: where it keeps all that is not packets; else NULL */
     uint64_t memory_bytes;

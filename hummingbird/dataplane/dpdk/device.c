@@ -56,7 +56,8 @@ static int too_few_mbufs(const hb_dpdk_device *d, const text *error)
 static int map_frames(const hb_dpdk_device *d, const struct rte_eth_dev_info *info)
 {
     const hb_arena *a = d->arena;
-    if (rte_extmem_register(a->frames, hb_dpdk_arena_bytes(a), NULL, 0, HB_DPDK_PAGE) && rte_errno != EEXIST)
+    if (rte_extmem_register(a->frames, hb_dpdk_arena_bytes(a), NULL, 0, HB_DPDK_PAGE) &&
+        rte_errno != EEXIST)
         return rte_errno;
     if (rte_dev_dma_map(info->device, a->frames, (rte_iova_t)(uintptr_t)a->frames,
                         hb_dpdk_arena_bytes(a)) &&
@@ -94,8 +95,7 @@ static int set_up_queues(hb_dpdk_device *d, const struct rte_eth_dev_info *info)
         d->queue[q].id = d->id;
         failed = hb_dpdk_pool_make(&d->queue[q]);
         if (!failed)
-            failed =
-                rte_eth_rx_queue_setup(d->id, q, rx, SOCKET_ID_ANY, NULL, d->queue[q].pool);
+            failed = rte_eth_rx_queue_setup(d->id, q, rx, SOCKET_ID_ANY, NULL, d->queue[q].pool);
         if (!failed)
             failed = rte_eth_tx_queue_setup(d->id, q, tx, SOCKET_ID_ANY, NULL);
     }
@@ -176,7 +176,8 @@ void hb_dpdk_device_close(hb_dpdk_device *d, hb_cache *cache)
         }
         if (known)
             rte_dev_dma_unmap(info.device, d->arena->frames,
-                              (rte_iova_t)(uintptr_t)d->arena->frames, hb_dpdk_arena_bytes(d->arena));
+                              (rte_iova_t)(uintptr_t)d->arena->frames,
+                              hb_dpdk_arena_bytes(d->arena));
         rte_eth_dev_close(d->id);
         if (known)
             rte_dev_remove(info.device);

@@ -26,7 +26,8 @@
 
 #define HB_DPDK_STOCK 256u
 #define HB_DPDK_PAGE 4096ull
-#define MBUF_AT 64u /* bytes from a frame's start to its rte_mbuf: the mempool's header lies before */
+#define MBUF_AT                                                                                    \
+    64u /* bytes from a frame's start to its rte_mbuf: the mempool's header lies before */
 #define MBUF_PRIVATE (HB_FRAME_RESERVED - MBUF_AT - (uint32_t)sizeof(struct rte_mbuf))
 _Static_assert(sizeof(struct rte_mempool_objhdr) <= MBUF_AT, "no room for a mempool's header");
 _Static_assert(MBUF_AT + sizeof(struct rte_mbuf) <= HB_FRAME_RESERVED, "no room for an rte_mbuf");
@@ -56,13 +57,13 @@ struct hb_dpdk_device {
     char name[64]; /* what it begins with */
     uint16_t id;
     uint32_t queues;
-    bool probed;  /* there is such a device in DPDK */
-    bool started; /* and packets flow */
+    bool probed;              /* there is such a device in DPDK */
+    bool started;             /* and packets flow */
     bool short_of_mbufs;      /* something asked for more than there were; by whoever asked */
     _Atomic uint32_t flushed; /* queues that their lcores have left; by these */
     uint32_t closed;
-    bool down;       /* no link; by the lcore of queue 0, like the next two */
-    uint64_t missed; /* that the device has counted so far */
+    bool down;        /* no link; by the lcore of queue 0, like the next two */
+    uint64_t missed;  /* that the device has counted so far */
     uint64_t look_at; /* tick */
     hb_dpdk_queue queue[HB_MAX_LCORES];
 };

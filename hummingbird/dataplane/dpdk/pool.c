@@ -71,7 +71,8 @@ RTE_MEMPOOL_REGISTER_OPS(ops)
 /* Does DPDK lay out an object as we do? */
 static bool fits(const struct rte_mempool *mp, uint32_t frame_size)
 {
-    return mp->header_size == MBUF_AT && mp->header_size + mp->elt_size + mp->trailer_size == frame_size;
+    return mp->header_size == MBUF_AT &&
+           mp->header_size + mp->elt_size + mp->trailer_size == frame_size;
 }
 
 int hb_dpdk_pool_make(hb_dpdk_queue *q)

@@ -8,7 +8,8 @@
 
 #include "plugin.h"
 
-#define LOOK_MS 100 /* between two looks at a device's own counters: registers of a NIC are slow */
+#define LOOK_MS 100 /* between two looks at a device's own counters: registers of a NIC are slow   \
+                     */
 
 /* What a device has dropped by itself. */
 static void count_missed(hb_dpdk_device *d, hb_port *port)
@@ -101,7 +102,8 @@ static uint32_t dpdk_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uin
         enter(q);
     if (!q->number)
         look(q);
-    uint32_t got = rte_eth_rx_burst(q->id, q->number, in, (uint16_t)RTE_MIN(n, (uint32_t)HB_RX_BURST));
+    uint32_t got =
+        rte_eth_rx_burst(q->id, q->number, in, (uint16_t)RTE_MIN(n, (uint32_t)HB_RX_BURST));
     if (!got)
         return 0;
     got = take_in(q, a, in, got, filled);
@@ -224,16 +226,15 @@ static hb_dpdk_device *new_device(const hb_dpdk_core *core, const hb_port_home *
     d->arena = home->arena;
     d->queues = queues;
     for (uint32_t q = 0; q < queues; q++)
-        d->queue[q] = (hb_dpdk_queue){
-            .port = {.ops = &ops,
-                     .paced = true,
-                     .live = true,
-                     .cache = home->cache,
-                     .unsent = HB_REASON_port_full},
-            .device = d,
-            .arena = home->arena,
-            .shift = (uint32_t)__builtin_ctz(home->arena->frame_size),
-            .number = (uint16_t)q};
+        d->queue[q] = (hb_dpdk_queue){.port = {.ops = &ops,
+                                               .paced = true,
+                                               .live = true,
+                                               .cache = home->cache,
+                                               .unsent = HB_REASON_port_full},
+                                      .device = d,
+                                      .arena = home->arena,
+                                      .shift = (uint32_t)__builtin_ctz(home->arena->frame_size),
+                                      .number = (uint16_t)q};
     return d;
 }
 

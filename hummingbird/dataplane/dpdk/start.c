@@ -26,15 +26,14 @@ static FILE *log_file;
 static ssize_t log_write(void *cookie, const char *text, size_t n)
 {
     (void)cookie;
-    size_t line = strcspn(text, "\n");
-    if (line > n)
-        line = n;
-    if (!first_error[0] && line) {
-        if (line >= sizeof first_error)
-            line = sizeof first_error - 1;
-        memcpy(first_error, text, line);
-        first_error[line] = '\0';
+    const char *end = memchr(text, '\n', n), *function = memmem(text, n, "(): ", 4);
+    int line = (int)((end ? end : text + n) - text);
+    if (function && function < text + line) { /* drivers begin with who says it */
+        line -= (int)(function + 4 - text);
+        text = function + 4;
     }
+    if (!first_error[0])
+        snprintf(first_error, sizeof first_error, "%.*s", line, text);
     return (ssize_t)n;
 }
 
