@@ -25,6 +25,9 @@ class BuildExt(build_ext):
 
         self.compiler.compile = compile_each
         super().build_extensions()
+
+    def run(self) -> None:
+        super().run()
         for extension in self.extensions:
             folder = os.path.dirname(self.get_ext_fullpath(extension.name))
             program = "hummingbird/dataplane/build_dpdk.py"

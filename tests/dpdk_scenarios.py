@@ -30,6 +30,7 @@ from scapy.packet import Raw
 
 from hummingbird.errors import UserError
 from hummingbird.testing import capture, read_capture
+from hummingbird.topology import Topology
 
 ALL = 3  # ETH_P_ALL
 SOL_PACKET, IGNORE_OUTGOING, AUXDATA = 263, 23, 8
@@ -144,14 +145,15 @@ def told(result: Result) -> dict[str, Any]:
 
 def there_and_back(run: Run, far: tuple[Far, Far], made: list[bytes]) -> dict[str, bool]:
     """Send the packets both ways and see that all come out as they went in."""
-    same = {}
-    for one, other in (far, far[::-1]):
-        other.got.clear()
-        for packet in made:
-            one.socket.send(packet)
-        run.until(lambda other=other: other.poll() >= len(made), what="all packets")
-        same["there" if one is far[0] else "back"] = other.got == made
-    return same
+    return {"there": _sent(run, far[0], far[1], made), "back": _sent(run, far[1], far[0], made)}
+
+
+def _sent(run: Run, one: Far, other: Far, made: list[bytes]) -> bool:
+    other.got.clear()
+    for packet in made:
+        one.socket.send(packet)
+    run.until(lambda: other.poll() >= len(made), what="all packets")
+    return other.got == made
 
 
 # ---- scenarios -----------------------------------------------------------------------------------
@@ -227,9 +229,9 @@ def zero_copy(build: str, engine: str) -> dict[str, Any]:
         for packet in made:
             far[0].socket.send(packet)
         run.until(lambda: far[1].poll() >= len(made), what="all packets")
-        region = arena(run)
-        size = run.engine.running.topology.memory.frame_size
-        frames = region[: run.engine.running.topology.memory.mbufs * size]
+        region, memory = arena(run), running(run).memory
+        size = memory.frame_size
+        frames = region[: memory.mbufs * size]
         where = [places(frames, packet) for packet in expected]
         behind = bytes(region[len(frames) :])
         result = run.stop()
@@ -242,6 +244,11 @@ def zero_copy(build: str, engine: str) -> dict[str, Any]:
         "bytes": len(frames),
         "mempool_behind_frames": b"hummingbird0\0" in behind,
     }
+
+
+def running(run: Run) -> Topology:
+    assert run.engine.running is not None
+    return run.engine.running.topology
 
 
 def arena(run: Run) -> Any:
@@ -277,7 +284,7 @@ def comes_back(build: str, driver: str) -> dict[str, Any]:
     made = packets(50, longest=1400)
     with wired() as far, started(top(build, at_wires(driver)), rows=BOTH_WAYS) as run:
         first = there_and_back(run, far, made)
-        node = run.engine.running.topology.nodes.index("d0")
+        node = running(run).nodes.index("d0")
         sh("ip", "link", "del", "x0")
         run.engine.plane.port_away(node)
         wire(0)

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from chain import HEADER
 
-from hummingbird import topology
+from hummingbird import dataplane, topology
 from hummingbird.dataplane import build_dpdk
 from hummingbird.errors import UserError
 from hummingbird.ports import dpdk
@@ -292,7 +292,7 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str = "sto
     """Of a run that finds its plug-ins in `tmp_path`."""
     from chain import run_chain
 
-    monkeypatch.setattr(dpdk.dataplane, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(dataplane, "__path__", [str(tmp_path)])
     source = {
         "ports": {"d0": {"driver": "dpdk", "device": "net_null0"}},
         "dpdk": {"build": section},
@@ -326,8 +326,8 @@ def test_a_plugin_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_plugin_for_another_dpdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "librte_eal.so.99"
     (tmp_path / "eal.c").write_text("int rte(void) { return 0; }")
-    options = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{gone.name}", tmp_path / "eal.c"]
-    subprocess.run([*options, "-o", gone], check=True)
+    command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{gone.name}"]
+    subprocess.run([*command, tmp_path / "eal.c", "-o", gone], check=True)
     compiled(
         tmp_path, "int rte(void); int f(void) { return rte(); }", "-Wl,--no-as-needed", str(gone)
     )

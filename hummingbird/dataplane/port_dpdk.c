@@ -2,6 +2,7 @@
 /* port_dpdk.c: finds the plug-in that has the ports of DPDK's drivers. It stays loaded: DPDK can be
  * started once in a process, and not be unloaded. */
 #include <dlfcn.h>
+#include <string.h>
 
 #include "dataplane.h"
 #include "dpdk.h"
@@ -13,7 +14,8 @@ static const hb_dpdk_calls *load(hb_dataplane *dp, const char *path)
     if (!plugin)
         hb_fail(dp, "the plug-in for DPDK does not load: %s", dlerror());
     else if (plugin->interface != HB_DPDK_INTERFACE)
-        hb_fail(dp, "%s was built for another version of the data plane", path);
+        hb_fail(dp, "%s was built for another version of the data plane\nrun make%s", path,
+                strstr(path, "mdpdk") ? " mdpdk" : "");
     else
         return plugin;
     return NULL;

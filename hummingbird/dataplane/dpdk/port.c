@@ -8,8 +8,9 @@
 
 #include "plugin.h"
 
-#define LOOK_MS 100 /* between two looks at a device's own counters: registers of a NIC are slow   \
-                     */
+#define LOOK_MS                                                                                    \
+    100 /* between two looks at a device's own counters: registers of a NIC are slow               \
+         */
 
 /* What a device has dropped by itself. */
 static void count_missed(hb_dpdk_device *d, hb_port *port)
