@@ -209,12 +209,24 @@ def ring(build: str) -> dict[str, Any]:
     return told(result) | {"same": result.packets == made}
 
 
+def overrun(build: str) -> dict[str, Any]:
+    """More goes into net_ring than comes out: it refuses packets, and is full in the end."""
+    made = {"driver": "generator"}
+    nodes = ports("net_ring0") | {"in0": made, "in1": made}
+    with started(top(build, nodes), rows="*,in0,d0\n*,in1,d0\n*,d0,drop\n") as run:
+        run.until(lambda: run.counters("d0")["dropped"] > 10_000, what="a full ring")
+        return told(run.stop())
+
+
 def queues(build: str, many: str) -> dict[str, Any]:
     """Drivers that make and swallow packets, with several queues, on two cores if there are."""
     nodes = ports("net_null0", "net_null1", queues=int(many))
     cores = {"io": sorted(os.sched_getaffinity(0))[:2]}
     with started(top(build, nodes, cores=cores), rows=BOTH_WAYS) as run:
-        run.until(lambda: run.counters("d0")["in_packets"] > 100_000, what="packets")
+        run.until(
+            lambda: all(run.counters(name)["out_packets"] > 10_000 for name in nodes),
+            what="packets both ways",
+        )
         return told(run.stop())
 
 

@@ -133,6 +133,12 @@ def test_frames_pass_through_a_ring_of_dpdk(scenario: Scenario) -> None:
     assert told["same"] and told["dropped"] == {}
 
 
+def test_what_a_driver_refuses_stays_ours_and_what_it_keeps_comes_back(scenario: Scenario) -> None:
+    told = scenario("overrun")
+    d0 = told["ports"]["d0"]
+    assert d0["dropped"]["port_full"] > 0 and d0["sent"] > d0["received"]
+
+
 @pytest.mark.parametrize("many", ["1", "3"])
 def test_every_queue_gives_its_frames_back(scenario: Scenario, many: str) -> None:
     told = scenario("queues", many)

@@ -149,18 +149,6 @@ int hb_dpdk_device_open(hb_dpdk_device *d, char *error, size_t error_size)
 /* ---- close -------------------------------------------------------------------------------------
  */
 
-/* What net_ring has between its two ends would be out of reach once it is gone. */
-static void empty_rings(hb_dpdk_device *d, const struct rte_eth_dev_info *info)
-{
-    struct rte_mbuf *m[32];
-    uint16_t n;
-    if (strcmp(info->driver_name, "net_ring"))
-        return;
-    for (uint16_t q = 0; q < d->queues; q++)
-        while ((n = rte_eth_rx_burst(d->id, q, m, 32)))
-            rte_pktmbuf_free_bulk(m, n);
-}
-
 void hb_dpdk_device_close(hb_dpdk_device *d, hb_cache *cache)
 {
     struct rte_eth_dev_info info = {0};
@@ -168,8 +156,6 @@ void hb_dpdk_device_close(hb_dpdk_device *d, hb_cache *cache)
         d->queue[q].port.cache = cache;
     if (d->probed) {
         bool known = !rte_eth_dev_info_get(d->id, &info);
-        if (d->started && known)
-            empty_rings(d, &info);
         if (d->started) {
             rte_eth_promiscuous_disable(d->id);
             rte_eth_dev_stop(d->id);
