@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # What the compiled data plane is made of. The list is kept, so that a removed file counts too, and
 # a library that has come.
 NATIVE := $(sort $(shell find hummingbird/dataplane cl_kernels -name '*.[ch]' -o -name '*.cl'))
-OPTIONAL := $(wildcard $(addprefix /usr/include/,intel-ipsec-mb.h hs/hs.h pcre2.h))
+OPTIONAL := $(wildcard $(addprefix /usr/include/,intel-ipsec-mb.h hs/hs.h pcre2.h dpdk/rte_eal.h))
 LIST := build/native.list
 BUILT := .venv/.built
 C_CODE = $(NATIVE) $(shell find tests/c bench -name '*.[ch]')
@@ -16,9 +16,13 @@ GOALS := $(MAKECMDGOALS)
 WANT := $(firstword $(if $(filter test fmt,$(GOALS)),test) $(filter bench,$(GOALS)) run)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test bench fmt clean help ready FORCE
+.PHONY: build mdpdk demo test bench fmt clean help ready FORCE
 
 build: ready $(BUILT) ## compile the data plane, installing what is missing
+
+mdpdk: build ## build DPDK with mdpdk_patches/ and the plug-in that it takes; minutes, once
+	@at=$$(mdpdk_patches/build.sh) && \
+	    $(PY) hummingbird/dataplane/build_dpdk.py hummingbird/dataplane $$at
 
 demo: build ## replay a capture through a topology with a branch; results in build/demo
 	@mkdir -p $(DEMO)
@@ -36,7 +40,7 @@ fmt: ready ## format Python and C, and fix what ruff can
 	@.venv/bin/clang-format -i $(C_CODE)
 
 clean: ## remove what was built; .venv stays
-	@rm -rf build dist *.egg-info hummingbird/dataplane/_native*.so $(BUILT)
+	@rm -rf build dist *.egg-info hummingbird/dataplane/*.so $(BUILT)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help: ## show this
@@ -46,7 +50,7 @@ ready:
 	@tools/bootstrap $(WANT)
 	@chmod 600 policies/demo/ipsec.key # keys that others may read are refused, and git keeps no modes
 
-$(BUILT): $(NATIVE) $(LIST) hummingbird/dataplane/build.py setup.py pyproject.toml | ready
+$(BUILT): $(NATIVE) $(LIST) $(wildcard hummingbird/dataplane/build*.py) setup.py pyproject.toml | ready
 	@echo "compiling the data plane"
 	@touch $@.begun
 	@$(PY) setup.py -q build_ext --inplace --force

@@ -3,6 +3,8 @@
 shipped inside it."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildExt(build_ext):
-    """Compiles the C files of the data plane on all cores."""
+    """Compiles the C files of the data plane on all cores, then its plug-in for DPDK."""
 
     def build_extensions(self) -> None:
         compile_files = self.compiler.compile
@@ -23,6 +25,13 @@ class BuildExt(build_ext):
 
         self.compiler.compile = compile_each
         super().build_extensions()
+
+    def run(self) -> None:
+        super().run()
+        for extension in self.extensions:
+            folder = os.path.dirname(self.get_ext_fullpath(extension.name))
+            program = "hummingbird/dataplane/build_dpdk.py"
+            subprocess.run([sys.executable, program, folder], check=True)
 
 
 # `make` compiles by itself, in place, and a checkout finds these where they are: with

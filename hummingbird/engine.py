@@ -27,6 +27,7 @@ from hummingbird.opencl.program import Code
 from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
+from hummingbird.ports import PortParams, dpdk
 from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.watch import InterfaceWatch
 from hummingbird.telemetry.rundir import StatsFile, state_dir
@@ -54,7 +55,7 @@ def difference(running: Wanted | None, wanted: Wanted) -> tuple[Part, ...]:
     """Which parts of what runs have to change to become what is wanted."""
     new, old = wanted.topology, running.topology if running else None
     parts: tuple[tuple[Part, bool], ...] = (
-        ("nodes", not old or (old.ports, old.nfs) != (new.ports, new.nfs)),
+        ("nodes", not old or (old.ports, old.dpdk, old.nfs) != (new.ports, new.dpdk, new.nfs)),
         ("types", not old or (old.types, old.rules) != (new.types, new.rules)),
         ("device", not old or old.device != new.device),
         ("cores", not old or old.cores != new.cores),
@@ -220,6 +221,14 @@ class Engine:
         frames, tables, device_config = self._memory(topology, sizes)
         self._make_hosts(topology)
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
+        behind = sizes.behind_frames
+        self._plane.dpdk = dpdk.prepare(
+            topology.dpdk,
+            _port_params(topology),
+            sizes.frame_size,
+            frames + sizes.frames_bytes - behind,
+            behind,
+        )
         for port in topology.ports:
             self._attach_port(topology, port.name)
         for index, _ in enumerate(topology.nfs):
@@ -554,6 +563,10 @@ _in_use_for_good: list[Any] = []
 process."""
 
 
+def _port_params(topology: Topology) -> list[PortParams]:
+    return [port.params for port in topology.ports]
+
+
 def _sizes(topology: Topology, placement: Placement, profile: bool) -> Sizes:
     return Sizes(
         nodes=len(topology.nodes),
@@ -566,4 +579,5 @@ def _sizes(topology: Topology, placement: Placement, profile: bool) -> Sizes:
         flows_evict=topology.flows.when_full == "evict",
         flow_timeouts=topology.flows.timeouts.model_dump(),
         profile=profile,
+        behind_frames=dpdk.memory_bytes(topology.dpdk, _port_params(topology)),
     )

@@ -24,6 +24,7 @@ from hummingbird.nfs import BuildContext, Nf, NfParams, NfTable, user
 from hummingbird.placement import Cores, Placement
 from hummingbird.policy import DROP, OTHER, Vocabulary
 from hummingbird.ports import InputFile, PortParams, Whole, mistake
+from hummingbird.ports.dpdk import DpdkSection
 from hummingbird.rules import MAX_RULES, Rule, RuleParams
 from hummingbird.textfile import NAME, NAME_RULE, quoted, suggest
 from hummingbird.yamlfile import Key, Location, YamlFile
@@ -164,6 +165,7 @@ class _File(_Section):
     cores: Annotated[Cores, BeforeValidator(placement.from_yaml)] = Cores()
     memory: Memory = Memory()
     flows: Flows = Flows()
+    dpdk: DpdkSection = DpdkSection()
 
 
 # --- What it becomes ------------------------------------------------------------------------------
@@ -221,6 +223,7 @@ class Topology:
     cores: Cores
     memory: Memory
     flows: Flows
+    dpdk: DpdkSection
     yaml: YamlFile = field(compare=False, repr=False)
 
     @property
@@ -371,6 +374,7 @@ def build(yaml: YamlFile, bindings: Mapping[str, Path | str] | None = None) -> T
         cores=file.cores,
         memory=file.memory,
         flows=file.flows,
+        dpdk=file.dpdk,
         yaml=yaml,
     )
     named = file.cores.cpus()

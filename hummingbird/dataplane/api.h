@@ -121,6 +121,18 @@ int hb_add_generator(hb_dataplane *dp, uint32_t lcore, const hb_generator *gen);
 /* Counts and drops everything: the far end of a benchmark. */
 int hb_add_sink(hb_dataplane *dp, uint32_t lcore);
 
+/* A device of one of DPDK's drivers. */
+typedef struct {
+    const char *plugin; /* the library with these ports, for one build of DPDK; see dpdk.h */
+    const char *device; /* as DPDK names it: PCI address or virtual device, arguments behind it */
+    const char *arguments; /* of the EAL, one a line; DPDK is started with those of the first */
+    void *memory;          /* mDPDK: where it keeps all that is not packets; else NULL */
+    uint64_t memory_bytes;
+    uint32_t queues; /* that the port serves: the device's first ones */
+} hb_dpdk;
+/* The text in hb_error() has behind a line feed how to mend it, where that is known. */
+int hb_add_dpdk(hb_dataplane *dp, const uint32_t *lcores, const hb_dpdk *params);
+
 /* Packets of an input port are of this zone (default 0): equal addresses in two zones are not the
  * same flow. Before hb_start(). */
 void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone);

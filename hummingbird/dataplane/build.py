@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How cffi builds the data plane: every C file of this directory and of nf/, behind what api.h and
-nf/*_api.h declare. Libraries that only an engine of an NF needs are used where they are installed.
+nf/*_api.h declare. Libraries that only an engine of an NF needs are used where they are installed;
+the plug-in for DPDK is a library of its own (build_dpdk.py).
 
 setup.py runs this file; nothing imports it at run time.
 """
@@ -18,7 +19,7 @@ HERE = os.path.dirname(__file__) or "."
 KERNELS = os.path.join(HERE, "..", "..", "cl_kernels")  # some C files include the device code
 
 INCLUDE_DIRS = [os.path.normpath(HERE), os.path.normpath(KERNELS)]
-LIBRARIES = ["pcap", "pthread", "m"]
+LIBRARIES = ["pcap", "pthread", "m", "dl"]
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 
 OPTIONAL = {
@@ -47,13 +48,14 @@ if platform.machine() == "x86_64":
 
 
 def find(*suffixes: str) -> list[str]:
-    """The files of the data plane and of cl_kernels/ with one of these suffixes, sorted."""
+    """The files of the data plane, without its plug-in for DPDK, and of cl_kernels/ with one of
+    these suffixes, sorted."""
     return sorted(
         os.path.join(directory, name)
         for top in INCLUDE_DIRS
         for directory, _, names in os.walk(top)
         for name in names
-        if name.endswith(suffixes)
+        if name.endswith(suffixes) and os.path.basename(directory) != "dpdk"
     )
 
 
@@ -88,6 +90,11 @@ INTERFACE = LAYOUTS
 for name in ("api.h", "mbuf.h", "nf.h"):
     with open(os.path.join(HERE, name), "rb") as header_file:
         INTERFACE = zlib.crc32(header_file.read(), INTERFACE)  # nfs/native.py compares
+DPDK_INTERFACE = INTERFACE
+for name in ("clock.h", "port.h", "dpdk.h"):
+    with open(os.path.join(HERE, name), "rb") as header_file:
+        DPDK_INTERFACE = zlib.crc32(header_file.read(), DPDK_INTERFACE)  # port_dpdk.c compares
+CFLAGS.append(f"-DHB_DPDK_INTERFACE={DPDK_INTERFACE}u")
 ffi.set_source(
     "hummingbird.dataplane._native",
     "\n".join(f'#include "{os.path.relpath(path, HERE)}"' for path in APIS)

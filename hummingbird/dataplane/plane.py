@@ -37,6 +37,8 @@ class Sizes:
     """Seconds by state; 60 for those that are not named."""
     profile: bool = False
     """Count where the time goes."""
+    behind_frames: int = 0
+    """Bytes of the frame region behind the frames, for a port driver."""
 
     @property
     def stats_bytes(self) -> int:
@@ -46,7 +48,7 @@ class Sizes:
     @property
     def frames_bytes(self) -> int:
         """Bytes of the frame region."""
-        return self.mbufs * self.frame_size
+        return self.mbufs * self.frame_size + self.behind_frames
 
 
 class Dataplane:
@@ -84,6 +86,8 @@ class Dataplane:
         self.nodes = sizes.nodes
         self.stopped = False
         """All threads have ended, for good."""
+        self.dpdk: object = None
+        """Set before ports of DPDK are added: how to start it (ports/dpdk.py)."""
 
     def _checked(self, code: int) -> int:
         if code < 0:
@@ -161,6 +165,26 @@ class Dataplane:
         kept = ffi.new("char[]", name.encode())
         params = ffi.new("hb_interface *", {"interface": kept, "queues": queues})
         return self._checked(add(self._dp, list(lcores), params))
+
+    def add_dpdk(
+        self,
+        lcores: Sequence[int],
+        device: str,
+        queues: int,
+        *,
+        plugin: str,
+        arguments: Sequence[str],
+        memory: int,
+        memory_bytes: int,
+    ) -> int:
+        """A device of DPDK; ``arguments`` are the EAL's. The error's text has behind a line feed
+        how to mend it, where that is known."""
+        names = [ffi.new("char[]", t.encode()) for t in (plugin, device, "\n".join(arguments))]
+        values = ffi.new("hb_dpdk *")
+        values.plugin, values.device, values.arguments = names
+        values.memory, values.memory_bytes = ffi.cast("void *", memory), memory_bytes
+        values.queues = queues
+        return self._checked(lib.hb_add_dpdk(self._dp, list(lcores), values))
 
     def add_nf(self, lcores: Sequence[int], workgroups: int, **fields: Any) -> int:
         """An NF; ``fields`` are those of ``hb_nf``. A GNF if it has workgroups, else a CNF."""

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from hummingbird.dataplane.plane import Dataplane
 
-NAMES = ("af_packet", "af_xdp", "generator", "pcap", "sink", "tap")
+NAMES = ("af_packet", "af_xdp", "dpdk", "generator", "pcap", "sink", "tap")
 
 
 class PortParams(BaseModel):
