@@ -180,6 +180,13 @@ def test_solicitation_with_other_options() -> None:
     assert check_advertisement(raw, OWNED[2], PEER6, solicited=True).dst == OTHER
 
 
+def test_the_answer_is_of_no_flow_label_or_class() -> None:
+    asked = solicit()
+    asked[IPv6].tc, asked[IPv6].fl = 0xE0, 0x12345
+    raw = answer(asked)
+    assert raw is not None and raw[14:18] == b"\x60\0\0\0"
+
+
 def test_room_for_the_answer() -> None:
     """An advertisement may be longer than what asked for it."""
     asked = solicit(options=[])
@@ -297,6 +304,18 @@ def test_cut_anywhere() -> None:
         raw = bytes(packet)
         for length in range(len(raw)):
             assert answer(raw[:length], room=length) is None
+
+
+def test_nothing_behind_the_end_counts() -> None:
+    """What was there before, or padding: were it looked at, the checksum would be right."""
+    raw = bytes(solicit())
+    mac = ffi.from_buffer("uint8_t[6]", bytes.fromhex(MAC.replace(":", "")))
+    own = ffi.new("hb_ip_address[]", [{"family": 6}])
+    own[0].bytes[0:16] = ipaddress.ip_address(OWNED[2]).packed
+    for length in range(len(raw) + 1):
+        memory = ffi.new("uint8_t[]", raw + bytes(100))
+        answered = lib.hb_answer_question(own, 1, mac, memory, length, len(raw) + 100)
+        assert bool(answered) == (length == len(raw))
 
 
 def test_any_owned_address_among_many() -> None:
