@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from cffi import FFI
 
+from hummingbird.cache import cache_dir, half_built
 from hummingbird.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent / "peers"
@@ -57,8 +58,7 @@ LIBRARIES = {
 
 def cache() -> Path:
     """Where what was compiled for benchmarks is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "hummingbird" / "peers"
+    return cache_dir() / "peers"
 
 
 def _declarations() -> str:
@@ -79,13 +79,14 @@ def _compile(name: str, library: Library) -> Path:
     if not shutil.which("gcc"):
         raise UserError("gcc is missing", fix="apt-get install gcc")
     made.parent.mkdir(parents=True, exist_ok=True)
-    half = made.with_suffix(f".{os.getpid()}")
-    done = subprocess.run([*command, "-o", str(half)], capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "rror" in line] or [done.stderr]
-        fix = f"apt-get install {library.package}" if library.package else None
-        raise UserError(f"{source.name} does not compile: {lines[0].strip()}", fix=fix)
-    half.rename(made)  # whole or not at all
+    with half_built(made) as folder:
+        half = folder / made.name
+        done = subprocess.run([*command, "-o", str(half)], capture_output=True, text=True)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "rror" in line] or [done.stderr]
+            fix = f"apt-get install {library.package}" if library.package else None
+            raise UserError(f"{source.name} does not compile: {lines[0].strip()}", fix=fix)
+        half.rename(made)
     return made
 
 

@@ -221,7 +221,7 @@ struct hb_nf_instance {
     X(ring_full, "the ring to the lcore of this node was full")                                    \
     X(node_full, "the input queue of this node was full")                                          \
     X(runt, "shorter than an Ethernet header")                                                     \
-    X(too_long, "longer than a frame can hold")                                                    \
+    X(too_long, "longer than a frame can hold, or than the interface takes")                       \
     X(truncated, "the packet claims more bytes than were received")                                \
     X(malformed, "a header contradicts itself")                                                    \
     X(not_ip, "the NF needs an IP packet")                                                         \

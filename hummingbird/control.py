@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hummingbird.errors import UserError
-from hummingbird.telemetry.rundir import base_dir
+from hummingbird.telemetry.rundir import SOCKET, base_dir
 
 if TYPE_CHECKING:
     from hummingbird.engine import Engine
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("hummingbird")
 
 VERSION = 1
-SOCKET = "control"
 MOST_CLIENTS = 16
 MOST_REQUEST = 64 << 10
 """Bytes of a request's line."""

@@ -147,6 +147,8 @@ class Engine:
     """When packets began to flow, time.monotonic()."""
     _plane: Dataplane | None = None
     _interfaces: InterfaceWatch | None = None
+    _said: dict[str, str] = field(default_factory=dict)
+    """What ports have said, by their names."""
     _stats: StatsFile | None = None
     _keep: list[Any] = field(default_factory=list)
     _cpu_engines: Mapping[str, int] = field(default_factory=dict)
@@ -499,7 +501,8 @@ class Engine:
             device=self._describe_device(),
             lanes=int(self.session.config.lanes) if self.session else 0,
             policy_version=self.version,
-            details={name: host.report() for name, host in self.hosts.items()},
+            details={name: host.report() for name, host in self.hosts.items()}
+            | {name: {"mode": note} for name, note in self.port_notes()},
         )
 
     def _describe_device(self) -> dict[str, Any]:
@@ -518,12 +521,20 @@ class Engine:
         }
 
     def port_messages(self) -> Iterator[str]:
-        """What ports have to say: failures, and what was odd about a source."""
+        """What ports have to say and have not said yet: failures, what was odd about a source."""
         assert self.running is not None
         for index, port in enumerate(self.running.topology.ports):
             message = self.plane.port_message(index)
-            if message:
+            if message and self._said.get(port.name) != message:
+                self._said[port.name] = message
                 yield f"{port.name}: {message}"
+
+    def port_notes(self) -> Iterator[tuple[str, str]]:
+        """Port, and how it is used, such as the mode of its interface."""
+        assert self.running is not None
+        for index, port in enumerate(self.running.topology.ports):
+            if note := self.plane.port_note(index):
+                yield port.name, note
 
     def close(self) -> None:
         """Give everything back: threads, device, memory, the instance's name."""

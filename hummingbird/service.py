@@ -90,8 +90,7 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         server.close()
         left = engine.stop()
         seconds = time.monotonic() - engine.started
-        for message in engine.port_messages():
-            log.warning("%s", message)
+        _say_messages(engine)
         if left:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
         result = summary.summarise(engine.view(), engine.counters(), seconds)
@@ -157,9 +156,16 @@ def _say_start(console: Console, engine: Engine, seconds: float) -> None:
     engines = [f"{name} by {by}" for name, by in engine.engines.items() if by not in ("cpu", "gpu")]
     if engines:
         console.print(f"on the CPU {', '.join(engines)}", highlight=False)
+    for name, note in engine.port_notes():
+        console.print(f"{name}: {note}", markup=False, highlight=False)
     for name, table in engine.tables.items():
         for note in table.notes:
             console.print(f"{name}: {note}", markup=False, highlight=False)
+
+
+def _say_messages(engine: Engine) -> None:
+    for message in engine.port_messages():
+        log.warning("%s", message)
 
 
 class _Stop:
@@ -212,6 +218,7 @@ def _watch_over(
             if watcher:
                 watcher.look()
             engine.poll()
+            _say_messages(engine)
             refresh()
     if stop.asked:
         console.print("asked to stop: draining", highlight=False)

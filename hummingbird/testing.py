@@ -22,7 +22,6 @@ import yaml
 
 from hummingbird import policy, topology, yamlfile
 from hummingbird.engine import Engine, Wanted
-from hummingbird.telemetry.rundir import base_dir
 from hummingbird.telemetry.summary import summarise
 
 NANOSECOND_PCAP = 0xA1B23C4D
@@ -165,7 +164,5 @@ def _run(wanted: topology.Topology, timeout: float) -> dict[str, Any]:
         summary = summarise(engine.view(), engine.counters(), time.monotonic() - engine.started)
     finally:
         engine.close()
-        if (base_dir() / engine.name).is_dir():
-            (base_dir() / engine.name).rmdir()
     assert summary["balance"] == 0, "packets were lost or doubled"
     return summary

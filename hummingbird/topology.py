@@ -524,7 +524,7 @@ def _types(yaml: YamlFile, file: _File, nf_specs: tuple[NfSpec, ...]) -> tuple[s
         for name in nf.content_types:
             if not NAME.fullmatch(name):
                 what = f"{quoted(name)} is no name of a packet type"
-                raise yaml.error(what, ("nfs", nf.name), f"write {NAME_RULE}")
+                raise yaml.error(what, yaml.where(name, ("nfs", nf.name)), f"write {NAME_RULE}")
             names[name] = None
     if len(names) > MAX_TYPES:
         raise yaml.error(f"{len(names)} packet types", ("types",), f"use {MAX_TYPES} at most")

@@ -57,6 +57,18 @@ class YamlFile:
         """The line of `place`, or of what encloses it."""
         return self.lines[self.known(place)]
 
+    def where(self, value: Key, place: Location) -> Location:
+        """Where in `place` this value stands; `place` itself if nowhere."""
+        below = (at for at in self.lines if at[: len(place)] == place)
+        return next((at for at in below if self.at(at) == value), place)
+
+    def at(self, place: Location) -> Any:
+        """The data at `place`."""
+        data = self.data
+        for key in place:
+            data = data[key]
+        return data
+
     def error(self, what: str, place: Iterable[Key], fix: str, missing: str = "") -> UserError:
         """An error at `place`; `missing` is a field that ought to be there."""
         found = self.known(place)
@@ -100,13 +112,19 @@ def describe(mistake: ErrorDetails, at: Location) -> tuple[str, Location, str]:
     if mistake["type"] == "literal_error":
         options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return f"{quoted(value)} is not offered here", at, suggest(value, options)
+    if mistake["type"] in ("too_short", "too_long"):
+        few = mistake["type"] == "too_short"
+        what = f"{context['actual_length'] or 'no'} entries" if few else "too many entries"
+        most = f"at least {context['min_length']}" if few else f"{context['max_length']} at most"
+        return what, at, f"write {most}"
     if value is None:
         what = "has no value"
     elif isinstance(value, (dict, list)):
         what = f"a {'mapping' if isinstance(value, dict) else 'list'} cannot stand here"
     else:
         what = f"{quoted(value)} cannot stand here"
-    return what, at, message.replace("Input", "it", 1).replace("valid dictionary", "mapping")
+    fix = re.sub(r"^(Input|value) (is not|should be) ", "it should be ", message)
+    return what, at, fix.replace("valid dictionary", "mapping")
 
 
 def field_name(place: Location) -> str | None:

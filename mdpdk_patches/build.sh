@@ -18,12 +18,13 @@ here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 known="22.11.11" # the versions that the patches have been built and tested with, newest first
 drivers=bus/pci,bus/vdev,mempool/ring
 drivers+=,net/af_packet,net/af_xdp,net/null,net/pcap,net/ring,net/tap
-libraries="eal ethdev gso hash kvargs mbuf mempool meter net pci rcu ring telemetry" # what those need
 unneeded=bitratestats,cfgfile,flow_classify,gpudev,graph,gro,jobstats,kni,latencystats,metrics,node
 unneeded+=,pdump,pipeline,port,power,table,vhost
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*" && exit "${status:-1}"; }
+
+trap 'say "error: line $LINENO of $0 failed"' ERR # for what says nothing itself
 
 prefix='' source='' more=''
 while [ $# -gt 0 ]; do
@@ -76,7 +77,10 @@ fi
 beside=$(dirname "$(place any)")
 mkdir -p "$cache" "$beside"
 exec 9>"$cache/mdpdk.lock"
-flock 9 # one at a time; whoever waited may find it done
+if ! flock -n 9; then # one at a time; whoever waited may find it done
+    say "waiting for another build to end"
+    flock 9
+fi
 if [ -z "$source" ]; then done_if_ready $known; fi
 temp=$(mktemp -d "$beside/mdpdk-building.XXXXXX") # to be moved in place at the end
 trap 'rm -rf "$temp"' EXIT
@@ -162,27 +166,25 @@ step "configuring DPDK $version" meson setup "$build" "$temp/dpdk" --buildtype=r
     -Dplatform=generic -Ddefault_library=static -Dtests=false '-Ddisable_apps=*' \
     -Denable_drivers="$drivers${more:+,$more}" -Ddisable_libs="$unneeded"
 
-drivers=$(tr , ' ' <<<"$drivers${more:+,$more}" | tr / _)
-targets=$(ninja -C "$build" -t targets all | sed -n 's/^\(\(lib\|drivers\)\/librte_.*\.a\):.*/\1/p')
-has() { grep -qx "$1" <<<"$targets"; }
-for driver in $drivers; do
-    has "drivers/librte_$driver.a" ||
-        die "DPDK does not build the driver ${driver/_//}: $(
-            sed -n "/${driver#*_}:/{s/.*:[\t ]*//p;q}" "$build/meson-logs/meson-log.txt")"
+# The archives that make up the drivers: what their shared objects would be linked with.
+targets=$(ninja -C "$build" -t targets all | cut -d : -f 1)
+archives=''
+for driver in $(tr ,/ ' _' <<<"$drivers${more:+,$more}"); do
+    if ! object=$(grep -m 1 -x "drivers/librte_$driver\.so\.[0-9.]*" <<<"$targets"); then
+        why=$(sed -n "s|^[\t ]*${driver/_//}:[\t ]*||p" "$build/meson-logs/meson-log.txt")
+        die "DPDK does not build the driver ${driver/_//}: ${why:-it has none of that name}"
+    fi
+    archives+=" drivers/librte_$driver.a $(ninja -C "$build" -t query "$object" |
+        sed -n 's/^ *| *\(\(lib\|drivers\)\/librte_[a-z0-9_]*\)\.so\..*/\1.a/p')"
 done
-if [ -z "$more" ]; then # else whatever those drivers may need
-    wanted=''
-    for name in $libraries; do wanted+=" lib/librte_$name.a"; done
-    for name in $drivers; do wanted+=" drivers/librte_$name.a"; done
-    targets=$wanted
-fi
+archives=$(printf '%s\n' $archives | sort -u)
 if [ -t 2 ]; then
     say "compiling DPDK $version"
     # shellcheck disable=SC2086 # a list
-    nice ninja -C "$build" $targets >&2 9>&- || die "that failed: compiling DPDK $version"
+    nice ninja -C "$build" $archives >&2 9>&- || die "that failed: compiling DPDK $version"
 else
     # shellcheck disable=SC2086 # a list
-    step "compiling DPDK $version (a minute or two)" nice ninja -C "$build" $targets
+    step "compiling DPDK $version (a minute or two)" nice ninja -C "$build" $archives
 fi
 
 # ---- gather -------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ PYTHON
 
 mkdir -p "$temp/out/lib"
 step "gathering headers and archives" headers
-(cd "$build" && cp $targets "$temp/out/lib")
+(cd "$build" && cp $archives "$temp/out/lib")
 config=$(find "$build" -maxdepth 1 -name rte_build_config.h)
 {
     echo "-isystem \"$prefix/include\" -include rte_config.h"
@@ -214,13 +216,8 @@ config=$(find "$build" -maxdepth 1 -name rte_build_config.h)
 {
     echo "-L\"$prefix/lib\" -Wl,--exclude-libs,ALL" # other DPDKs in the process see nothing of this one
     echo "-Wl,--whole-archive" # drivers register themselves; nobody calls them by name
-    for name in $drivers $libraries; do echo "-l:librte_$name.a"; done
-    echo "-Wl,--no-whole-archive -Wl,--start-group"
-    for name in "$temp"/out/lib/*.a; do # what --drivers may need
-        name=${name##*/librte_}
-        case " $drivers $libraries " in *" ${name%.a} "*) ;; *) echo "-l:librte_$name" ;; esac
-    done
-    echo "-Wl,--end-group -lxdp -lbpf -lpcap -lnuma -lm -ldl -pthread"
+    for name in $archives; do echo "-l:${name##*/}"; done
+    echo "-Wl,--no-whole-archive -lxdp -lbpf -lpcap -lnuma -lm -ldl -pthread"
     if grep -q RTE_HAS_LIBARCHIVE "$config"; then echo -larchive; fi
     if grep -q RTE_USE_LIBBSD "$config"; then echo -lbsd; fi
 } >"$temp/out/link.flags"

@@ -151,7 +151,6 @@ def started(
                 yield Run(engine, wanted)
             finally:
                 engine.close()
-                _forget(engine.name)
 
 
 @contextmanager
@@ -200,14 +199,6 @@ def _topology_file(base: Path, source: Source, rows: str | None) -> tuple[Path, 
         (base / "routes.csv").write_text(HEADER + rows)
     path.write_text(text)
     return path, text
-
-
-def _forget(name: str) -> None:
-    """Remove the run directory, which is left for the next instance of the name."""
-    from hummingbird.telemetry.rundir import base_dir
-
-    if (base_dir() / name).exists():
-        (base_dir() / name).rmdir()
 
 
 class Run:

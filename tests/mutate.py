@@ -7,6 +7,7 @@ from two.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,19 +19,18 @@ WIDTH = 1600
 """Bytes of a packet that are looked at: frames of 2,048 hold no more."""
 HOT = 96
 """Most changes go to the first bytes, where the headers are."""
+EACH = 700
+"""Packets of one capture: all of a malformed one, and no capture outweighs the others."""
 NASTY = np.array([0, 1, 2, 3, 4, 5, 8, 15, 16, 20, 40, 63, 64, 127, 128, 254, 255], dtype=np.uint8)
 
 
-def read_corpus(captures: Iterable[Path], most: int = 4000) -> Array:
+def read_corpus(captures: Iterable[Path]) -> Array:
     """Packets of captures as rows; the first two columns hold the length."""
-    packets: list[bytes] = []
+    found: list[bytes] = []
     for path in sorted(captures):
-        try:
-            with RawPcapReader(str(path)) as reader:
-                packets += [bytes(data) for data, _ in reader][: most // 8]
-        except Exception:  # a capture may itself be damaged: scapy then says so in many ways
-            continue
-    return as_rows([packet for packet in packets if packet][:most])
+        with RawPcapReader(str(path)) as reader:
+            found += [bytes(data) for data, _ in itertools.islice(reader, EACH)]
+    return as_rows([packet for packet in found if packet])
 
 
 def as_rows(packets: Sequence[bytes]) -> Array:
@@ -53,9 +53,13 @@ def packets(rows: Array) -> list[bytes]:
     return [row[:n].tobytes() for row, n in zip(*apart(rows), strict=True)]
 
 
-def mutate(corpus: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """``count`` packets as [count, WIDTH], and their lengths."""
-    data, length = apart(corpus[rng.integers(len(corpus), size=count)])
+def mutate(
+    corpus: Array, count: int, rng: np.random.Generator, in_order: bool = False
+) -> tuple[Array, Array]:
+    """``count`` packets as [count, WIDTH], and their lengths; `in_order`: as they stand in the
+    corpus, in which what was mutated stands beside what was not."""
+    rows = rng.integers(len(corpus), size=count)
+    data, length = apart(corpus[np.sort(rows) if in_order else rows])
     every = np.arange(count)
     for _ in range(4):  # a byte somewhere, mostly in the headers
         chosen = every[rng.random(count) < 0.5]

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +67,14 @@ class Service:
         name: str,
         environment: Mapping[str, str],
         before: Callable[[], None] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
-        """Start it; ``before`` is what the new process does first."""
+        """Start it; ``before`` is what the new process does first, ``through`` a command that runs
+        the one behind it."""
         self.name = name
         file = folder / f"{name}-{next(_numbers)}"
         self._json, self._text = file.with_suffix(".json"), file.with_suffix(".txt")
-        command = [sys.executable, "-m", "hummingbird.cli", "run", *args]
+        command = [*through, sys.executable, "-m", "hummingbird.cli", "run", *args]
         command += ["--name", name]
         if "--json" not in args:
             command += ["--json", str(self._json)]

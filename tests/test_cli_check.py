@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import process
 import pytest
 from chain import run_chain
 from scapy.layers.inet import IP, UDP
@@ -22,13 +23,15 @@ from scapy.utils import PcapNgWriter, RawPcapReader, wrpcap
 
 from hummingbird import __version__, cli, policy, topology
 from hummingbird.capture import read_packet
+from hummingbird.dataplane.plane import cpu_engines
 from hummingbird.errors import UserError
 from hummingbird.explain import classify, flow_packet
+from hummingbird.nfs import load
 
 POLICIES = Path(__file__).parent.parent / "policies"
 GATEWAY = POLICIES / "branch_gateway.yaml"
 CAPTURE = POLICIES / "demo" / "branch.pcap"
-SUBCOMMANDS = ("run", "check", "explain", "devices")
+SUBCOMMANDS = ("run", "check", "doctor", "explain", "devices", "clean")
 
 
 @pytest.fixture
@@ -102,6 +105,23 @@ def test_check_shows_nfs_that_no_packet_comes_to(
     change(Path("paper_static.csv"), "*,ipsec0,nids0", "*,ipsec0,router0")
     out = command(capsys, "check", "paper_static.yaml")
     assert re.search(r"^nids0 +nids +device.*no packet comes here$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("nf", "best"), [("nids0", "hyperscan"), ("ipsec0", "ipsec_mb")])
+def test_auto_takes_the_fastest_engine_and_says_which(
+    nf: str, best: str, policies: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`check`, the start of a run, and its summary; the example has engine: gpu."""
+    if best not in [e.name for e in cpu_engines(load(nf.rstrip("0")).kind) if e.usable]:
+        pytest.skip(f"NOT TESTED: engine {best} is not built in or not usable here")
+    path = Path("branch_gateway.yaml")
+    head, place, rest = path.read_text().partition(f"  {nf}:")
+    path.write_text(head + place + rest.replace("engine: gpu", "engine: auto", 1))
+    assert cli.main(["check", str(path)]) == 0
+    assert re.search(rf"^{nf} .* CPU \d, {best}$", capfd.readouterr().out, re.MULTILINE)
+    ended = process.run(tmp_path, path, "--in", CAPTURE, "--out", "out.pcap", "--device", "none")
+    assert ended.balanced["nfs"][nf]["engine"] == best
+    assert f"{nf} by {best}" in ended.text
 
 
 def test_check_shows_what_ports_do(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""GPU = CPU, persistent = launch = staged copies, one dialect = the other, one lcore = several.
+"""GPU = CPU, persistent = launch = staged copies, one dialect = the other, tables in local memory =
+tables where they are, one lcore = several.
 
                 ┌─ on the CPU, one lcore ─────────────────────┐
     packets ────┼─ on a device, by executor, memory, dialect ─┼─ the same packets, drops and alerts
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,8 +37,9 @@ from chain import (
 )
 
 from hummingbird.nfs import ipsec
+from hummingbird.nfs.automaton import LOCAL
 from hummingbird.nfs.ipsec import Keys
-from hummingbird.opencl import probe
+from hummingbird.opencl import probe, program
 from hummingbird.opencl.device import FINE, Device, choose
 from hummingbird.opencl.probe import Tier
 
@@ -159,6 +162,16 @@ def force(monkeypatch: pytest.MonkeyPatch, device: Device, **settings: str) -> N
         monkeypatch.setattr(probe, "tier_of", lambda device: found)
 
 
+def tables_in_local_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU. A CPU's program leaves them where they are: its caches do as well."""
+    build = program.source
+
+    def source(codes: Iterable[program.Code], kernels: str, local_bytes: int) -> str:
+        return build(codes, kernels, local_bytes or LOCAL)
+
+    monkeypatch.setattr(program, "source", source)
+
+
 def needs_persistent(device: Device) -> None:
     tier = probe.tier_of(device)
     if tier.tier == "C":
@@ -170,10 +183,12 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "launch-staged": ("launch", {"BINDING": "staged"}),
     "launch-userptr": ("launch", {"BINDING": "userptr"}),
     "launch-cl12": ("launch", {"DIALECT": "cl12"}),
+    "launch-local": ("launch", {}),
     "persistent": ("persistent", {}),
     "persistent-userptr": ("persistent", {"BINDING": "userptr"}),
     "persistent-fine-grain": ("persistent", {"BINDING": FINE.replace("buffer", "SVM")}),
     "persistent-cl12": ("persistent", {"DIALECT": "cl12"}),
+    "persistent-local": ("persistent", {}),
 }
 
 
@@ -189,6 +204,8 @@ def test_a_device_does_what_the_cpu_does(
     expected = on_one_cpu(name)
     if settings:
         force(monkeypatch, device, **settings)
+    if "local" in way:
+        tables_in_local_memory(monkeypatch)
     if executor == "persistent":
         needs_persistent(device)
     source, rows = through(name)

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,25 @@ def test_a_run_shows_no_key(tmp_path: Path) -> None:
     for sa in sas.values():
         for key in (sa.keys.encryption, sa.keys.authentication):
             assert not key or key.hex()[:12] not in shown
+
+
+def test_a_crash_leaves_no_key_in_a_core_file(tmp_path: Path) -> None:
+    """A process that might leave one, until it has read a key."""
+    path = write(tmp_path / "sa.key", f"encryption: {SECRET}\nauthentication: {LONGER}\n")
+    code = """
+import resource, sys
+from pathlib import Path
+from hummingbird.nfs.ipsec_keys import read_keys
+_, hard = resource.getrlimit(resource.RLIMIT_CORE)
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+read_keys(Path(sys.argv[1]))
+print(hard, resource.getrlimit(resource.RLIMIT_CORE)[0])
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    hard, now = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
+    if hard == 0:
+        pytest.skip("NOT TESTED: no process here can leave a core file")
+    assert now == 0
 
 
 def test_null_encryption_warns(caplog: pytest.LogCaptureFixture) -> None:

@@ -500,6 +500,8 @@ def test_parameters(tmp_path: Path) -> None:
         ({"variables": {"X_PORTS": "http"}}, r"nfs\.nids0\.variables\.X_PORTS: 'http' is no port"),
         ({"variables": {"X": [1, "a"]}}, r"nfs\.nids0\.variables\.X: '1' is no address"),
         ({"eve": "none/eve.json"}, r"nfs\.nids0\.eve: no folder"),
+        ({"eve": "."}, r"nfs\.nids0\.eve: .* is a folder"),
+        ({"eve": ""}, r"nfs\.nids0\.eve: .* is a folder"),
     ],
 )
 def test_wrong_parameters(tmp_path: Path, params: dict[str, Any], says: str) -> None:

@@ -8,6 +8,7 @@ import lzma
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nf_helpers as nf
 import pytest
@@ -16,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nids_helpers import Matcher, joined, read_packets, run_rules
 
-from hummingbird.nfs import snort
+from hummingbird.dataplane.plane import cpu_engines
+from hummingbird.nfs import load, snort
 from hummingbird.nfs.snort_header import DEFAULTS, Variables
+from hummingbird.opencl.device import choose
 
 COMMUNITY = "rules/snort-community-2017"
 MIXED = "traces/mixed_ndpi.pcap"
@@ -115,6 +118,32 @@ def test_their_contents_anywhere(tmp_path: Path, name: str, least: int) -> None:
     """More to match: all rules, whatever buffer they mean, over the whole payload."""
     alerts, rules = compare(tmp_path, loosened(rule_lines(name)), MIXED, assumed=False)
     assert rules >= least and alerts > 200, (alerts, rules)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", ["hyperscan", "gpu"])
+def test_engines_give_the_same_alerts_over_mixed_traffic(tmp_path: Path, engine: str) -> None:
+    """Packet by packet and rule by rule what the portable engine gives, which the tests above hold
+    against the oracle."""
+    if engine == "gpu" and choose("auto") is None:
+        pytest.skip("NOT COMPARED with a device: there is no OpenCL device")
+    if engine not in ("gpu", *(e.name for e in cpu_engines(load("nids").kind) if e.usable)):
+        pytest.skip(f"NOT COMPARED with {engine}: it is not built in or not usable here")
+    rules = tmp_path / "some.rules"
+    rules.write_text(joined(loosened(rule_lines("content3000.rules.xz"))), encoding="utf-8")
+    capture = nf.real_data(MIXED)
+    portable, other = (
+        run_rules(rules, capture, engine=name, handshake="assumed") for name in ("cpu", engine)
+    )
+    assert other.result.summary["nfs"]["nids0"]["engine"] == engine
+    assert len(portable.pairs()) > 200 and len(portable.by_sid()) >= 33
+    assert sorted(other.events, key=place) == sorted(portable.events, key=place)
+    assert other.result.counters == portable.result.counters
+
+
+def place(event: dict[str, Any]) -> tuple[int, int]:
+    """Of an alert: packet and rule."""
+    return event["pcap_cnt"], event["alert"]["signature_id"]
 
 
 # ---- made-up rules, made-up packets --------------------------------------------------------------

@@ -75,6 +75,20 @@ def test_a_broken_edit_changes_nothing(watched: Service, tmp_path: Path) -> None
     assert set(watched.stop().balanced["dropped"]) <= {"blackhole"}
 
 
+def test_an_edit_that_needs_more_room_than_there_is_changes_nothing(tmp_path: Path) -> None:
+    """Groups of entries are made on demand, in what was set aside at the start."""
+    nfs = {"router0": TOPOLOGY["nfs"]["router0"] | {"room": 2}}
+    with watching(tmp_path, TOPOLOGY | {"nfs": nfs}) as run:
+        long = [f"10.9.{n}.0/25,drop\n" for n in range(3)]
+        (tmp_path / "table.csv").write_text(TABLE + "".join(long))
+        run.until(lambda: "stay as they were" in run.text, "a word about it")
+        assert "long IPv4 prefixes may need 3 groups of entries, there is room for 2" in run.text
+        assert "fix: write room: 3 and start again" in run.text
+        (tmp_path / "table.csv").write_text(TABLE + "".join(long[:2]))
+        run.until(lambda: "2 added, 0 changed, 0 withdrawn" in run.text, "a word about it")
+        assert run.stop().balanced["nfs"]["router0"]["detail"]["ipv4"]["groups"] == 2
+
+
 @pytest.mark.parametrize("executor, binding", [("persistent", None), ("launch", "staged")])
 def test_a_device_sees_the_edit(executor: str, binding: str | None, tmp_path: Path) -> None:
     """One that shares memory sees the host's stores; one that has a copy gets what has changed."""

@@ -20,7 +20,7 @@ SOURCES = [
     *C_CODE,
     *(
         path.relative_to(ROOT)
-        for top in ["hummingbird", "tests", "bench", "tools"]
+        for top in ["hummingbird", "tests", "bench", "tools", "mdpdk_patches"]
         for path in sorted((ROOT / top).rglob("*.*"))
         if path.suffix in {".py", ".pml", ".sh"}
     ),

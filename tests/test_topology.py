@@ -453,9 +453,35 @@ MISTAKES = {
     ),
     "content type": (
         BASE + "nfs:\n  x: {type: nids, rules: one.rules, on_alert: Bad} # HERE",
-        "nfs.x",
+        "nfs.x.on_alert",
         "'Bad' is no name of a packet type",
         "lower-case",
+    ),
+    "MAC address": (
+        BASE
+        + "nfs:\n  r: {type: router, routes: routes.csv, next_hops: {a: {\n mac: 2:0}}} # HERE",
+        "nfs.r.next_hops.a.mac",
+        "'2:0' is no MAC address",
+        "02:00:00:00:01:01",
+    ),
+    "MAC address of a group": (
+        BASE + "nfs:\n  r:\n    type: router\n    routes: routes.csv\n"
+        '    neighbours:\n      10.0.0.1: "01:00:5e:00:00:01" # HERE',
+        "nfs.r.neighbours.10.0.0.1",
+        "is the MAC address of a group",
+        "one station",
+    ),
+    "no rules": (
+        BASE + "nfs:\n  x: {type: nids, rules: []} # HERE",
+        "nfs.x.rules",
+        "no entries",
+        "at least 1",
+    ),
+    "name of a variable": (
+        BASE + "nfs:\n  x: {type: nids, rules: one.rules, variables: {HOME-NET: any}} # HERE",
+        "nfs.x.variables.HOME-NET",
+        "'HOME-NET' is no name of a variable",
+        "letters",
     ),
     "a type called other": (
         BASE + "types:\n  other: {port: 1} # HERE",
@@ -475,7 +501,7 @@ MISTAKES = {
         "257 packet types",
         "256 at most",
     ),
-    "no rule": (BASE + "types:\n  web: [] # HERE", "types.web", "a list", "at least 1 item"),
+    "no rule": (BASE + "types:\n  web: [] # HERE", "types.web", "no entries", "at least 1"),
     "empty rule": (
         BASE + "types:\n  web: {} # HERE",
         "types.web",
@@ -645,7 +671,7 @@ MISTAKES = {
         "did you mean 'nids0'?",
     ),
     "one CPU twice": (BASE + "cores: {io: [0, 0]} # HERE", "cores.io", "twice", "once"),
-    "no CPU": (BASE + "cores: {io: []} # HERE", "cores.io", "a list", "at least 1 item"),
+    "no CPU": (BASE + "cores: {io: []} # HERE", "cores.io", "no entries", "at least 1"),
     "an NF with a key on two CPUs": (
         BASE + CHAIN + "cores: # HERE\n  syncer: [0, 1]",
         "cores",

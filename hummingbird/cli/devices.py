@@ -8,7 +8,8 @@ import argparse
 DESCRIPTION = """\
 List the OpenCL devices of this machine: name, runtime, and tier, with the reason for it.
 Tier A and B keep a kernel resident that shares memory with the CPU; tier C gets batches of
-packets by launch. The tier is what a probe saw work, not what the driver promises."""
+packets by launch. The tier is what a probe saw work, not what the driver promises.
+Then the network interfaces: driver, queues, and what the driver says that XDP can do there."""
 
 EPILOG = """\
 example:
@@ -19,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add this subcommand."""
     parser = subparsers.add_parser(
         "devices",
-        help="list the OpenCL devices and what they can do",
+        help="list the OpenCL devices and network interfaces, and what they can do",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,6 +36,11 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hummingbird.opencl.report import report
+    from hummingbird.ports.netdev import interfaces
 
-    report(Console(), fresh=args.fresh)
+    console = Console()
+    report(console, fresh=args.fresh)
+    console.print("\n[bold]network interfaces[/bold]")
+    for line in interfaces():
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return 0

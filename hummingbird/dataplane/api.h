@@ -139,6 +139,8 @@ void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone);
 
 /* What a port has to say: its first failure, else what was odd about its source, else "". */
 const char *hb_port_message(const hb_dataplane *dp, uint32_t node);
+/* How a port is used, for the operator, such as the mode of its interface; else "". */
+const char *hb_port_note(const hb_dataplane *dp, uint32_t node);
 /* While it runs: the interface of a port is gone, so lcores keep off; what is to be sent there is
  * dropped as port_down. */
 void hb_port_away(hb_dataplane *dp, uint32_t node);

@@ -116,7 +116,7 @@ struct hb_lcore {
 
 struct hb_dataplane {
     hb_config config;
-    char error[256];
+    char error[512];
     hb_arena arena;
     hb_cache cache; /* of the control thread: for ports that no lcore uses */
     hb_node node[HB_MAX_NODES];
@@ -291,8 +291,8 @@ int64_t hb_wait_empty(hb_dataplane *dp, uint32_t timeout_ms);
 /* ---- ports.c ------------------------------------------------------------------------------------
  */
 
-/* A port with n queues, queue k served by lcores[k]. Takes the queues over; NULL as the first one:
- * the driver has said why in dp->error. */
+/* Add a port with n queues, queue k served by lcores[k]. Takes the queues over; NULL as the first
+ * one: the driver has said why in dp->error. */
 int hb_add_queues(hb_dataplane *dp, const uint32_t *lcores, hb_port *const *queues, uint32_t n);
 /* Ports use the caches of their lcores while these run, else that of the control thread. */
 void hb_give_ports(hb_dataplane *dp, bool to_lcores);

@@ -156,9 +156,21 @@ static void count_too_long(hb_lcore *lc, uint32_t node, hb_port *port)
     port->too_long = port->too_long_bytes = 0;
 }
 
+/* Of which types lost packets were. */
+static void count_lost_types(hb_lcore *lc, hb_port *port)
+{
+    for (uint32_t t = 0; t < lc->dp->config.types; t++) {
+        lc->ended[t * 2] -= port->lost_by_type[t];
+        lc->ended[t * 2 + 1] += port->lost_by_type[t];
+        port->lost_by_type[t] = 0;
+    }
+}
+
 /* What the port took but did not bring out was not sent after all. */
 static void count_lost(hb_lcore *lc, uint32_t node, hb_port *port)
 {
+    if (port->lost_by_type)
+        count_lost_types(lc, port);
     lc->node_stats[node].out_packets -= port->lost;
     lc->node_stats[node].dropped += port->lost;
     lc->drops[node * HB_REASONS + HB_REASON_port_error] += port->lost;
@@ -182,7 +194,7 @@ static uint32_t receive(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *ha
 {
     hb_arena *a = &lc->dp->arena;
     uint32_t want = reserve(lc, node, allowance(lc, node, port));
-    if (!want)
+    if (!want && !port->ops->keeps)
         return 0;
     uint32_t first = lc->spares[node] - want;
     memcpy(handles, lc->spare[node] + first, want * sizeof *handles);
@@ -256,15 +268,33 @@ static hb_port *own_queue(const hb_lcore *lc, const hb_node *node)
     return node->port[q];
 }
 
-/* Returns how many of n packets the port took. */
-static uint32_t send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *handles,
-                     uint32_t n)
+/* The first packets of `handles` go out, as many as the port takes; returns how many that are, and
+ * why the next one must be dropped. */
+static uint32_t offer(hb_lcore *lc, hb_port *port, const uint32_t *handles, uint32_t n,
+                      enum hb_reason *why)
 {
-    bool up = usable(port);
-    uint32_t sent = up ? port->ops->tx(port, &lc->dp->arena, handles, n) : 0;
-    enum hb_reason why = up ? (enum hb_reason)port->unsent : HB_REASON_port_down;
-    for (uint32_t i = sent; i < n; i++)
-        hb_drop(lc, node, why, handles[i]);
+    *why = HB_REASON_port_down;
+    if (!usable(port))
+        return 0;
+    uint32_t sent = port->ops->tx(port, &lc->dp->arena, handles, n);
+    *why = (enum hb_reason)port->unsent;
+    return sent;
+}
+
+/* Returns how many of n packets the port took; they are first in `handles` then. */
+static uint32_t send(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *handles, uint32_t n)
+{
+    enum hb_reason why;
+    uint32_t sent = offer(lc, port, handles, n, &why);
+    for (uint32_t at = sent; at < n;) {
+        hb_drop(lc, node, why, handles[at++]);
+        if (why != HB_REASON_too_long || at == n) /* else those behind it may go */
+            continue;
+        uint32_t more = offer(lc, port, handles + at, n - at, &why);
+        memmove(handles + sent, handles + at, more * sizeof *handles);
+        sent += more;
+        at += more;
+    }
     return sent;
 }
 

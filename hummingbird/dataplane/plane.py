@@ -90,7 +90,9 @@ class Dataplane:
 
     def _checked(self, code: int) -> int:
         if code < 0:
-            raise UserError(ffi.string(lib.hb_error(self._dp)).decode())
+            text = ffi.string(lib.hb_error(self._dp)).decode(errors="replace")
+            what, _, fix = text.partition("\n")
+            raise UserError(what, fix=fix or None)
         return code
 
     # ---- set-up: each add_* returns the node's number ----
@@ -128,6 +130,41 @@ class Dataplane:
         """A port that counts and drops."""
         return self._checked(lib.hb_add_sink(self._dp, lcore))
 
+    def add_af_xdp(self, lcores: Sequence[int], interface: str, mode: str) -> int:
+        """A network interface by AF_XDP, each queue on its lcore.
+
+        Args:
+            lcores: one for each queue.
+            interface: its name.
+            mode: ``auto``, ``zero-copy``, ``native`` or ``generic``.
+
+        Raises:
+            UserError: what is wrong, and the fix.
+        """
+        name = ffi.new("char[]", interface.encode())
+        values = ffi.new("hb_af_xdp *")
+        values.interface, values.queues = name, len(lcores)
+        values.mode = {
+            "auto": lib.HB_AF_XDP_AUTO,
+            "zero-copy": lib.HB_AF_XDP_ZERO_COPY,
+            "native": lib.HB_AF_XDP_NATIVE,
+            "generic": lib.HB_AF_XDP_GENERIC,
+        }[mode]
+        return self._checked(lib.hb_add_af_xdp(self._dp, list(lcores), values))
+
+    def add_af_packet(self, lcores: Sequence[int], interface: str, queues: int) -> int:
+        """An interface that exists, by packet sockets."""
+        return self._add_interface(lib.hb_add_af_packet, lcores, interface, queues)
+
+    def add_tap(self, lcores: Sequence[int], interface: str, queues: int) -> int:
+        """A tap, which is made."""
+        return self._add_interface(lib.hb_add_tap, lcores, interface, queues)
+
+    def _add_interface(self, add: Any, lcores: Sequence[int], name: str, queues: int) -> int:
+        kept = ffi.new("char[]", name.encode())
+        params = ffi.new("hb_interface *", {"interface": kept, "queues": queues})
+        return self._checked(add(self._dp, list(lcores), params))
+
     def add_dpdk(
         self,
         lcores: Sequence[int],
@@ -139,8 +176,7 @@ class Dataplane:
         memory: int,
         memory_bytes: int,
     ) -> int:
-        """A device of DPDK; ``arguments`` are the EAL's. The error's text has behind a line feed
-        how to mend it, where that is known."""
+        """A device of DPDK; ``arguments`` are the EAL's."""
         names = [ffi.new("char[]", t.encode()) for t in (plugin, device, "\n".join(arguments))]
         values = ffi.new("hb_dpdk *")
         values.plugin, values.device, values.arguments = names
@@ -282,6 +318,10 @@ class Dataplane:
     def port_message(self, node: int) -> str:
         """A port's first failure, else what was odd about its source, else nothing."""
         return str(ffi.string(lib.hb_port_message(self._dp, node)).decode(errors="replace"))
+
+    def port_note(self, node: int) -> str:
+        """How a port is used, such as the mode of its interface; or nothing."""
+        return str(ffi.string(lib.hb_port_note(self._dp, node)).decode(errors="replace"))
 
     def device_state(self) -> str:
         """``healthy``, ``recovered`` from at least one failure, or ``hangs``."""

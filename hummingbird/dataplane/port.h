@@ -4,6 +4,7 @@
 #ifndef HB_PORT_H
 #define HB_PORT_H
 #include "clock.h"
+#include "interface_api.h"
 #include "mbuf.h"
 
 /*
@@ -19,10 +20,12 @@ typedef struct {
      * data_len, time_ns, serial), the others empty. A driver whose frames are filled behind its
      * back keeps a stock of its own and swaps: an empty mbuf for each filled one. A packet that
      * does not fit is consumed and counted in port->too_long. Returns how many were filled. Never
-     * waits. NULL: nothing comes in here. */
+     * waits. A driver that keeps mbufs is called with n = 0, too, so that it gives back what has
+     * gone out when there is no other empty one. NULL: nothing comes in here. */
     uint32_t (*rx)(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n);
     /* Send n mbufs; returns how many of them, from the first on, went out; the rest is dropped for
-     * the reason port->unsent. NULL: nothing goes out here. */
+     * the reason port->unsent. If that is too_long, it is so only of the first of the rest, and
+     * those behind it are tried again. NULL: nothing goes out here. */
     uint32_t (*tx)(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n);
     /* The lcore stops: bring out whatever tx() buffered, count in port->lost what cannot be, and
      * give all mbufs that the driver holds back to port->cache. May be NULL. */
@@ -52,9 +55,11 @@ struct hb_port {
     hb_cache *cache;   /* of whoever may use the port now */
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes. These and the ... */
     uint64_t too_long_bytes;
-    uint64_t lost;      /* packets that tx() took but that did not come out */
+    uint64_t lost; /* packets that tx() took but that did not come out; and by packet type ... */
+    uint64_t *lost_by_type; /* ... [HB_MAX_TYPES], or NULL if the driver no longer knows */
     uint64_t missed;    /* packets that interface or kernel dropped before rx() could have them */
-                        /* ... two after them: since the node has last counted and zeroed them */
+                        /* ... three after them: since the node has last counted and zeroed them */
+    char note[128];     /* from open: how it is used, for the operator; or "" */
     char warning[256];  /* from open: what is wrong with the source though it can be used; or "" */
     char error[256];    /* the first failure while it ran; valid once `failed` is set */
     _Atomic int failed; /* errno of that failure; 0 for none; written by the lcore */
@@ -71,6 +76,10 @@ hb_port *hb_pcap_input_open(const hb_pcap_input *in, char *error, size_t error_s
 hb_port *hb_pcap_output_open(const char *path, char *error, size_t error_size);
 hb_port *hb_generator_open(const hb_generator *gen, char *error, size_t error_size);
 hb_port *hb_sink_open(void);
+/* All of params->queues ports, or none. 0, or -1 and a text in error, perhaps with a second line:
+ * what mends it. */
+int hb_af_packet_open(const hb_interface *params, hb_port **queues, char *error, size_t error_size);
+int hb_tap_open(const hb_interface *params, hb_port **queues, char *error, size_t error_size);
 
 /* How many packets a source paced to a rate owes; shared by the drivers. The lcore may be kept from
  * polling for a moment, and the rate still holds; after more than HB_PACER_LATE the time is gone,

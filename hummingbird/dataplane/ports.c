@@ -46,6 +46,22 @@ int hb_add_sink(hb_dataplane *dp, uint32_t lcore)
     return add_port(dp, lcore, hb_sink_open());
 }
 
+int hb_add_af_packet(hb_dataplane *dp, const uint32_t *lcores, const hb_interface *params)
+{
+    hb_port *queues[HB_MAX_LCORES];
+    if (hb_af_packet_open(params, queues, dp->error, sizeof dp->error))
+        return -1;
+    return hb_add_queues(dp, lcores, queues, params->queues);
+}
+
+int hb_add_tap(hb_dataplane *dp, const uint32_t *lcores, const hb_interface *params)
+{
+    hb_port *queues[HB_MAX_LCORES];
+    if (hb_tap_open(params, queues, dp->error, sizeof dp->error))
+        return -1;
+    return hb_add_queues(dp, lcores, queues, params->queues);
+}
+
 void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone)
 {
     for (uint32_t q = 0; q < dp->node[node].lcores; q++)
@@ -74,6 +90,12 @@ const char *hb_port_message(const hb_dataplane *dp, uint32_t node)
         if (atomic_load_explicit(&n->port[q]->failed, memory_order_acquire))
             return n->port[q]->error;
     return n->kind == HB_NODE_PORT ? n->port[0]->warning : "";
+}
+
+const char *hb_port_note(const hb_dataplane *dp, uint32_t node)
+{
+    const hb_node *n = &dp->node[node];
+    return n->kind == HB_NODE_PORT ? n->port[0]->note : "";
 }
 
 /* Lcores keep off the port. */

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Key files: only what their owner alone can read is taken, and what stands in them gets into no
-message, log or repr.
+message, log, repr or core file.
 
     encryption: <hex digits>        # AES-GCM: the key, and the 4 bytes of salt behind it
     authentication: <hex digits>    # only with `auth`
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import stat
 from collections.abc import Container, Mapping
@@ -46,6 +47,7 @@ def read_keys(path: Path, encryption: int = 16, authentication: int = 20) -> Key
     """
     sizes = {"encryption": encryption, "authentication": authentication}
     sizes = {name: size for name, size in sizes.items() if size}
+    _leave_no_core()
     text = _read(path, sizes)
     found: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -57,6 +59,13 @@ def read_keys(path: Path, encryption: int = 16, authentication: int = 20) -> Key
         if name not in found:
             raise UserError(f"no {name} key", path=path, fix=_form(sizes))
     return Keys(found.get("encryption", b""), found.get("authentication", b""))
+
+
+def _leave_no_core() -> None:
+    """This process is about to hold keys: should it crash, the kernel writes no core file, nor does
+    systemd-coredump, which asks for the same limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _parse(

@@ -22,12 +22,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PlainValidator
 
 from hummingbird.nfs import NfParams
+from hummingbird.nfs.fields import Mac
 from hummingbird.ports import Whole, mistake
 from hummingbird.rules import ANY_PORT, PortRange
 from hummingbird.textfile import NAME, NAME_RULE, quoted
 
 Address = IPv4Address | IPv6Address
-MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 MAX_WEIGHT = 10_000
 MAX_SERVICES = 4096
 LEAST_TABLE, MOST_TABLE = 251, 655_373
@@ -78,16 +78,6 @@ def _host(value: Any) -> Address:
     return address
 
 
-def _mac(value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not MAC.fullmatch(value):
-        raise mistake(f"{quoted(value)} is no MAC address", 'write "02:00:00:00:01:01"')
-    if int(value[:2], 16) & 1:
-        raise mistake(f"{value} is the MAC address of a group", "write that of one station")
-    return value.lower()
-
-
 def _ports(value: Any) -> PortRange:
     if value == "any":
         return ANY_PORT
@@ -100,7 +90,6 @@ def _ports(value: Any) -> PortRange:
 
 
 Host = Annotated[Address, PlainValidator(_host)]
-Mac = Annotated[str | None, PlainValidator(_mac)]
 Prime = Annotated[Whole, Field(ge=LEAST_TABLE, le=MOST_TABLE), AfterValidator(_prime)]
 ServiceName = Annotated[str, AfterValidator(_service_name)]
 
@@ -113,7 +102,7 @@ class BackendParams(NfParams):
     """None: the service's."""
     weight: Annotated[Whole, Field(ge=0, le=MAX_WEIGHT)] = 1
     state: Literal["up", "drain"] = "up"
-    mac: Mac = None
+    mac: Mac | None = None
 
 
 class ServiceParams(NfParams):
@@ -158,7 +147,7 @@ class LoadBalancerParams(NfParams):
     table_size: Prime = 65537
     seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] | None = None
     """Of the choice; None: made of the NF's name."""
-    mac: Mac = None
+    mac: Mac | None = None
     """Source of packets whose destination MAC address becomes a backend's."""
     tunnel: TunnelParams = TunnelParams()
     icmp: IcmpParams = IcmpParams()

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hummingbird.errors import UserError
-from hummingbird.nfs.load_balancer_config import MAC, MAX_WEIGHT, Address, why_not_a_host
+from hummingbird.nfs.fields import MAC
+from hummingbird.nfs.load_balancer_config import MAX_WEIGHT, Address, why_not_a_host
 from hummingbird.textfile import decode, quoted, read_bytes, suggest
 
 COLUMNS = ("service", "address", "port", "weight", "state", "mac")

@@ -11,10 +11,10 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 import zlib
 from pathlib import Path
 
+from hummingbird.cache import cache_dir, half_built
 from hummingbird.dataplane import _native
 from hummingbird.errors import UserError
 from hummingbird.nfs import KERNELS
@@ -97,8 +97,7 @@ def _headers() -> list[Path]:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(base) / "hummingbird" / "nf"
+    folder = cache_dir() / "nf"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -112,8 +111,8 @@ def _cache() -> Path:
 
 def _compile(command: list[str], name: str, path: Path, target: Path) -> None:
     source = f'#define HB_OWN {name}\n#include "own_nf.h"\n#include "{path}"\n#include "own_nf.h"\n'
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
+    with half_built(target) as folder:
+        made = folder / target.name
         includes = [f"-I{KERNELS}", f"-I{DATAPLANE}"]
         done = subprocess.run(
             [*command, *includes, "-xc", "-", "-xnone", _native.__file__, "-o", str(made)],

@@ -5,13 +5,14 @@ rules' patterns (``cl_kernels/nf/nids.cl``); the CPU then looks at the rules who
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Reads
@@ -20,6 +21,8 @@ from hummingbird.nfs.nids_rules import Compiled, compile_rules, describe, withou
 from hummingbird.nfs.snort import read
 from hummingbird.nfs.snort_header import Variables
 from hummingbird.nfs.snort_model import Rule, Skipped
+from hummingbird.ports import mistake
+from hummingbird.textfile import quoted
 
 
 def _listed(value: Any) -> Any:
@@ -33,7 +36,13 @@ def _variable(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-VariableName = Annotated[str, Field(pattern=r"^\w+$")]
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"\w+", name):
+        raise mistake(f"{quoted(name)} is no name of a variable", "write letters, digits and '_'")
+    return name
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 
 class NidsParams(NfParams):
@@ -124,12 +133,15 @@ def _check(params: NidsParams, context: BuildContext) -> None:
                 field=f"{field}.variables.{name}",
                 fix="write ports as 80 or [80, 1024:2048], addresses as [10.0.0.0/8, !10.1.0.0/16]",
             ) from None
-    if params.eve and not (context.base / params.eve).parent.is_dir():
+    eve = None if params.eve is None else context.base / params.eve
+    if eve and not eve.parent.is_dir():
         raise UserError(
-            f"no folder {(context.base / params.eve).parent}",
+            f"no folder {eve.parent}",
             field=f"{field}.eve",
             fix="make it, or name a file elsewhere",
         )
+    if eve and eve.is_dir():
+        raise UserError(f"{eve} is a folder", field=f"{field}.eve", fix="name a file in it")
 
 
 def names_of(rules: Iterable[Rule]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import AfterValidator
 
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import Dataplane
@@ -31,6 +31,8 @@ from hummingbird.nfs import (
     userfile,
 )
 from hummingbird.nfs.burst import HEADER, Array, Burst, drop
+from hummingbird.ports import mistake
+from hummingbird.textfile import quoted
 
 log = logging.getLogger("hummingbird")
 
@@ -44,12 +46,18 @@ SAY_S = 1.0
 Function = Callable[[Burst], Any]
 
 
+def _name(value: str) -> str:
+    if not value.isidentifier():
+        raise mistake(f"{quoted(value)} cannot be a function's name", "write that of the function")
+    return value
+
+
 class PythonParams(NfParams):
     """Parameters of ``type: python``."""
 
     file: Path
     """The Python file."""
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "process"
+    function: Annotated[str, AfterValidator(_name)] = "process"
     """What it calls the function: it takes a Burst and returns an array of verdicts."""
     types: list[str] = []
     """Packet types that the function may give to packets."""

@@ -8,17 +8,17 @@ import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, IPvAnyAddress, StringConstraints
+from pydantic import BeforeValidator, Field, IPvAnyAddress
 
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Writes
+from hummingbird.nfs.fields import Mac
 from hummingbird.nfs.router_fib import MAX_GROUPS4, MAX_GROUPS6, Fib, Room
 from hummingbird.nfs.router_hops import Hops
 from hummingbird.nfs.router_host import RouterHost
 from hummingbird.nfs.router_plan import Loaded, Plan, glean, plan
 from hummingbird.nfs.routes_file import Format
 
-Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
 Mtu = Annotated[int, Field(ge=68, le=65535)]
 FEWEST_SPARE = 1024
 

@@ -16,13 +16,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hummingbird.cache import cache_dir, half_built
 from hummingbird.dataplane._native import lib
 from hummingbird.opencl import memory
 from hummingbird.opencl.device import ATOMICS, Device, devices, reserve_cores
@@ -93,8 +93,7 @@ def _key(device: Device) -> str:
 
 
 def _cache_file() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "hummingbird" / "probe.json"
+    return cache_dir() / "probe.json"
 
 
 def _read_cache() -> dict[str, dict[str, Any]]:
@@ -109,11 +108,9 @@ def _write_cache(cache: dict[str, dict[str, Any]]) -> None:
     path = _cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(cache, file, indent=1)
-        os.replace(file.name, path)
+        with half_built(path) as folder:
+            (folder / path.name).write_text(json.dumps(cache, indent=1), encoding="utf-8")
+            (folder / path.name).replace(path)
     except OSError:
         pass  # no cache: the next run probes again
 

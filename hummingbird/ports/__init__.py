@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from hummingbird.dataplane.plane import Dataplane
 
-NAMES = ("dpdk", "generator", "pcap", "sink")
+NAMES = ("af_packet", "af_xdp", "dpdk", "generator", "pcap", "sink", "tap")
 
 
 class PortParams(BaseModel):

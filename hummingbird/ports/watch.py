@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from hummingbird import ports
@@ -49,6 +50,13 @@ class _Port:
         self._away = False
         self._try_at = 0.0
         self._complaint = ""
+        if self._seen:
+            self._say_start(self._seen)
+
+    def _say_start(self, is_: Interface) -> None:
+        if not is_.up or not is_.carrier:
+            self._say_changes(is_, replace(is_, up=True, carrier=True))
+        self._say_mtu(is_)
 
     def poll(self, now: float) -> None:
         """Look, and do what is to be done."""
@@ -92,12 +100,15 @@ class _Port:
             )
         if is_.mtu != was.mtu:
             log.info("%s has MTU %d, it was %d", self._says, is_.mtu, was.mtu)
-            if is_.mtu + LINK_HEADER > self._room:
-                log.warning(
-                    "%s: packets of more than %d bytes are dropped as too_long "
-                    "(fix: memory.frame_size: 4096, or MTU %d)",
-                    self._says, self._room, self._room - LINK_HEADER,
-                )  # fmt: skip
+            self._say_mtu(is_)
+
+    def _say_mtu(self, is_: Interface) -> None:
+        if is_.mtu + LINK_HEADER > self._room:
+            log.warning(
+                "%s: packets of more than %d bytes are dropped as too_long "
+                "(fix: memory.frame_size: 4096, or MTU %d)",
+                self._says, self._room, self._room - LINK_HEADER,
+            )  # fmt: skip
 
     def _say_state(self, state: str, is_: Interface) -> None:
         level = logging.INFO if is_.up and is_.carrier else logging.WARNING

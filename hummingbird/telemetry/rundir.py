@@ -3,6 +3,10 @@
 
 A lock on the counters' file says that the instance runs. The kernel drops it with the process,
 however that ends, so a killed run never stands in the way of the next.
+
+    base_dir()/.lock          held for the moment in which a name is taken or given free
+    base_dir()/NAME/stats     the counters; locked as long as the instance runs
+    base_dir()/NAME/control   the control socket
 """
 
 from __future__ import annotations
@@ -11,12 +15,18 @@ import fcntl
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from hummingbird.errors import UserError
+
+STATS = "stats"
+SOCKET = "control"
 
 
 def base_dir() -> Path:
@@ -39,6 +49,67 @@ def state_dir(name: str) -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "hummingbird" / name
 
 
+@contextmanager
+def _names() -> Iterator[Path]:
+    """Nobody else takes a name or gives one free meanwhile: or one would make the directory that
+    another is removing. Yields base_dir()."""
+    base = base_dir()
+    base.mkdir(mode=0o755, parents=True, exist_ok=True)
+    file = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield base
+    finally:
+        os.close(file)
+
+
+def _take(file: BinaryIO) -> bool:
+    """Lock the counters' file of an instance; False if it runs."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def instances() -> list[str]:
+    """Names that have a run directory, whether they run or not."""
+    with suppress(OSError), os.scandir(base_dir()) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return []
+
+
+@contextmanager
+def held(name: str) -> Iterator[bool]:
+    """Hold the name of an instance that does not run, so that none takes it meanwhile.
+
+    Yields:
+        False if one has it.
+    """
+    with _names() as base, ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(base / name / STATS, "rb"))
+        except FileNotFoundError:
+            yield True
+        else:
+            yield _take(file)
+
+
+def is_running(name: str) -> bool:
+    """Whether an instance has this name."""
+    with held(name) as free:
+        return not free
+
+
+def remove(name: str) -> None:
+    """Remove a run directory and what an instance makes there; only while the name is held."""
+    folder = base_dir() / name
+    for file in (SOCKET, STATS):
+        (folder / file).unlink(missing_ok=True)
+    with suppress(OSError):  # somebody has put something there
+        folder.rmdir()
+
+
 class StatsFile:
     """The counters' region as a file, so that other processes can read it without asking."""
 
@@ -48,23 +119,23 @@ class StatsFile:
         Raises:
             UserError: another process runs under this name, or the directory cannot be made.
         """
-        self.path = base_dir() / name / "stats"
+        self.path = base_dir() / name / STATS
         try:
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b")  # noqa: SIM115 (lives as long as the run)
+            with _names():
+                self.path.parent.mkdir(mode=0o755, exist_ok=True)
+                self._file = open(self.path, "a+b")  # noqa: SIM115 (lives as long as the run)
+                taken = _take(self._file)
         except OSError as error:
             raise UserError(
                 f"cannot make the run directory {self.path.parent}: {error.strerror}",
                 fix="run as root, or set XDG_RUNTIME_DIR to a directory of yours",
             ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not taken:
             self._file.close()
             raise UserError(
                 f"an instance named {name!r} is running already",
                 fix="stop it, or give this one another name: --name OTHER",
-            ) from None
+            )
         self._file.truncate(0)
         self._file.truncate(size)
         self._map = mmap.mmap(self._file.fileno(), size)
@@ -72,5 +143,6 @@ class StatsFile:
 
     def close(self) -> None:
         """Give the name free; readers that still have the file keep the last values."""
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError), _names():
+            remove(self.path.parent.name)
         self._file.close()

@@ -65,6 +65,7 @@ def _port(view: View, index: int, snapshot: Snapshot) -> dict[str, Any]:
         port["latency_us"] = _latency(view, snapshot, index)
     port["dropped"] = by_reason(snapshot.drops[index])
     port["missed"] = int(counts["missed"])
+    port["detail"] = dict(view.details.get(node.name, {}))
     return port
 
 

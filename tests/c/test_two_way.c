@@ -12,7 +12,7 @@
 #include "guard.h"
 #include "plane.c"
 
-enum { NICS = 2, QUEUES = 2, STOCK = 64, KEPT = 96 };
+enum { NICS = 2, QUEUES = 2, STOCK = 64, KEPT = 96, SMALL_POOL = 1024 };
 
 /* One queue. Used by its lcore, or by the control thread while it is away; `rest` is. */
 typedef struct {
@@ -21,11 +21,13 @@ typedef struct {
     uint64_t packets, made; /* to come in, and that came */
     uint32_t stock[STOCK];  /* empty mbufs, filled from the first on */
     uint32_t stocked;
-    uint32_t kept[KEPT]; /* sent, oldest first */
+    uint32_t kept[SMALL_POOL]; /* sent, oldest first */
     uint32_t keeps;
     bool *held; /* by handle: an mbuf that some queue has */
-    uint64_t sent, altered, doubled, opened;
+    uint64_t sent, altered, doubled, opened, refused;
     bool refuses; /* to be opened again */
+    bool hoards;  /* keeps what is sent until rx() gets no mbuf, or has made all packets */
+    bool picky;   /* some packets are too long for it */
 } queue_of_nic;
 
 static void hold(queue_of_nic *q, uint32_t handle, bool held)
@@ -34,10 +36,21 @@ static void hold(queue_of_nic *q, uint32_t handle, bool held)
     q->held[handle] = held;
 }
 
+static void give_back(queue_of_nic *q, uint32_t *handles, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        hold(q, handles[i], false);
+    hb_release(q->port.cache, handles, n);
+}
+
 static uint32_t nic_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n)
 {
     queue_of_nic *q = (queue_of_nic *)port;
     uint32_t got = 0;
+    if (!n || q->made == q->packets) {
+        give_back(q, q->kept, q->keeps);
+        q->keeps = 0;
+    }
     while (got < n && got < q->stocked && got < 32 && q->made < q->packets) {
         uint32_t filled = q->stock[got];
         hb_mbuf *m = hb_header(a, filled);
@@ -55,28 +68,28 @@ static uint32_t nic_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint
     return got;
 }
 
-static void give_back(queue_of_nic *q, uint32_t *handles, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        hold(q, handles[i], false);
-    hb_release(q->port.cache, handles, n);
-}
-
 static uint32_t nic_tx(hb_port *port, const hb_arena *a, const uint32_t *handles, uint32_t n)
 {
     queue_of_nic *q = (queue_of_nic *)port;
     uint8_t wanted[2048];
-    if (q->keeps > KEPT / 2) { /* half of them have left */
+    uint32_t most = q->hoards ? SMALL_POOL : KEPT;
+    if (q->keeps > KEPT / 2 && !q->hoards) { /* half of them have left */
         give_back(q, q->kept, KEPT / 2);
         q->keeps -= KEPT / 2;
         memmove(q->kept, q->kept + KEPT / 2, q->keeps * sizeof *q->kept);
     }
-    if (n > KEPT - q->keeps) {
-        n = KEPT - q->keeps;
+    if (n > most - q->keeps) {
+        n = most - q->keeps;
         port->unsent = HB_REASON_port_full;
     }
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(a, handles[i]);
+        if (q->picky && m->time_ns % 7 < 2) {
+            q->refused++;
+            port->unsent = HB_REASON_too_long;
+            n = i;
+            break;
+        }
         uint32_t length =
             plane_packet(wanted, (uint32_t)(m->time_ns >> 48), m->time_ns & 0xffffffffffffu);
         q->altered += length != m->data_len || memcmp(hb_data(a, m), wanted, length) != 0;
@@ -142,9 +155,9 @@ static void add_nic(two_nics *t, uint32_t nic, uint32_t lcores, uint64_t packets
         CHECK_EQUAL(nic_reopen(node->port[k], NULL, 0), 0);
 }
 
-static two_nics *new_nics(uint32_t lcores, uint64_t packets)
+static two_nics *new_nics(uint32_t lcores, uint64_t packets, uint32_t mbufs)
 {
-    plane_config c = {.lcores = lcores, .mbufs = 4096};
+    plane_config c = {.lcores = lcores, .mbufs = mbufs};
     two_nics *t = calloc(1, sizeof *t);
     t->p = plane_new(&c);
     for (uint32_t nic = 0; nic < NICS; nic++)
@@ -174,7 +187,7 @@ enum { MANY = 20000 };
 
 static void test_both_ways(uint32_t lcores)
 {
-    two_nics *t = new_nics(lcores, MANY);
+    two_nics *t = new_nics(lcores, MANY, 4096);
     plane_start(t->p);
     plane_wait(t->p);
     plane_totals all = plane_end(t->p);
@@ -186,10 +199,49 @@ static void test_both_ways(uint32_t lcores)
     free(t);
 }
 
+/* All mbufs that are not in stock lie with the queues, sent: they come back all the same. */
+static void test_empty_pool(uint32_t lcores)
+{
+    two_nics *t = new_nics(lcores, MANY, SMALL_POOL);
+    for (uint32_t i = 0; i < NICS * QUEUES; i++)
+        t->queue[i / QUEUES][i % QUEUES].hoards = true;
+    plane_start(t->p);
+    plane_wait(t->p);
+    plane_totals all = plane_end(t->p);
+    CHECK_EQUAL(all.received, NICS * QUEUES * MANY);
+    CHECK_EQUAL(all.sent + all.reason[HB_REASON_ring_full] + all.reason[HB_REASON_node_full],
+                all.received);
+    check_queues(t, &all);
+    free(t);
+}
+
+/* Packets that are too long for an interface are dropped for that, and only they. */
+static void test_too_long(uint32_t lcores)
+{
+    two_nics *t = new_nics(lcores, MANY, 4096);
+    uint64_t refused = 0, wanted = 0;
+    for (uint32_t i = 0; i < NICS * QUEUES; i++)
+        t->queue[i / QUEUES][i % QUEUES].picky = true;
+    plane_start(t->p);
+    plane_wait(t->p);
+    plane_totals all = plane_end(t->p);
+    for (uint32_t i = 0; i < NICS * QUEUES; i++)
+        refused += t->queue[i / QUEUES][i % QUEUES].refused;
+    for (uint64_t nic = 0; nic < NICS; nic++)
+        for (uint64_t made = 0; made < MANY; made++)
+            wanted += QUEUES * ((nic << 48 | made) % 7 < 2);
+    CHECK_EQUAL(all.reason[HB_REASON_too_long], refused);
+    CHECK(refused > 0 && refused <= wanted); /* the others found no room before */
+    CHECK_EQUAL(all.dropped, refused + all.reason[HB_REASON_port_full] +
+                                 all.reason[HB_REASON_ring_full] + all.reason[HB_REASON_node_full]);
+    check_queues(t, &all);
+    free(t);
+}
+
 /* It goes, is gone for some packets of the other, will not come back at first, then does. */
 static void test_away(uint32_t lcores)
 {
-    two_nics *t = new_nics(lcores, UINT64_MAX);
+    two_nics *t = new_nics(lcores, UINT64_MAX, 4096);
     queue_of_nic *gone = t->queue[0];
     plane_start(t->p);
     for (uint32_t turn = 0; turn < 5; turn++) {
@@ -217,6 +269,8 @@ int main(void)
 {
     for (uint32_t lcores = 1; lcores <= 3; lcores++) {
         test_both_ways(lcores);
+        test_empty_pool(lcores);
+        test_too_long(lcores);
         test_away(lcores);
     }
     return failures != 0;
