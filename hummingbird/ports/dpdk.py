@@ -227,9 +227,8 @@ def attach(plane: Dataplane, lcores: Sequence[int], params: DpdkParams) -> int:
             memory_bytes=plane.dpdk.memory_bytes,
         )
     except UserError as error:
-        what, _, fix = error.what.partition("\n")
         again = "apt-get install --reinstall dpdk libdpdk-dev, then run make"
-        raise UserError(what, fix=fix or again) from None
+        raise UserError(error.what, fix=error.fix or again) from None
 
 
 PORT = Port(name="dpdk", params=DpdkParams, attach=attach)

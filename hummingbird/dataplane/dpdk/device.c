@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
+#include <rte_version.h>
 #include <string.h>
 
 #include "plugin.h"
@@ -126,6 +127,8 @@ static int configure(hb_dpdk_device *d, const text *error)
         return fail(d, error, "cannot be set up", failed,
                     "see that nothing else uses the interface, and docs/dpdk.md");
     d->started = true;
+    snprintf(d->queue[0].port.note, sizeof d->queue[0].port.note, "%s of %s", info.driver_name,
+             rte_version());
     rte_eth_promiscuous_enable(d->id); /* some have no such mode */
     return 0;
 }

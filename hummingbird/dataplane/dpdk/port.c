@@ -94,6 +94,14 @@ static uint32_t take_in(hb_dpdk_queue *q, const hb_arena *a, struct rte_mbuf **i
     return kept;
 }
 
+/* There is no empty mbuf left: give back what is out, and what is at hand. */
+static void yield(hb_dpdk_queue *q)
+{
+    rte_eth_tx_burst(q->id, q->number, NULL, 0); /* drivers look there what they have sent */
+    q->device->core->release(q->port.cache, q->stock, q->stocked);
+    q->stocked = 0;
+}
+
 static uint32_t dpdk_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uint32_t n)
 {
     hb_dpdk_queue *q = (hb_dpdk_queue *)port;
@@ -103,6 +111,10 @@ static uint32_t dpdk_rx(hb_port *port, const hb_arena *a, uint32_t *handles, uin
         enter(q);
     if (!q->number)
         look(q);
+    if (__builtin_expect(!n, 0)) {
+        yield(q);
+        return 0;
+    }
     uint32_t got =
         rte_eth_rx_burst(q->id, q->number, in, (uint16_t)RTE_MIN(n, (uint32_t)HB_RX_BURST));
     if (!got)
