@@ -23,7 +23,7 @@ from hummingbird.linux import netlink, xdp
 from hummingbird.telemetry import rundir
 
 DPDK_PREFIX = "hummingbird-"
-"""With the instance's name behind it: DPDK's --file-prefix."""
+"""Of DPDK's --file-prefix; behind it is an instance's name or the number of its process."""
 PROGRAM = "hb_xdp"
 """Begins the names of our XDP programs."""
 
@@ -106,7 +106,11 @@ def _dpdk(really: bool) -> Iterator[Done]:
 
 
 def _has_process(folder: Path) -> bool:
-    """DPDK's primary process locks a part of this file as long as it lives."""
+    """A process uses the directory: one that it is named by, or a primary process of DPDK, which
+    locks a part of the file `config` as long as it lives."""
+    number = folder.name.removeprefix(DPDK_PREFIX)
+    if number.isdecimal() and Path("/proc", number).exists():
+        return True
     try:
         with open(folder / "config", "rb+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

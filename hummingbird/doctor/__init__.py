@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     kernel.bpf_jit,
     kernel.tap,
     dpdk.libraries,
+    dpdk.plugin,
     kernel.iommu,
     kernel.pci_devices,
     devices.opencl,
