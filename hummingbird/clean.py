@@ -124,7 +124,11 @@ def _has_process(folder: Path) -> bool:
 def _programs(really: bool) -> Iterator[Done]:
     """XDP programs of ours on interfaces of this network namespace that no process has. One goes
     with its process, unless somebody else has bound it to the interface."""
-    for link in netlink.links().values():
+    try:
+        links = netlink.links()
+    except OSError:  # a container without
+        return
+    for link in links.values():
         for mode, program in link.xdp:
             what = f"XDP program {program} on {link.name} ({mode})"
             try:

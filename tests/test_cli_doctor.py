@@ -556,9 +556,9 @@ def test_interfaces_of_dpdk_devices(there: Place) -> None:
     """net_af_xdp has one of the kernel's, and less room in a frame; net_null has none."""
     port = {"driver": "dpdk", "device": "net_af_xdp0,iface=a0"}
     found = examine(there, port)
-    assert "packets of 1408 bytes" in only(found, "too_long").what
+    assert "packets of 1408 bytes" in only(found, "(missed)").what
     assert only(found, "native XDP, no zero-copy").state == "ok"
-    assert not [f for f in examine(there, port, frame_size=4096) if "too_long" in f.what]
+    assert not [f for f in examine(there, port, frame_size=4096) if "missed" in f.what]
     found = examine(there, {"driver": "dpdk", "device": "net_af_xdp0,iface=a7"})
     assert only(found, "there is no interface a7").state == "problem"
     found = examine(there, {"driver": "dpdk", "device": "net_null0"})

@@ -117,7 +117,7 @@ def _mtu(needs: Needs, port: Port, link: Link) -> Iterator[Finding]:
         return
     what = (
         f"{port.name}: MTU {link.mtu}, but a frame has room for packets of {room} bytes: "
-        "longer ones are dropped (too_long)"
+        f"longer ones are dropped ({_counter(port)})"
     )
     if longest <= _room(port, _LARGE):
         fix = "memory: {frame_size: 4096}   (in the topology)"
@@ -131,6 +131,11 @@ def _room(port: Port, memory: Memory) -> int:
     if port.driver == "dpdk" and port.uses_af_xdp:
         return memory.frame_size - XDP_HEADROOM
     return memory.frame_room
+
+
+def _counter(port: Port) -> str:
+    """Where packets are counted that fit no frame: AF_XDP's are dropped by the kernel."""
+    return "missed" if port.uses_af_xdp else "too_long"
 
 
 def _mode(port: Port, link: Link) -> Iterator[Finding]:
@@ -195,7 +200,7 @@ def _own_offloads(port: Port, link: Link, said: Interface) -> Iterator[Finding]:
     if joins:
         what = (
             f"{port.name}: {' and '.join(joins).upper()} on: the kernel joins packets of a flow; "
-            "those that fit no frame are dropped (too_long)"
+            f"those that fit no frame are dropped ({_counter(port)})"
         )
         yield warning(link.name, what, _off(link.name, joins))
     if port.uses_af_xdp and "rxvlan" in said.offloads and said.bus:
