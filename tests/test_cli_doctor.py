@@ -23,11 +23,12 @@ from elsewhere import ENVIRONMENT, ROOT, Place, need_tool, place
 from process import write_topology
 from test_cli_clean import program
 
-from hummingbird import cli
+from hummingbird import cli, topology
 from hummingbird.doctor import devices, dpdk, kernel, system
 from hummingbird.doctor.finding import Finding
 from hummingbird.doctor.needs import Needs, Port
 from hummingbird.ports.dpdk import DpdkSection, plugin_of
+from hummingbird.ports.interface import look
 from hummingbird.topology import Device, Memory
 
 POLICIES = ROOT / "policies"
@@ -94,12 +95,18 @@ def mend(there: Place, finding: Finding) -> None:
 # ---- as a command --------------------------------------------------------------------------------
 
 
-def test_every_topology_that_is_shipped_can_run_here(capsys: pytest.CaptureFixture[str]) -> None:
-    for path in sorted(POLICIES.glob("*.yaml")):
-        status = cli.main(["doctor", str(path)])
-        out, err = capsys.readouterr()
-        assert (status, err) == (0, ""), out
-        assert out.rstrip().endswith(f": {path} can run here.")
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_topology_that_is_shipped_can_run_here(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the interfaces that it names are not there."""
+    ports = topology.load(path).ports
+    absent = [port.params.watched for port in ports if not look(port.params.watched or "lo")]
+    status = cli.main(["doctor", str(path)])
+    out, err = capsys.readouterr()
+    assert (status, err) == (1 if absent else 0, ""), out
+    assert all(f"there is no interface {name}" in out for name in absent)
+    assert out.rstrip().endswith(f": {path} {'cannot' if absent else 'can'} run here.")
 
 
 def test_without_a_topology_all_drivers_are_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
@@ -517,6 +524,16 @@ def test_the_interface_that_the_machine_needs_itself(there: Place) -> None:
     there.call("ip", "route", "add", "default", "via", "192.0.2.2")
     assert only(examine(there, {"driver": "af_xdp"}), "own packets").state == "warning"
     assert not [f for f in examine(there, {"driver": "af_packet"}) if "own packets" in f.what]
+
+
+def test_an_interface_where_linux_answers_too(there: Place) -> None:
+    assert not [f for f in examine(there, {"driver": "af_packet"}) if "answers" in f.what]
+    there.call("ip", "address", "add", "192.0.2.1/24", "dev", "a0")
+    assert not [f for f in examine(there, {"driver": "af_xdp"}) if "answers packets" in f.what]
+    finding = only(examine(there, {"driver": "af_packet"}), "Linux has the address 192.0.2.1")
+    assert finding.state == "warning"
+    mend(there, finding)
+    assert not [f for f in examine(there, {"driver": "af_packet"}) if "answers" in f.what]
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def _check(needs: Needs, port: Port, link: Link, links: dict[str, Link]) -> Iter
         *_own_offloads(port, link, said),
         *_peer_offloads(port, link, links),
         *_default_route(port, link),
+        *_own_address(port, link),
     ]
     state = "up" if link.up else "down"
     queues = f", {said.queues} queues" if (said.queues or 1) > 1 else ""
@@ -245,3 +246,12 @@ def _default_route(
     if any(line.split()[:2] == [link.name, "00000000"] for line in lines[1:]):
         what = f"{port.name}: this machine's own packets use it; with AF_XDP they get no answers"
         yield warning(link.name, what, "take an interface that the machine does not need itself")
+
+
+def _own_address(port: Port, link: Link) -> Iterator[Finding]:
+    """Linux sees what a packet socket gets, too, and answers for its own addresses."""
+    if not port.uses_af_packet:
+        return
+    if address := netlink.ipv4_address(link.name):
+        what = f"{port.name}: Linux has the address {address} on it, and answers packets, too"
+        yield warning(link.name, what, f"sudo ip address flush dev {link.name}")
