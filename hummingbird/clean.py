@@ -23,7 +23,7 @@ from hummingbird.linux import netlink, xdp
 from hummingbird.telemetry import rundir
 
 DPDK_PREFIX = "hummingbird-"
-"""With the instance's name behind it: DPDK's --file-prefix."""
+"""Of DPDK's --file-prefix; behind it is an instance's name or the number of its process."""
 PROGRAM = "hb_xdp"
 """Begins the names of our XDP programs."""
 
@@ -106,7 +106,11 @@ def _dpdk(really: bool) -> Iterator[Done]:
 
 
 def _has_process(folder: Path) -> bool:
-    """DPDK's primary process locks a part of this file as long as it lives."""
+    """A process uses the directory: one that it is named by, or a primary process of DPDK, which
+    locks a part of the file `config` as long as it lives."""
+    number = folder.name.removeprefix(DPDK_PREFIX)
+    if number.isdecimal() and Path("/proc", number).exists():
+        return True
     try:
         with open(folder / "config", "rb+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +124,11 @@ def _has_process(folder: Path) -> bool:
 def _programs(really: bool) -> Iterator[Done]:
     """XDP programs of ours on interfaces of this network namespace that no process has. One goes
     with its process, unless somebody else has bound it to the interface."""
-    for link in netlink.links().values():
+    try:
+        links = netlink.links()
+    except OSError:  # a container without
+        return
+    for link in links.values():
         for mode, program in link.xdp:
             what = f"XDP program {program} on {link.name} ({mode})"
             try:

@@ -29,11 +29,12 @@ _SETUP = "mount -t tmpfs none /run && ip link set lo up && echo ready && exec ca
 class Place:
     """See above."""
 
-    def __init__(self, holder: subprocess.Popen[str], cache: Path) -> None:
+    def __init__(self, holder: subprocess.Popen[str], folder: Path) -> None:
+        self.folder = folder
         self._enter = ["nsenter", "-t", str(holder.pid), "-m", "-n"]
         self.run_dir = Path(f"/proc/{holder.pid}/root/run")
         """Its /run, as seen from here."""
-        self.environment = ENVIRONMENT | {"XDG_CACHE_HOME": str(cache)}
+        self.environment = ENVIRONMENT | {"XDG_CACHE_HOME": str(folder / "cache")}
         self._started: list[subprocess.Popen[str]] = []
 
     def popen(self, *command: object, **options: object) -> subprocess.Popen[str]:
@@ -79,7 +80,7 @@ class Place:
 
 @contextmanager
 def place(folder: Path) -> Iterator[Place]:
-    """One that goes with the block; its cache is in this folder."""
+    """One that goes with the block, with a folder for files and its cache."""
     need_root("a /run and a network namespace of its own")
     command = ["unshare", "-m", "-n", "--propagation", "private", "sh", "-c", _SETUP]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -87,7 +88,7 @@ def place(folder: Path) -> Iterator[Place]:
     try:
         if holder.stdout.readline() != "ready\n":
             pytest.skip(f"NOT TESTED: no namespaces here: {holder.stderr.read().strip()}")
-        made = Place(holder, folder / "cache")
+        made = Place(holder, folder)
         try:
             yield made
         finally:

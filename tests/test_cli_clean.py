@@ -27,6 +27,7 @@ from process import write_topology
 from hummingbird import cache, clean, cli
 from hummingbird.errors import UserError
 from hummingbird.linux import xdp
+from hummingbird.ports.dpdk import DpdkSection, plugin_of
 from hummingbird.telemetry import rundir
 from hummingbird.telemetry.rundir import StatsFile
 from hummingbird.telemetry.stats import Reader
@@ -196,6 +197,37 @@ def test_nothing_at_all(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["clean", *option]) == 0
         assert capsys.readouterr().out == "nothing to remove\n"
     assert not base.exists()
+
+
+def test_a_killed_run_with_live_ports(there: Place, tmp_path: Path) -> None:
+    """Its XDP program and its tap go by themselves, and DPDK leaves nothing."""
+    if not plugin_of(DpdkSection()).exists():
+        pytest.skip("NOT TESTED: the plug-in for DPDK is not built; apt-get install libdpdk-dev")
+    there.veth("a0", "a1")
+    ports = {
+        "lan": {"driver": "af_xdp", "interface": "a0"},
+        "t0": {"driver": "tap", "interface": "hb0"},
+        "d0": {"driver": "dpdk", "device": "net_ring0"},
+    }
+    path = write_topology(tmp_path, {"ports": ports}, "*,lan,t0\n*,t0,d0\n*,d0,lan\n")
+    run = there.start("run", path, "--name", "live", "--no-live")
+    control = there.run_dir / "hummingbird" / "live" / "control"
+    until(lambda: control.is_socket() or run.poll() is not None, "its start")
+    assert run.poll() is None, run.stdout and run.stdout.read()
+    assert there.hummingbird("clean") == (0, "nothing to remove\n")
+    assert number_of_program(there, "a0") and "hb0" in there.call("ip", "link")
+
+    end(run, signal.SIGKILL)
+    until(lambda: not number_of_program(there, "a0"), "the kernel to take the program off")
+    what = "the run directory /run/hummingbird/live"
+    assert there.hummingbird("clean") == (0, f"removed {what}\n")
+    assert list((there.run_dir / "dpdk").iterdir()) == []
+    assert "hb0" not in there.call("ip", "link")
+
+    run = there.start("run", path, "--name", "live", "--no-live")
+    until(lambda: control.is_socket() or run.poll() is not None, "its start")
+    assert "balanced" in end(run)
+    assert not control.parent.exists()
 
 
 # ---- the cache -----------------------------------------------------------------------------------

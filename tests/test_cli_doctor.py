@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,16 @@ from elsewhere import ENVIRONMENT, ROOT, Place, need_tool, place
 from process import write_topology
 from test_cli_clean import program
 
-from hummingbird import cli
-from hummingbird.doctor import devices, kernel, system
+from hummingbird import cli, topology
+from hummingbird.doctor import devices, dpdk, kernel, system
 from hummingbird.doctor.finding import Finding
-from hummingbird.doctor.needs import ANYTHING, Needs, Port
+from hummingbird.doctor.needs import Needs, Port
+from hummingbird.ports.dpdk import DpdkSection, plugin_of
+from hummingbird.ports.interface import look
 from hummingbird.topology import Device, Memory
 
 POLICIES = ROOT / "policies"
+CPUS = os.sched_getaffinity(0)
 NF = {"type": "forward", "engine": "gpu"}
 
 
@@ -39,27 +45,31 @@ def there(tmp_path: Path) -> Iterator[Place]:
 
 
 def live(*ports: Port, memory: Memory | None = None) -> Needs:
-    return Needs(tuple(ports), memory or Memory(), None, "stock")
+    return Needs(tuple(ports), memory or Memory(), None, DpdkSection())
 
 
-SCRIPT = """
-import dataclasses, json, sys
-from hummingbird.doctor import CHECKS, _careful
-from hummingbird.doctor.needs import Needs, Port
-from hummingbird.topology import Memory
-needs = Needs(tuple(Port(**port) for port in json.loads(sys.argv[1])),
-              Memory(**json.loads(sys.argv[2])), None, "stock")
-print(json.dumps([dataclasses.asdict(f) for c in CHECKS for f in _careful(c, needs)]))
-"""
+def ports_of(asked: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Of a topology: a live port each, called lan, lan1, ..."""
+    defaults = {"queues": 1, "interface": "a0"}
+    return {
+        f"lan{number or ''}": {**(defaults if port["driver"] != "dpdk" else {}), **port}
+        for number, port in enumerate(asked)
+    }
 
 
 def examine(
-    there: Place, *ports: dict[str, Any], before: tuple[str, ...] = (), **memory: int
+    there: Place, *asked: dict[str, Any], before: tuple[str, ...] = (), **memory: int
 ) -> list[Finding]:
     """What the doctor finds there for these ports; `before` is a command that starts it."""
-    asked = [{"name": "lan", "interface": "a0", "queues": 1, **port} for port in ports]
-    command = [*before, sys.executable, "-c", SCRIPT, json.dumps(asked), json.dumps(memory)]
-    return [Finding(**found) for found in json.loads(there.call(*command))]
+    top = {"ports": ports_of(asked), "memory": memory, "cores": {"io": [min(CPUS)]}}
+    path = write_topology(there.folder, top, "".join(f"*,{name},{name}\n" for name in top["ports"]))
+    command = [*before, sys.executable, "-m", "hummingbird.cli", "doctor", path, "--json"]
+    process = there.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    assert err == "" and process.returncode in (0, 1), err
+    found = [Finding(**check) for check in json.loads(out)["checks"]]
+    assert process.returncode == any(finding.state == "problem" for finding in found)
+    return found
 
 
 def named(found: list[Finding], name: str, state: str) -> list[Finding]:
@@ -85,12 +95,18 @@ def mend(there: Place, finding: Finding) -> None:
 # ---- as a command --------------------------------------------------------------------------------
 
 
-def test_every_topology_that_is_shipped_can_run_here(capsys: pytest.CaptureFixture[str]) -> None:
-    for path in sorted(POLICIES.glob("*.yaml")):
-        status = cli.main(["doctor", str(path)])
-        out, err = capsys.readouterr()
-        assert (status, err) == (0, ""), out
-        assert out.rstrip().endswith(f": {path} can run here.")
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_topology_that_is_shipped_can_run_here(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the interfaces that it names are not there."""
+    ports = topology.load(path).ports
+    absent = [port.params.watched for port in ports if not look(port.params.watched or "lo")]
+    status = cli.main(["doctor", str(path)])
+    out, err = capsys.readouterr()
+    assert (status, err) == (1 if absent else 0, ""), out
+    assert all(f"there is no interface {name}" in out for name in absent)
+    assert out.rstrip().endswith(f": {path} {'cannot' if absent else 'can'} run here.")
 
 
 def test_without_a_topology_all_drivers_are_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,12 +214,15 @@ def test_rights_that_were_dropped(there: Place, driver: str) -> None:
     assert named(examine(there, {"driver": driver}), "rights", "problem") == []
 
 
-def test_a_user_without_rights(there: Place) -> None:
+def test_a_user_without_rights(there: Place, request: pytest.FixtureRequest) -> None:
     """The fix is a command that grants them to a user's process; it is run here, as root."""
     setpriv = need_tool("setpriv", "util-linux")
     user = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
     if subprocess.run([setpriv, *user, sys.executable, "-c", ""]).returncode:
         pytest.skip("NOT TESTED: this Python can only be started by root")
+    there.folder = Path(tempfile.mkdtemp())  # pytest's are for root alone
+    os.chmod(there.folder, 0o755)
+    request.addfinalizer(lambda: shutil.rmtree(there.folder))
     found = examine(there, {"driver": "af_xdp"}, before=(setpriv, *user))
     (finding,) = named(found, "rights", "problem")
     assert finding.fix is not None
@@ -276,7 +295,7 @@ def test_huge_pages(tmp_path: Path) -> None:
     (tmp_path / "proc/78/status").write_text("Name:\tsh\nHugetlbPages:\t       0 kB\n")
     (tmp_path / "dev/hugepages").mkdir(parents=True)
     (tmp_path / "dev/hugepages/rtemap_0").touch()
-    needs = live(Port("lan", "dpdk", None, 1, device="net_null0"))
+    needs = live(Port("lan", "dpdk", device="net_null0"))
     off, used = system.huge_pages(needs, tmp_path)
     assert off.state == "warning" and off.fix is not None and off.fix.startswith("echo madvise |")
     assert used.state == "warning" and "0 of 512" in used.what and "dpdk-app (77)" in used.what
@@ -288,7 +307,7 @@ def test_huge_pages(tmp_path: Path) -> None:
 
 
 def test_bpf_compiler(tmp_path: Path) -> None:
-    needs = live(Port("lan", "af_xdp", "a0", 1))
+    needs = live(Port("lan", "af_xdp", "a0"))
     file = tmp_path / "proc/sys/net/core/bpf_jit_enable"
     assert list(kernel.bpf_jit(needs, tmp_path)) == [], "not told in this namespace"
     file.parent.mkdir(parents=True)
@@ -297,7 +316,7 @@ def test_bpf_compiler(tmp_path: Path) -> None:
         file.write_text(text)
         states += [finding.state for finding in kernel.bpf_jit(needs, tmp_path)]
     assert states == ["warning", "ok"]
-    assert list(kernel.bpf_jit(live(Port("lan", "af_packet", "a0", 1)), tmp_path)) == []
+    assert list(kernel.bpf_jit(live(Port("lan", "af_packet", "a0")), tmp_path)) == []
 
 
 def test_files_that_cannot_be_read_end_no_check(there: Place) -> None:
@@ -313,7 +332,7 @@ def test_files_that_cannot_be_read_end_no_check(there: Place) -> None:
 
 
 def test_taps(tmp_path: Path) -> None:
-    needs = live(Port("t0", "tap", "hb0", 1))
+    needs = live(Port("t0", "tap", "hb0"))
     (missing,) = kernel.tap(needs, tmp_path)
     assert missing.state == "problem" and "modprobe tun" in str(missing.fix)
     assert list(kernel.tap(live(), tmp_path)) == []
@@ -326,8 +345,8 @@ def test_pci_devices(tmp_path: Path) -> None:
         (bus / "drivers" / driver).mkdir(parents=True)
         (bus / "devices" / address).mkdir(parents=True)
         (bus / "devices" / address / "driver").symlink_to(bus / "drivers" / driver)
-    devices = ["0000:09:00.0", "01:00.0,opt=1", "0000:01:00.1", "net_null0"]
-    needs = live(*(Port(f"d{n}", "dpdk", None, 1, device=d) for n, d in enumerate(devices)))
+    addresses = ["0000:09:00.0", "0000:01:00.0", "0000:01:00.1", None]
+    needs = live(*(Port(f"d{n}", "dpdk", pci=pci) for n, pci in enumerate(addresses)))
     gone, kernels, ready = kernel.pci_devices(needs, tmp_path)
     assert (gone.state, kernels.state, ready.state) == ("problem", "problem", "ok")
     assert kernels.fix == "sudo dpdk-devbind.py -b vfio-pci 0000:01:00.0"
@@ -335,14 +354,14 @@ def test_pci_devices(tmp_path: Path) -> None:
     assert (no_groups.state, loaded.state) == ("problem", "ok")
     (tmp_path / "sys/kernel/iommu_groups/0").mkdir(parents=True)
     assert [found.state for found in kernel.iommu(needs, tmp_path)] == ["ok", "ok"]
-    assert list(kernel.iommu(live(Port("d", "dpdk", None, 1, device="net_null0")), tmp_path)) == []
+    assert list(kernel.iommu(live(Port("d", "dpdk", device="net_null0")), tmp_path)) == []
 
 
 def test_watchdogs(tmp_path: Path) -> None:
     """A limit that is long enough, and one that is not, with what lifts it."""
     file = tmp_path / "class/drm/card0/engine/ccs0/preempt_timeout_ms"
     file.parent.mkdir(parents=True)
-    needs = Needs((), Memory(), Device(), "stock")
+    needs = Needs((), Memory(), Device(), DpdkSection())
     states = []
     for limit in ("640", "300"):
         file.write_text(limit)
@@ -397,12 +416,13 @@ def test_the_mtu_has_to_fit_a_frame(there: Place, mtu: int) -> None:
 
 
 def test_offloads_of_the_other_end_of_a_veth(there: Place) -> None:
-    """They are on as it is made; the fix turns them off, and ethtool's own flags say so."""
-    finding = only(examine(there, {"driver": "af_packet"}), "its peer a1 has")
-    assert finding.state == "warning"
+    """They are on as it is made; the fix turns them off. af_packet fills in checksums itself."""
     need_tool("ethtool", "ethtool")
-    mend(there, finding)
-    assert not [f for f in examine(there, {"driver": "af_packet"}) if "its peer" in f.what]
+    for driver, on in (("af_packet", "gso, tso"), ("af_xdp", "tx")):
+        finding = only(examine(there, {"driver": driver}), "its peer a1 has")
+        assert finding.state == "warning" and f"has {on} on" in finding.what
+        mend(there, finding)
+        assert not [f for f in examine(there, {"driver": driver}) if "its peer" in f.what]
 
 
 def test_the_other_end_may_be_in_another_namespace(there: Place) -> None:
@@ -506,21 +526,67 @@ def test_the_interface_that_the_machine_needs_itself(there: Place) -> None:
     assert not [f for f in examine(there, {"driver": "af_packet"}) if "own packets" in f.what]
 
 
+def test_an_interface_where_linux_answers_too(there: Place) -> None:
+    assert not [f for f in examine(there, {"driver": "af_packet"}) if "answers" in f.what]
+    there.call("ip", "address", "add", "192.0.2.1/24", "dev", "a0")
+    assert not [f for f in examine(there, {"driver": "af_xdp"}) if "answers packets" in f.what]
+    finding = only(examine(there, {"driver": "af_packet"}), "Linux has the address 192.0.2.1")
+    assert finding.state == "warning"
+    mend(there, finding)
+    assert not [f for f in examine(there, {"driver": "af_packet"}) if "answers" in f.what]
+
+
+@contextmanager
+def taken(there: Place, name: str) -> Iterator[None]:
+    """Another program has this tap."""
+    script = (
+        "import fcntl, struct, sys\n"
+        "tap = open('/dev/net/tun', 'r+b', buffering=0)\n"
+        "fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH14x', sys.argv[1].encode(), 0x1002))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = (sys.executable, "-c", script, name)
+    owner = there.popen(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout is not None and owner.stdout.readline() == "ready\n"
+        there.call("ip", "link", "set", name, "up")
+        yield
+    finally:
+        owner.communicate()
+
+
 def test_an_interface_that_the_run_makes(there: Place) -> None:
     port = {"driver": "tap", "interface": "t0"}
     assert only(examine(there, port), "the run makes it").state == "ok"
     there.call("ip", "tuntap", "add", "t0", "mode", "tap")
-    finding = only(examine(there, port), "is there already")
+    finding = only(examine(there, port), "the run takes it, and leaves it there")
     assert finding.state == "warning"
+    with taken(there, "t0"):
+        assert only(examine(there, port), "another program has this tap").state == "problem"
     mend(there, finding)
     assert only(examine(there, port), "the run makes it").state == "ok"
     assert only(examine(there, {**port, "interface": "a0"}), "it is no tap").state == "problem"
 
 
 def test_interfaces_of_dpdk_devices(there: Place) -> None:
-    """net_af_xdp has one of the kernel's; net_null has none."""
-    found = examine(there, {"driver": "dpdk", "interface": "a7", "device": "net_af_xdp0,iface=a7"})
+    """net_af_xdp has one of the kernel's, and less room in a frame; net_null has none."""
+    port = {"driver": "dpdk", "device": "net_af_xdp0,iface=a0"}
+    found = examine(there, port)
+    assert "packets of 1408 bytes" in only(found, "(missed)").what
+    assert only(found, "native XDP, no zero-copy").state == "ok"
+    assert not [f for f in examine(there, port, frame_size=4096) if "missed" in f.what]
+    found = examine(there, {"driver": "dpdk", "device": "net_af_xdp0,iface=a7"})
     assert only(found, "there is no interface a7").state == "problem"
-    found = examine(there, {"driver": "dpdk", "interface": None, "device": "net_null0"})
+    found = examine(there, {"driver": "dpdk", "device": "net_null0"})
     assert not [f for f in found if f.name == "a0"]
-    assert ANYTHING.ports
+
+
+def test_the_plugin_for_dpdk(there: Place, tmp_path: Path) -> None:
+    """Each build has one; a run says the same of one that is not there."""
+    for build in ("stock", "mdpdk"):
+        section = DpdkSection(build=build)
+        needs = Needs((Port("d0", "dpdk", device="net_null0"),), Memory(), None, section)
+        (finding,) = dpdk.plugin(needs)
+        built = plugin_of(section).exists()
+        assert (finding.state, "is built" in finding.what) == (("problem", "ok")[built], built)

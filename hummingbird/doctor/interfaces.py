@@ -11,6 +11,7 @@ from hummingbird.doctor.needs import Needs, Port
 from hummingbird.linux import ethtool, netlink, xdp
 from hummingbird.linux.ethtool import Interface
 from hummingbird.linux.netlink import Link
+from hummingbird.ports.dpdk import XDP_HEADROOM
 from hummingbird.ports.watch import LINK_HEADER
 from hummingbird.textfile import suggest
 from hummingbird.topology import Memory
@@ -62,11 +63,15 @@ def _to_be_made(port: Port, links: dict[str, Link]) -> Finding:
     assert port.interface is not None
     if port.interface not in links:
         return ok(port.interface, f"{port.name}: the run makes it")
-    what = f"{port.name}: an interface of this name is there already"
-    if links[port.interface].kind != "tun":
-        return problem(port.interface, f"{what}, and it is no tap", "choose another name")
-    fix = f"sudo ip link delete {port.interface}   (unless another run has it)"
-    return warning(port.interface, what, fix)
+    there = links[port.interface]
+    if there.kind != "tun":
+        what = f"{port.name}: an interface of this name is there, and it is no tap"
+        return problem(port.interface, what, "choose another name")
+    if there.carrier:
+        what = f"{port.name}: another program has this tap"
+        return problem(port.interface, what, "choose another name, or stop that program")
+    what = f"{port.name}: a tap of this name is there; the run takes it, and leaves it there"
+    return warning(port.interface, what, f"sudo ip link delete {port.interface}")
 
 
 def _check(needs: Needs, port: Port, link: Link, links: dict[str, Link]) -> Iterator[Finding]:
@@ -80,6 +85,7 @@ def _check(needs: Needs, port: Port, link: Link, links: dict[str, Link]) -> Iter
         *_own_offloads(port, link, said),
         *_peer_offloads(port, link, links),
         *_default_route(port, link),
+        *_own_address(port, link),
     ]
     state = "up" if link.up else "down"
     queues = f", {said.queues} queues" if (said.queues or 1) > 1 else ""
@@ -107,18 +113,30 @@ def _peer(link: Link, links: dict[str, Link]) -> Link | None:
 
 def _mtu(needs: Needs, port: Port, link: Link) -> Iterator[Finding]:
     """A packet that does not fit a frame is dropped."""
-    longest, room = link.mtu + LINK_HEADER, needs.memory.frame_room
+    longest, room = link.mtu + LINK_HEADER, _room(port, needs.memory)
     if longest <= room:
         return
     what = (
         f"{port.name}: MTU {link.mtu}, but a frame has room for packets of {room} bytes: "
-        "longer ones are dropped (too_long)"
+        f"longer ones are dropped ({_counter(port)})"
     )
-    if longest <= _LARGE.frame_room:
+    if longest <= _room(port, _LARGE):
         fix = "memory: {frame_size: 4096}   (in the topology)"
     else:
         fix = f"sudo ip link set {link.name} mtu {room - LINK_HEADER}"
     yield warning(link.name, what, fix)
+
+
+def _room(port: Port, memory: Memory) -> int:
+    """Bytes of the longest packet that comes in."""
+    if port.driver == "dpdk" and port.uses_af_xdp:
+        return memory.frame_size - XDP_HEADROOM
+    return memory.frame_room
+
+
+def _counter(port: Port) -> str:
+    """Where packets are counted that fit no frame: AF_XDP's are dropped by the kernel."""
+    return "missed" if port.uses_af_xdp else "too_long"
 
 
 def _mode(port: Port, link: Link) -> Iterator[Finding]:
@@ -183,7 +201,7 @@ def _own_offloads(port: Port, link: Link, said: Interface) -> Iterator[Finding]:
     if joins:
         what = (
             f"{port.name}: {' and '.join(joins).upper()} on: the kernel joins packets of a flow; "
-            "those that fit no frame are dropped (too_long)"
+            f"those that fit no frame are dropped ({_counter(port)})"
         )
         yield warning(link.name, what, _off(link.name, joins))
     if port.uses_af_xdp and "rxvlan" in said.offloads and said.bus:
@@ -195,15 +213,17 @@ def _peer_offloads(port: Port, link: Link, links: dict[str, Link]) -> Iterator[F
     """The other end of a veth hands over what it has put off: checksums, cutting to size."""
     if link.kind != "veth":
         return
-    what = f"{port.name}: packets come with checksums to be filled in, and longer than the MTU"
+    what, heed = f"{port.name}: packets come longer than the MTU", ["tso", "gso"]
+    if port.driver != "af_packet":  # which fills them in
+        what, heed = f"{what}, with checksums to be filled in", ["tx", *heed]
     if link.lower_elsewhere:
-        fix = _off("PEER", ["tx", "tso", "gso"]) + "   (in the namespace of its peer)"
+        fix = _off("PEER", heed) + "   (in the namespace of its peer)"
         yield warning(link.name, f"{what}, unless its peer was told otherwise", fix)
         return
     peer = _peer(link, links)
     if peer is None:
         return
-    on = sorted(ethtool.interface(peer.name).offloads & {"tx", "tso", "gso"})
+    on = sorted(ethtool.interface(peer.name).offloads & set(heed))
     if on:
         where = f"its peer {peer.name} has {', '.join(on)} on"
         yield warning(link.name, f"{what}: {where}", _off(peer.name, on))
@@ -226,3 +246,12 @@ def _default_route(
     if any(line.split()[:2] == [link.name, "00000000"] for line in lines[1:]):
         what = f"{port.name}: this machine's own packets use it; with AF_XDP they get no answers"
         yield warning(link.name, what, "take an interface that the machine does not need itself")
+
+
+def _own_address(port: Port, link: Link) -> Iterator[Finding]:
+    """Linux sees what a packet socket gets, too, and answers for its own addresses."""
+    if not port.uses_af_packet:
+        return
+    if address := netlink.ipv4_address(link.name):
+        what = f"{port.name}: Linux has the address {address} on it, and answers packets, too"
+        yield warning(link.name, what, f"sudo ip address flush dev {link.name}")

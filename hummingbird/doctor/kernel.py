@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hummingbird.doctor.finding import Finding, ok, problem, warning
 from hummingbird.doctor.needs import Needs
+from hummingbird.ports.dpdk import PCI_DRIVERS
 
 _AF_XDP = 44
 _TUN = "dev/net/tun"
@@ -94,7 +95,7 @@ def pci_devices(needs: Needs, root: Path = Path("/")) -> Iterator[Finding]:
             continue
         driver = os.path.basename(os.path.realpath(device / "driver"))
         bound = (device / "driver").exists()
-        if driver in ("vfio-pci", "mlx4_core", "mlx5_core"):  # Mellanox's share the device
+        if driver in PCI_DRIVERS:
             yield ok("PCI", f"{port.name}: {port.pci} has the driver {driver}")
         else:
             by = f"the kernel's driver {driver} has" if bound else "no driver has"

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from hummingbird.ports.dpdk import DpdkParams, DpdkSection
 from hummingbird.topology import Device, Memory, PortSpec, Topology
 
 LIVE = ("af_packet", "af_xdp", "tap", "dpdk")
 """Drivers of network interfaces."""
-_PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
-_VDEV_INTERFACE = re.compile(r"(?:^|,)iface=([^,]+)")
 
 
 @dataclass(frozen=True)
@@ -20,21 +18,15 @@ class Port:
 
     name: str
     driver: str
-    interface: str | None
+    interface: str | None = None
     """The kernel's; None for a device of DPDK's own."""
-    queues: int
+    queues: int = 1
     mode: str = "auto"
     """Of af_xdp."""
     device: str = ""
-    """Of dpdk: a vdev or a PCI address."""
-
-    @property
-    def pci(self) -> str | None:
-        """The PCI address that DPDK is to drive, as sysfs writes it."""
-        address = self.device.partition(",")[0]
-        if self.driver != "dpdk" or not _PCI.fullmatch(address):
-            return None
-        return address.lower() if address.count(":") == 2 else f"0000:{address.lower()}"
+    """Of dpdk: a virtual device or a PCI address."""
+    pci: str | None = None
+    """The address of the NIC that DPDK is to drive, as sysfs writes it."""
 
     @property
     def uses_af_xdp(self) -> bool:
@@ -60,8 +52,7 @@ class Needs:
     memory: Memory
     device: Device | None
     """How the OpenCL device is used; None: not at all."""
-    build: str
-    """Of DPDK: ``stock`` or ``mdpdk``."""
+    dpdk: DpdkSection
     any: bool = False
     """No topology was named: ``ports`` has one of each driver, without an interface."""
 
@@ -82,10 +73,10 @@ class Needs:
 
 
 ANYTHING = Needs(
-    ports=tuple(Port(driver, driver, None, 1) for driver in LIVE),
+    ports=tuple(Port(driver, driver) for driver in LIVE),
     memory=Memory(),
     device=Device(),
-    build="stock",
+    dpdk=DpdkSection(),
     any=True,
 )
 """What all drivers need, with the defaults of a topology."""
@@ -93,26 +84,23 @@ ANYTHING = Needs(
 
 def of_topology(topology: Topology) -> Needs:
     """What this one needs."""
-    dpdk = getattr(topology, "dpdk", None)
     return Needs(
         ports=tuple(_port(spec) for spec in topology.ports if spec.driver in LIVE),
         memory=topology.memory,
         device=topology.device if topology.uses_device else None,
-        build=getattr(dpdk, "build", "stock"),
+        dpdk=topology.dpdk,
     )
 
 
 def _port(spec: PortSpec) -> Port:
     params = spec.params
-    device = str(getattr(params, "device", "") or "")
-    interface = getattr(params, "interface", None)
-    if interface is None and (found := _VDEV_INTERFACE.search(device)):
-        interface = found[1]
+    dpdk = params if isinstance(params, DpdkParams) else None
     return Port(
         name=spec.name,
         driver=spec.driver,
-        interface=interface,
-        queues=int(getattr(params, "queues", 1)),
-        mode=str(getattr(params, "mode", "auto")),
-        device=device,
+        interface=params.watched,
+        queues=params.queue_count,
+        mode=getattr(params, "mode", "auto"),
+        device=dpdk.device if dpdk else "",
+        pci=dpdk.device.partition(",")[0] if dpdk and dpdk.is_pci else None,
     )

@@ -109,7 +109,7 @@ def _reserved(root: Path) -> Finding:
     folder = root / "sys/kernel/mm/hugepages/hugepages-2048kB"
     total, free = (_number(folder / name) for name in ("nr_hugepages", "free_hugepages"))
     if not total:
-        return ok("huge pages", "none of 2 MiB reserved; DPDK runs on ours and needs none")
+        return ok("huge pages", "none of 2 MiB reserved; none are needed: DPDK runs without")
     users = ", ".join(_users(root)) or "nobody"
     what = f"{free} of {total} reserved ones are free; used by {users}"
     left = sorted((root / "dev/hugepages").glob("*map_*"))

@@ -7,6 +7,7 @@ numbers have the byte order of the machine.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
@@ -32,6 +33,7 @@ _XDP_MODE_FLAGS = {"generic": 2, "native": 4, "offload": 8}
 _XDP_REPLACE = 16
 
 _IFF_UP, _IFF_RUNNING = 1, 0x40
+_SIOCGIFADDR = 0x8915
 
 _GENERIC, _CONTROL = 16, 0x10  # NETLINK_GENERIC, GENL_ID_CTRL
 _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
@@ -92,6 +94,16 @@ def xdp_features(index: int) -> XdpFeatures | None:
         (device,) = _ask(channel, number, 0, wanted)
     (bits,) = struct.unpack_from("=Q", _attributes(device[4:])[_DEV_XDP_FEATURES])
     return XdpFeatures(bool(bits & _REDIRECT), bool(bits & _ZERO_COPY))
+
+
+def ipv4_address(name: str) -> str | None:
+    """The first that an interface has in Linux."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            answer = fcntl.ioctl(channel, _SIOCGIFADDR, name.encode().ljust(40, b"\0"))
+        except OSError:  # it has none
+            return None
+    return socket.inet_ntoa(answer[20:24])
 
 
 def detach_xdp(index: int, mode: str, program: int) -> None:

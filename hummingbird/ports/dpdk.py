@@ -152,15 +152,20 @@ def prepare(
         *pci,
         *section.arguments,
     )
-    folder = Path(dataplane.__path__[0])
+    return Dpdk(plugin_of(section), arguments, memory if size else 0, size, frame_size)
+
+
+def plugin_of(section: DpdkSection) -> Path:
+    """Where the plug-in for this build of DPDK lies, if it is built."""
     name = "libhb_dpdk.so" if section.build == "stock" else "libhb_mdpdk.so"
-    return Dpdk(folder / name, arguments, memory if size else 0, size, frame_size)
+    return Path(dataplane.__path__[0]) / name
 
 
 # --- Attaching ------------------------------------------------------------------------------------
 
 
-def _check_plugin(plugin: Path) -> None:
+def check_plugin(plugin: Path) -> None:
+    """UserError if it is not built."""
     if plugin.exists():
         return
     if plugin.name == "libhb_mdpdk.so":
@@ -213,7 +218,7 @@ def attach(plane: Dataplane, lcores: Sequence[int], params: DpdkParams) -> int:
         UserError: there is no DPDK, no such device, or it cannot be used so.
     """
     assert isinstance(plane.dpdk, Dpdk)
-    _check_plugin(plane.dpdk.plugin)
+    check_plugin(plane.dpdk.plugin)
     if params.is_pci:
         _check_pci(params.device.partition(",")[0])
     try:
