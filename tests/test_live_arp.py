@@ -32,7 +32,7 @@ from testbed import (
 from hummingbird.ports.addresses import far_end
 from hummingbird.testing import read_capture
 
-DRIVERS = ("af_packet", "af_xdp")
+DRIVERS = ("af_packet", "af_xdp", "dpdk")
 OWNED = (GATEWAYS[0], GATEWAYS6[0])
 BOTH = pytest.mark.parametrize("address", OWNED, ids=["arp", "nd"])
 

@@ -26,7 +26,7 @@ from hummingbird import dataplane
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
 from hummingbird.ports import Port, PortParams, Whole, mistake
-from hummingbird.ports.interface import IFNAMSIZ
+from hummingbird.ports.interface import IFNAMSIZ, Address, Addresses
 from hummingbird.textfile import quoted
 
 MEMORY_MIB = 64
@@ -77,6 +77,8 @@ class DpdkParams(PortParams):
     """PCI address with domain, or virtual device; arguments behind it."""
     queues: Annotated[Whole, Field(ge=1, le=32)] = 1
     """That the port serves: the device's first ones."""
+    address: Addresses = ()
+    """What the port answers ARP and neighbour solicitations for."""
 
     @property
     def ingress(self) -> bool:
@@ -89,6 +91,10 @@ class DpdkParams(PortParams):
     @property
     def queue_count(self) -> int:
         return self.queues
+
+    @property
+    def owned(self) -> tuple[Address, ...]:
+        return self.address
 
     @property
     def watched(self) -> str | None:

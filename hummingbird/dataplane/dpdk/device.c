@@ -129,6 +129,10 @@ static int configure(hb_dpdk_device *d, const text *error)
     d->started = true;
     snprintf(d->queue[0].port.note, sizeof d->queue[0].port.note, "%s of %s", info.driver_name,
              rte_version());
+    struct rte_ether_addr mac;
+    if (!rte_eth_macaddr_get(d->id, &mac))
+        for (uint32_t q = 0; q < d->queues; q++)
+            memcpy(d->queue[q].port.mac, mac.addr_bytes, sizeof mac.addr_bytes);
     rte_eth_promiscuous_enable(d->id); /* some have no such mode */
     return 0;
 }
