@@ -350,6 +350,14 @@ def _own_reasons(result: Result) -> dict[str, str]:
     }
 
 
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names that share a reason."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found
+
+
 def _show(console: Console, bench: Bench, result: Result, cases: Sequence[Case]) -> None:
     m = result.machine
     console.print(f"[bold]{bench.title}[/bold]")
@@ -363,8 +371,8 @@ def _show(console: Console, bench: Bench, result: Result, cases: Sequence[Case])
     if result.ratios or result.limits:
         console.print()
         console.print(_claims_table(result))
-    for name, reason in _own_reasons(result).items():
-        console.print(f"\n{name}: not measured: {reason}", markup=False)
+    for reason, names in _by_reason(_own_reasons(result)).items():
+        console.print(f"\n{'; '.join(names)}: not measured: {reason}", markup=False)
     for note in result.notes:
         console.print(f"\n{note}")
 

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -55,38 +55,23 @@ def measure(seconds: float, cpu: int, *, huge_pages: bool) -> Reading:
     if why := missing():
         raise UserError(why)
     samples = max(1, round(seconds / SAMPLE_S))
-    with _reserved(MEMORY_MIB if huge_pages else 0):
+    with reserved(MEMORY_MIB if huge_pages else 0):
         rates = _rates(cpu, huge_pages, samples, seconds / samples)
     return Reading(statistics.median(rates) / 1e6, {"samples_mpps": [r / 1e6 for r in rates]})
 
 
 def _rates(cpu: int, huge_pages: bool, samples: int, pause: float) -> list[float]:
     """Packets a second: what both ports together have received in each sample."""
-    with tempfile.TemporaryDirectory(prefix="hummingbird-testpmd-") as directory:
-        process = subprocess.Popen(
-            _command(cpu, huge_pages),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "RUNTIME_DIRECTORY": directory},  # instead of /var/run
-            preexec_fn=prepare(huge_pages=huge_pages),
-        )
-        limit = threading.Timer(samples * pause + 2 * TIMEOUT_S, process.kill)
-        limit.start()
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            _wait_for(process.stdout, "nb forwarding cores=1")
-            time.sleep(WARM_UP_S)
-            for _ in range(samples):
-                _ask(process.stdin, "show port stats all")  # rates are since the last time
-                time.sleep(pause)
-            _ask(process.stdin, "show port stats all", "stop", "quit")
-            text, _ = process.communicate()
-        finally:
-            limit.cancel()
-            process.kill()
-            process.wait()
+    limit = samples * pause + 2 * TIMEOUT_S
+    ports = ("net_null0", "net_null1")
+    with started(ports, cpu, limit, huge_pages=huge_pages, mode="macswap") as process:
+        assert process.stdin is not None
+        time.sleep(WARM_UP_S)
+        for _ in range(samples):
+            _ask(process.stdin, "show port stats all")  # rates are since the last time
+            time.sleep(pause)
+        _ask(process.stdin, "show port stats all", "stop", "quit")
+        text, _ = process.communicate()
     # two ports; the first answer has nothing to be a rate of
     found = [int(rate) for rate in _RATE.findall(text)]
     rates = [float(a + b) for a, b in zip(found[2::2], found[3::2], strict=True)]
@@ -95,16 +80,64 @@ def _rates(cpu: int, huge_pages: bool, samples: int, pause: float) -> list[float
     return rates
 
 
-def _command(cpu: int, huge_pages: bool) -> list[str]:
+@contextlib.contextmanager
+def started(
+    ports: Sequence[str],
+    cpu: int,
+    limit: float,
+    *,
+    huge_pages: bool,
+    mode: str,
+    mib: int = MEMORY_MIB,
+    within: Sequence[str] = (),
+) -> Iterator[subprocess.Popen[str]]:
+    """testpmd that forwards between two ports, from when it does to the end of the block.
+
+    Args:
+        ports: vdevs, with their arguments.
+        cpu: of the forwarding lcore.
+        limit: seconds after which it is killed.
+        huge_pages: whether it takes reserved ones, which `reserved` provides.
+        mode: of forwarding.
+        mib: of memory.
+        within: a command that runs the rest of its arguments in its own place.
+
+    Raises:
+        UserError: it does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="hummingbird-testpmd-") as directory:
+        process = subprocess.Popen(
+            [*within, *_command(ports, cpu, huge_pages, mode, mib)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "RUNTIME_DIRECTORY": directory},  # instead of /var/run
+            preexec_fn=prepare(huge_pages=huge_pages),
+        )
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            _wait_for(process.stdout, "nb forwarding cores=1")
+            yield process
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
+
+
+def _command(ports: Sequence[str], cpu: int, huge_pages: bool, mode: str, mib: int) -> list[str]:
     others = sorted(os.sched_getaffinity(0) - {cpu})
     # stdbuf: a line is to be seen when it is written. --in-memory: no files in a hugetlbfs.
     return [
         *("stdbuf", "-oL", COMMAND, "--lcores", f"0@{others[0] if others else cpu},1@{cpu}"),
-        *("--no-pci", "--no-telemetry", "-m", str(MEMORY_MIB)),
+        *("--no-pci", "--no-telemetry", "-m", str(mib)),
         *("--file-prefix", f"hummingbird-{os.getpid()}"),
         "--in-memory" if huge_pages else "--no-huge",
-        *("--vdev=net_null0", "--vdev=net_null1", "--", "--interactive", "--auto-start"),
-        *("--forward-mode=macswap", f"--total-num-mbufs={MBUFS}", "--no-lsc-interrupt"),
+        *(f"--vdev={port}" for port in ports),
+        *("--", "--interactive", "--auto-start", f"--forward-mode={mode}"),
+        *(f"--total-num-mbufs={MBUFS}", "--no-lsc-interrupt"),
     ]
 
 
@@ -124,7 +157,7 @@ def _wait_for(stdout: IO[str], words: str) -> None:
 
 
 @contextlib.contextmanager
-def _reserved(mib: int) -> Iterator[None]:
+def reserved(mib: int) -> Iterator[None]:
     """Have `mib` MiB of huge pages free, for a while."""
     pages = max(0, mib * 1024 // _HUGE_PAGE_KIB - _meminfo("HugePages_Free")) if mib else 0
     if mib and _meminfo("Hugepagesize") != _HUGE_PAGE_KIB:

@@ -132,6 +132,18 @@ class Watched:
             raise self._failed()
         return Moment(time.monotonic(), found[1], self._cpu())
 
+    def await_start(self) -> None:
+        """Until it runs, whether packets come or not.
+
+        Raises:
+            UserError: it ended before, or does not start.
+        """
+        end = time.monotonic() + START_S
+        while "running after" not in self._said.read_text(encoding="utf-8"):
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise self._failed()
+            time.sleep(POLL_S)
+
     def await_packets(self, packets: int) -> None:
         """Until so many have left.
 
@@ -190,6 +202,7 @@ def watched(
     folder: Path,
     *options: str,
     env: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[Watched]:
     """Run a topology, whose last port counts what came through, until the block ends.
 
@@ -199,6 +212,7 @@ def watched(
         folder: for its files.
         options: more options for `hummingbird run`.
         env: more environment variables.
+        within: a command that runs the rest of its arguments in its own place.
     """
     lines = ["packet_type,current_nf,next_nf", *(",".join(row) for row in rows)]
     (folder / "policy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -207,7 +221,7 @@ def watched(
         yaml.safe_dump({"policy": "policy.csv", **topology}, sort_keys=False), encoding="utf-8"
     )
     name = f"watched-{os.getpid()}-{next(_numbers)}"
-    command = [sys.executable, "-m", "hummingbird.cli", "run", str(path), "--no-live"]
+    command = [*within, sys.executable, "-m", "hummingbird.cli", "run", str(path), "--no-live"]
     said = folder / "said.txt"
     with open(said, "w", encoding="utf-8") as text:
         process = subprocess.Popen(

@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 from chain import HEADER
 
+from hummingbird.dataplane.plane import reasons
 from hummingbird.telemetry.rundir import base_dir
 from hummingbird.telemetry.stats import Reader, Snapshot
 
@@ -108,6 +109,12 @@ class Service:
         snapshot = self.snapshot()
         return int(snapshot.nodes[number][field]) if snapshot is not None else 0
 
+    def drops(self, reason: str) -> int:
+        """Packets dropped so far for a reason, at all nodes."""
+        snapshot = self.snapshot()
+        wanted = [n for n, (name, _) in enumerate(reasons()) if name == reason]
+        return int(snapshot.drops[:, wanted].sum()) if snapshot is not None else 0
+
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Until a condition holds, while it runs."""
         end = time.monotonic() + TIMEOUT_S
@@ -134,11 +141,16 @@ class Service:
 
 @contextmanager
 def service(
-    folder: Path, *args: object, name: str | None = None, **environment: str
+    folder: Path,
+    *args: object,
+    name: str | None = None,
+    through: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[Service]:
     """A `hummingbird run` with these arguments; gone when the block ends."""
     name = name or f"run-{os.getpid()}-{next(_numbers)}"
-    run = Service(folder, *map(str, args), name=name, environment=environment)
+    words = map(str, args)
+    run = Service(folder, *words, name=name, environment=environment, through=through)
     try:
         yield run
     finally:
