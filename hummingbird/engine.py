@@ -28,6 +28,7 @@ from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, 
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
 from hummingbird.ports import PortParams, dpdk
+from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.watch import InterfaceWatch
 from hummingbird.telemetry.rundir import StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
@@ -269,6 +270,7 @@ class Engine:
             lcores = self.placement.ports[name]
             node = ports.load(spec.driver).attach(self.plane, lcores, spec.params)
             self.plane.set_zone(node, spec.zone)
+            set_addresses(self.plane, node, spec)
         except UserError as error:
             raise UserError(
                 error.what, path=topology.path, line=spec.line, field=f"ports.{name}", fix=error.fix

@@ -101,8 +101,8 @@ def test_a_shipped_topology_is_right(path: Path, tmp_path: Path) -> None:
 
 def test_so_many_topologies_are_shipped() -> None:
     """Whoever adds one, or loses one, sees it here."""
-    names = ["branch_gateway", "classifier", "firewall", "forward", "load_balancer", "nat"]
-    assert [path.stem for path in SHIPPED] == [*names, "paper_dynamic", "paper_static"]
+    names = ["branch_gateway", "classifier", "firewall", "forward", "live_router", "load_balancer"]
+    assert [path.stem for path in SHIPPED] == [*names, "nat", "paper_dynamic", "paper_static"]
 
 
 def test_nodes_and_types_are_numbered_in_the_order_of_the_file(folder: Path) -> None:

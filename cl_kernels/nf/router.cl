@@ -19,14 +19,19 @@
  *   u32 [see above]             IPv6: 2^16 entries, one for each upper 16 bits; then groups of 256
  *                               entries, one level for each further byte
  * An entry is 0 for no route, or next hop + 1, or the top bit and a group.
- * A record: words 0..2 destination and source MAC; word 3 the MTU. A group of next hops has their
- * numbers instead, 32 x u16, one for each member.
- * Result: bits 0..15 next hop + 1, 16..31 its MTU, 32..39 what finish() has to do (HB_ROUTER_DO_*).
+ * A record: words 0..2 destination and source MAC; word 3 the MTU in bits 0..15, 1 in bit 16 if its
+ * Ethernet address wants to be confirmed; words 4..7 its IP address, byte by byte, word 8 that
+ * one's family, 0: it is that of the packet. A group of next hops has their numbers instead, 32 x
+ * u16, one for each member. Result: bits 0..15 next hop + 1, 16..31 its MTU, 32..39 what finish()
+ * has to do (HB_ROUTER_DO_*).
  */
 #define HB_ROUTER_MAGIC 0x48625274u /* "HbRt" */
 #define HB_ROUTER_MOST_HOPS 0x7fffu
 #define HB_ROUTER_MEMBERS 32u
 #define HB_ROUTER_RECORD 16u
+#define HB_ROUTER_CONFIRM 0x10000u
+#define HB_ROUTER_ADDRESS 4u
+#define HB_ROUTER_FAMILY 8u
 #define HB_ROUTER_HOPS 32u
 #define HB_ROUTER_RECORDS (HB_ROUTER_HOPS + 0x8000u)
 #define HB_ROUTER_V4 (2 * (HB_ROUTER_RECORDS + 0x8000u * 2 * HB_ROUTER_RECORD))
@@ -55,6 +60,8 @@
 #define HB_ROUTER_DO_FRAGMENT 6u   /* cut the packet into pieces of the MTU */
 #define HB_ROUTER_DO_ARP 7u        /* learn from an ARP packet */
 #define HB_ROUTER_DO_ND 8u         /* learn from a neighbour solicitation or advertisement */
+#define HB_ROUTER_DO_ASK 9u      /* ask for the next hop's Ethernet address, or host unreachable */
+#define HB_ROUTER_DO_CONFIRM 10u /* ask whether it is still the same; the packet leaves */
 
 static inline hb_u64 hb_router_do(hb_u32 what)
 {
@@ -211,7 +218,8 @@ static inline hb_u32 hb_router_forward(hb_packet *p, const hb_table *t, hb_u32 h
                                        hb_u64 *result)
 {
     hb_u32 ip = p->l3, v4 = hb_ip_version(p) == 4;
-    hb_u32 mtu = hb_table32(t, record + 3) & 0xffff, what = HB_ROUTER_DO_NOTHING;
+    hb_u32 word3 = hb_table32(t, record + 3), mtu = word3 & 0xffff;
+    hb_u32 what = word3 >> 16 ? HB_ROUTER_DO_CONFIRM : HB_ROUTER_DO_NOTHING;
     if (hb_ip_end(p) - ip > mtu) {
         what = v4 && !(hb_get16(p, ip + 6) & 0x4000) ? HB_ROUTER_DO_FRAGMENT : HB_ROUTER_DO_TOO_BIG;
         if (what == HB_ROUTER_DO_TOO_BIG) {
@@ -252,7 +260,8 @@ static inline hb_u32 hb_router_send(hb_packet *p, const hb_table *t, hb_u32 entr
     case HB_ROUTER_PROHIBIT:
         return hb_router_refuse(HB_REASON_unreachable, HB_ROUTER_DO_PROHIBITED, result);
     case HB_ROUTER_UNRESOLVED:
-        return hb_router_refuse(HB_REASON_no_neighbour, HB_ROUTER_DO_HOST, result);
+        *result = hb_router_do(HB_ROUTER_DO_ASK) | (hop + 1);
+        return HB_DROP(HB_REASON_no_neighbour);
     default:
         return hb_router_refuse(HB_REASON_no_route, HB_ROUTER_DO_NO_ROUTE, result);
     }

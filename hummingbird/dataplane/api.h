@@ -137,6 +137,22 @@ int hb_add_dpdk(hb_dataplane *dp, const uint32_t *lcores, const hb_dpdk *params)
  * same flow. Before hb_start(). */
 void hb_set_zone(hb_dataplane *dp, uint32_t node, uint16_t zone);
 
+/* An IP address. */
+typedef struct {
+    uint8_t bytes[16]; /* IPv4: the first 4 */
+    uint8_t family;    /* 4 or 6 */
+} hb_ip_address;
+#define HB_MOST_ADDRESSES 16
+/* A port that packets come in and go out at answers ARP requests and neighbour solicitations for
+ * these addresses by itself, with this Ethernet address (NULL: the one that its driver knows); all
+ * others are packets like any other. Also while it runs, in place of what was set before. */
+int hb_set_addresses(hb_dataplane *dp, uint32_t node, const hb_ip_address *list, uint32_t n,
+                     const uint8_t *mac);
+/* What such a port makes of one packet: the length of the answer that it turns it into, which lies
+ * in `room` bytes; 0: it is none of its questions, and stays as it is. For tests and tools. */
+uint32_t hb_answer_question(const hb_ip_address *list, uint32_t n, const uint8_t *mac,
+                            uint8_t *packet, uint32_t length, uint32_t room);
+
 /* What a port has to say: its first failure, else what was odd about its source, else "". */
 const char *hb_port_message(const hb_dataplane *dp, uint32_t node);
 /* How a port is used, for the operator, such as the mode of its interface; else "". */
@@ -520,9 +536,11 @@ typedef struct {
     uint64_t in_bytes;
     uint64_t out_packets; /* port: sent. NF: left with a verdict other than drop */
     uint64_t out_bytes;
-    uint64_t missed;  /* port: interface or kernel dropped them before we could have them */
-    uint64_t dropped; /* sum over reasons */
-    uint64_t created; /* packets this node made */
+    uint64_t missed;   /* port: interface or kernel dropped them before we could have them */
+    uint64_t answered; /* port: of those received, questions for its addresses; their answers are
+                          among those sent */
+    uint64_t dropped;  /* sum over reasons */
+    uint64_t created;  /* packets this node made */
     uint64_t retyped;
     uint64_t bursts;
     uint64_t end; /* input port: 1 once all that this lcore reads there is exhausted */

@@ -208,6 +208,7 @@ void hb_flow_adopt(const hb_nf_seat *seat, uint32_t handle, uint32_t flow, uint3
  * the pool is empty, or this burst has made HB_BURST packets already. */
 uint32_t hb_nf_create(hb_nf_seat *seat, uint32_t about);
 /* It is filled: parse it, and let it leave the node, behind the burst, as a packet of `type`. */
+#define HB_TYPE_BY_RULES 0xffffu /* of the type that it would have if it came in at a port */
 void hb_nf_emit(hb_nf_seat *seat, uint32_t handle, uint32_t type);
 
 /* What bounds the packets an NF makes: a token bucket. One for each seat; zero, then set `rate`. */

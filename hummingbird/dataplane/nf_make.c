@@ -35,8 +35,13 @@ void hb_nf_emit(hb_nf_seat *seat, uint32_t handle, uint32_t type)
     hb_lcore *lc = seat->lcore;
     hb_mbuf *m = hb_header(&lc->dp->arena, handle);
     hb_key key;
-    m->type = (uint16_t)type;
+    m->type = 0;
     enum hb_reason bad = hb_parse(hb_data(&lc->dp->arena, m), m->data_len, m, &key);
+    if (type == HB_TYPE_BY_RULES) {
+        const hb_rule *rule = hb_match_rules(lc->dp->rules, lc->dp->nb_rules, &key, m->direction);
+        type = rule ? rule->type : 0;
+    }
+    m->type = (uint16_t)type;
     if (bad != HB_REASON_none)
         hb_drop(lc, seat->node, bad, handle);
     else

@@ -2,6 +2,7 @@
 /* node_port.c: the common part of every port: counting, parsing, packet types, credits. */
 #include "dataplane.h"
 #include "guard.h"
+#include "neighbour.h"
 
 #include <string.h>
 
@@ -84,8 +85,28 @@ static inline enum hb_reason admit(const hb_arena *a, hb_mbuf *m, const hb_mbuf 
     return hb_parse(hb_data(a, m), m->data_len, m, key);
 }
 
-/* What arrived broken, or may be another lcore's: true if it stays here. */
-static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason bad)
+/* A question for an address of the port becomes its answer, and leaves by the same port: true if it
+ * was one. */
+static bool answer(hb_lcore *lc, uint32_t node, const hb_owned *owned, uint32_t handle)
+{
+    const hb_arena *a = &lc->dp->arena;
+    hb_mbuf *m = hb_header(a, handle);
+    uint32_t length =
+        hb_answer_neighbour(owned, hb_data(a, m), m->data_len, a->frame_size - m->data_off);
+    if (!length)
+        return false;
+    m->data_len = (uint16_t)length;
+    m->flow = HB_NO_FLOW;
+    lc->node_stats[node].answered++;
+    if (!hb_fifo_put(&lc->input[node], &handle, 1))
+        hb_drop(lc, node, HB_REASON_node_full, handle);
+    return true;
+}
+
+/* What arrived broken, may ask for what the port has (`asked`, else NULL), or may be another
+ * lcore's: true if it stays here. */
+static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason bad,
+                  const hb_owned *asked)
 {
     hb_dataplane *dp = lc->dp;
     hb_mbuf *m = hb_header(&dp->arena, handle);
@@ -93,6 +114,8 @@ static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason b
         hb_drop(lc, node, bad, handle);
         return false;
     }
+    if (asked && answer(lc, node, asked, handle))
+        return false;
     uint32_t owner = dp->owner[hb_spread(m->hash, dp->owners)];
     if (owner == lc->id)
         return true;
@@ -119,12 +142,16 @@ static void take_in(hb_lcore *lc, uint32_t node, const hb_port *port, uint32_t *
                           .rx_tick = hb_now()};
     uint64_t bytes = 0;
     bool alone = dp->owners == 1; /* every flow is this lcore's */
+    /* acquire: what is in it; the control thread waits for this pass before it frees it */
+    const hb_owned *owned = atomic_load_explicit(&port->owned, memory_order_acquire);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t handle = handles[i];
         m[kept] = hb_header(a, handle);
         enum hb_reason bad = admit(a, m[kept], &same, &keys[kept]);
         bytes += m[kept]->data_len;
-        if (__builtin_expect((bad != HB_REASON_none) | !alone, 0) && !stays(lc, node, handle, bad))
+        const hb_owned *asked = owned && hb_may_ask(m[kept]) ? owned : NULL;
+        if (__builtin_expect((bad != HB_REASON_none) | !alone | (asked != NULL), 0) &&
+            !stays(lc, node, handle, bad, asked))
             continue;
         hb_flow_prefetch(&lc->flows, m[kept]->hash);
         handles[kept++] = handle;

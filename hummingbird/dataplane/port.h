@@ -13,6 +13,7 @@
  * the control thread.
  */
 typedef struct hb_port hb_port;
+struct hb_owned; /* neighbour.h */
 
 typedef struct {
     /* Bring in up to n packets. `handles` are n empty mbufs, whose data_off is set to the default
@@ -44,15 +45,18 @@ typedef struct {
 /* Common part of every port; a driver's own struct starts with it. */
 struct hb_port {
     const hb_port_ops *ops;
-    bool paced;        /* false: takes credits and waits instead of overrunning the chain */
-    bool has_end;      /* rx() stops some day */
-    bool live;         /* its packets have the time of day */
-    uint8_t unsent;    /* enum hb_reason of what tx() has just not taken */
-    uint16_t zone;     /* of its packets */
-    _Atomic bool done; /* rx() will give nothing more; written by the lcore */
-    _Atomic bool away; /* the lcore keeps off; written by the control thread */
-    uint32_t serial;   /* of the packet consumed last */
-    hb_cache *cache;   /* of whoever may use the port now */
+    bool paced;     /* false: takes credits and waits instead of overrunning the chain */
+    bool has_end;   /* rx() stops some day */
+    bool live;      /* its packets have the time of day */
+    uint8_t unsent; /* enum hb_reason of what tx() has just not taken */
+    uint16_t zone;  /* of its packets */
+    uint8_t mac[6]; /* of the interface, if the driver knows it; else 0 */
+    struct hb_owned *_Atomic owned; /* what is answered for here, or NULL; written by the control
+                                       thread */
+    _Atomic bool done;              /* rx() will give nothing more; written by the lcore */
+    _Atomic bool away;              /* the lcore keeps off; written by the control thread */
+    uint32_t serial;                /* of the packet consumed last */
+    hb_cache *cache;                /* of whoever may use the port now */
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes. These and the ... */
     uint64_t too_long_bytes;
     uint64_t lost; /* packets that tx() took but that did not come out; and by packet type ... */

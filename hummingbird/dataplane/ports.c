@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ports.c: the control thread's side of ports: they are added, lent to their lcores, taken off them
  * while an interface is away, and closed. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "dataplane.h"
+#include "neighbour.h"
 
 int hb_add_queues(hb_dataplane *dp, const uint32_t *lcores, hb_port *const *queues, uint32_t n)
 {
@@ -76,8 +80,47 @@ void hb_give_ports(hb_dataplane *dp, bool to_lcores)
                 to_lcores ? &dp->lcore[dp->node[i].lcore[q]].cache : &dp->cache;
 }
 
+/* All queues of a port answer for this from now on; returns what they did before. */
+static hb_owned *exchange_owned(const hb_node *node, hb_owned *owned)
+{
+    hb_owned *old = atomic_load_explicit(&node->port[0]->owned, memory_order_relaxed);
+    for (uint32_t q = 0; q < node->lcores; q++)
+        /* release: what is in it, before an lcore reads it */
+        atomic_store_explicit(&node->port[q]->owned, owned, memory_order_release);
+    return old;
+}
+
+int hb_set_addresses(hb_dataplane *dp, uint32_t node, const hb_ip_address *list, uint32_t n,
+                     const uint8_t *mac)
+{
+    static const uint8_t none[6];
+    const hb_node *port = &dp->node[node];
+    hb_owned *owned = NULL;
+    if (!hb_is_input(port) || !hb_is_output(port))
+        return hb_fail(dp, "only a port that packets come in and go out at can answer for them");
+    if (n > HB_MOST_ADDRESSES)
+        return hb_fail(dp, "a port has at most %u addresses", HB_MOST_ADDRESSES);
+    mac = mac ? mac : port->port[0]->mac;
+    if (n && !memcmp(mac, none, sizeof none))
+        return hb_fail(dp, "the port has no Ethernet address to answer with");
+    if (n && !(owned = calloc(1, sizeof *owned)))
+        return hb_fail(dp, "out of memory");
+    if (n) {
+        owned->n = n;
+        memcpy(owned->address, list, n * sizeof *list);
+        memcpy(owned->mac, mac, sizeof owned->mac);
+    }
+    hb_owned *old = exchange_owned(port, owned);
+    hb_wait_passes(dp);
+    free(old);
+    return 0;
+}
+
 void hb_close_ports(hb_dataplane *dp)
 {
+    for (uint32_t i = 0; i < dp->nodes; i++)
+        if (dp->node[i].kind == HB_NODE_PORT)
+            free(exchange_owned(&dp->node[i], NULL));
     for (uint32_t i = 0; i < dp->nodes; i++)
         for (uint32_t q = 0; dp->node[i].kind == HB_NODE_PORT && q < dp->node[i].lcores; q++)
             dp->node[i].port[q]->ops->close(dp->node[i].port[q]);

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, IPvAnyAddress
 
+from hummingbird.dataplane._native import lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import BuildContext, HostContext, Nf, NfHost, NfParams, NfTable, Writes
 from hummingbird.nfs.fields import Mac
@@ -21,6 +22,8 @@ from hummingbird.nfs.routes_file import Format
 
 Mtu = Annotated[int, Field(ge=68, le=65535)]
 FEWEST_SPARE = 1024
+BY_RULES = "*"
+MOST_ADDRESSES: int = lib.HB_MOST_ADDRESSES
 
 
 class NextHop(NfParams):
@@ -51,7 +54,8 @@ class Icmp(NfParams):
     rate: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """A second and CPU; 0: none."""
     type: str | None = None
-    """Packet type that they get; without one that of the packet they are about."""
+    """Packet type that they get; without one that of the packet they are about; ``*``: that which
+    the topology's rules give them."""
 
 
 class RouterParams(NfParams):
@@ -77,13 +81,19 @@ class RouterParams(NfParams):
     """Packet type of packets to the router itself; without one they are dropped."""
     learn: bool = True
     """Believe what ARP and ND packets say of neighbours that are not listed."""
+    ask: bool = False
+    """Ask for neighbours that are not known, as the nearest of ``addresses``; for live ports."""
     room: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
     """Groups of entries kept free for prefixes, longer than /24 or IPv6, that come later."""
 
 
 def content_types(params: RouterParams) -> list[str]:
     """Packet types that the router gives to packets."""
-    return [name for name in dict.fromkeys((params.local, params.icmp.type)) if name is not None]
+    return [
+        name
+        for name in dict.fromkeys((params.local, params.icmp.type))
+        if name is not None and name != BY_RULES
+    ]
 
 
 # ---- from parameters to a table ------------------------------------------------------------------
@@ -91,6 +101,7 @@ def content_types(params: RouterParams) -> list[str]:
 
 def build(params: RouterParams, context: BuildContext) -> NfTable:
     """Read the routes and lay out the table."""
+    _check_ask(params, context)
     hops = Hops(params, context.name)
     wanted = plan(params, context.base, hops)
     needed = [family.groups for family in wanted.families]
@@ -115,6 +126,27 @@ def build(params: RouterParams, context: BuildContext) -> NfTable:
     loaded = Loaded(fib, hops, wanted)
     glean(loaded, params.neighbours)
     return NfTable(fib.table, notes=[*wanted.notes, _note(wanted)], extra=loaded)
+
+
+def _check_ask(params: RouterParams, context: BuildContext) -> None:
+    if params.ask and not params.addresses:
+        raise UserError(
+            "a router without an address can ask for nobody's",
+            field=f"nfs.{context.name}.ask",
+            fix="write addresses: the router's own, one for each link, or ask: false",
+        )
+    if params.ask and not params.learn:
+        raise UserError(
+            "ask: true without learn: true, which hears the answers",
+            field=f"nfs.{context.name}.ask",
+            fix="write learn: true, or ask: false",
+        )
+    if len(params.addresses) > MOST_ADDRESSES and params.ask:
+        raise UserError(
+            f"a router that asks has at most {MOST_ADDRESSES} addresses",
+            field=f"nfs.{context.name}.addresses",
+            fix="keep one for each link",
+        )
 
 
 def _note(wanted: Plan) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
-from hummingbird.nfs.routes_file import Ints, Words
+from hummingbird.nfs.routes_file import Address, Ints, Words
 
 if TYPE_CHECKING:
     from hummingbird.dataplane.plane import Dataplane
@@ -117,10 +117,26 @@ class Fib:
         elif end == lib.HB_ROUTER_MEMORY:
             raise MemoryError("no memory for the routes")
 
-    def set_hop(self, hop: int, kind: int, macs: bytes = bytes(12), mtu: int = 1500) -> None:
-        """Say what a next hop is: a kind, destination and source MAC, and the MTU."""
+    def set_hop(
+        self,
+        hop: int,
+        kind: int,
+        macs: bytes = bytes(12),
+        mtu: int = 1500,
+        address: Address | None = None,
+        confirm: bool = False,
+    ) -> None:
+        """Say what a next hop is: a kind, destination and source MAC, and the MTU; its address, if
+        it is not the packet's own, and whether its MAC is to be confirmed."""
+        own = ffi.NULL
+        if address is not None:
+            own = ffi.new("hb_ip_address *", {"family": address.version})
+            own.bytes[0 : len(address.packed)] = address.packed
         with self._change():
-            while lib.hb_router_set_hop(self._router, hop, kind, macs, mtu) == lib.HB_ROUTER_WAIT:
+            while (
+                lib.hb_router_set_hop(self._router, hop, kind, macs, mtu, own, confirm)
+                == lib.HB_ROUTER_WAIT
+            ):
                 self.readers_passed()
 
     def set_group(self, hop: int, members: Sequence[int]) -> None:

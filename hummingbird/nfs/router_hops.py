@@ -41,6 +41,10 @@ class Hop:
     kind: int
     macs: bytes = bytes(12)
     mtu: int = 1500
+    address: Address | None = None
+    """Whom to ask for its MAC; None: the packet's destination."""
+    confirm: bool = False
+    """Its MAC was heard of a while ago."""
 
 
 def mac_bytes(text: str) -> bytes:
@@ -58,6 +62,8 @@ class Hops:
     """Of the NF, for errors."""
     learned: dict[Address, bytes] = field(default_factory=dict)
     """MAC addresses that traffic has told."""
+    old: set[Address] = field(default_factory=set)
+    """Of those that are learned: nothing was heard of them for a while."""
     numbers: dict[Target, int] = field(default_factory=dict)
 
     @property
@@ -133,7 +139,8 @@ class Hops:
                 fib.set_group(numbers[target], [numbers[member] for member in target.members])
             else:
                 hop = self.hop(target)
-                fib.set_hop(numbers[target], hop.kind, hop.macs, hop.mtu)
+                number = numbers[target]
+                fib.set_hop(number, hop.kind, hop.macs, hop.mtu, hop.address, hop.confirm)
 
     def hop(self, target: Target) -> Hop:
         """What a target is now."""
@@ -146,8 +153,7 @@ class Hops:
         assert isinstance(target, (Via, Attached))
         if isinstance(target, Via):
             return self._via(target)
-        self._source(target.dev, None, "")
-        return Hop(UNRESOLVED)
+        return Hop(UNRESOLVED, bytes(6) + self._source(target.dev, None, ""))
 
     def _via(self, target: Via) -> Hop:
         static = self.params.neighbours.get(target.address)
@@ -158,8 +164,9 @@ class Hops:
         if static:
             return Hop(FORWARD, mac_bytes(static.mac) + source, mtu)
         if target.address in self.learned:
-            return Hop(FORWARD, self.learned[target.address] + source, mtu)
-        return Hop(UNRESOLVED)
+            mac, old = self.learned[target.address], target.address in self.old
+            return Hop(FORWARD, mac + source, mtu, target.address, old)
+        return Hop(UNRESOLVED, bytes(6) + source, mtu, target.address)
 
     def _source(self, dev: str, own: str | None, what: str) -> bytes:
         """The source MAC of packets that leave there."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hummingbird")
 
+BY_RULES = 0xFFFF  # HB_TYPE_BY_RULES of nf.h
 MOST_LEARNED = 4096
 HEARD_AT_ONCE = 256
+SURE_S = 60.0
+"""A neighbour that was not heard of for so long, and still gets packets, is asked whether it is
+there."""
+SILENT_S = 3.0
+"""One that was heard of within this time does answer."""
+LOOK_S = 1.0
+"""Between two looks at who that is."""
 
 
 class RouterHost(NfHost):
@@ -48,12 +57,20 @@ class RouterHost(NfHost):
             source.get(4, bytes(4)),
             source.get(6, bytes(16)),
             params.icmp.rate,
-            -1 if kind is None else context.types[kind],
+            -1 if kind is None else BY_RULES if kind == "*" else context.types[kind],
             params.learn,
         )
         if not pointer:
             raise MemoryError("no memory for the router")
         self.pointer = pointer
+        if params.ask:
+            own = ffi.new("hb_ip_address[]", len(params.addresses))
+            for one, address in zip(own, params.addresses, strict=True):
+                one.family = address.version
+                one.bytes[0 : len(address.packed)] = address.packed
+            lib.hb_router_host_ask(pointer, own, len(own))
+        self._heard_at: dict[Address, float] = {}
+        self._look_at = 0.0
         self._heard = ffi.new("hb_router_heard[]", HEARD_AT_ONCE)
         self._files = WatchedFiles(files_of(params, context.base))
         self._full = False
@@ -65,6 +82,8 @@ class RouterHost(NfHost):
     def poll(self) -> None:
         """Learn, and look at the files."""
         self._learn()
+        if self._params.ask:
+            self._age(time.monotonic())
         if self._context.watch and self._files.changed():
             self.reload()
 
@@ -151,30 +170,76 @@ class RouterHost(NfHost):
         for heard in self._heard[0:n]:
             raw = bytes(heard.address)
             address = IPv4Address(raw[:4]) if heard.family == 4 else IPv6Address(raw)
-            self._hear(address, bytes(heard.mac))
+            mac = bytes(heard.mac)
+            if any(mac):
+                self._hear(address, mac)
+            else:
+                self._forget(address)
 
     def _hear(self, address: Address, mac: bytes) -> None:
         """Believe it if it is news, if somebody is waiting for it, and if nobody has said
         otherwise in the topology."""
         loaded = self._loaded
         learned = loaded.hops.learned
-        if learned.get(address) == mac or address in self._params.neighbours:
+        if address in self._params.neighbours:
+            return
+        if address in learned:
+            self._heard_at[address] = time.monotonic()
+        if learned.get(address) == mac and address not in loaded.hops.old:
             return
         waiting = loaded.hops.by_address(address)
         if not waiting and not self._is_attached(address):
             return
-        if len(learned) >= MOST_LEARNED and address not in learned:
+        if len(learned) >= MOST_LEARNED and address not in learned and not self._make_room():
             if not self._full:
                 log.warning("%s: no room for another neighbour", self._context.name)
             self._full = True
             return
         learned[address] = mac
+        self._heard_at[address] = time.monotonic()
+        loaded.hops.old.discard(address)
         loaded.hops.write(loaded.fib, loaded.hops.numbers, list(waiting))
         try:
             glean(loaded, [address])
         except UserError as error:
             learned.pop(address)
+            self._heard_at.pop(address)
             log.warning("%s: neighbour %s: %s", self._context.name, address, error)
+
+    def _age(self, now: float) -> None:
+        """Those of whom nothing was heard for a while are asked when a packet goes there."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        hops = self._loaded.hops
+        for address, heard in self._heard_at.items():
+            if heard + SURE_S < now and address not in hops.old:
+                hops.old.add(address)
+                hops.write(self._loaded.fib, hops.numbers, hops.by_address(address))
+
+    def _forget(self, address: Address) -> None:
+        """It did not answer: its MAC is not known any more."""
+        hops = self._loaded.hops
+        if address not in hops.old or self._heard_at[address] + SILENT_S > time.monotonic():
+            return
+        self._drop(address)
+        log.info("%s: neighbour %s does not answer any more", self._context.name, address)
+
+    def _drop(self, address: Address) -> None:
+        hops = self._loaded.hops
+        hops.old.discard(address)
+        del hops.learned[address], self._heard_at[address]
+        hops.write(self._loaded.fib, hops.numbers, hops.by_address(address))
+        glean(self._loaded, [address])
+
+    def _make_room(self) -> bool:
+        """Forget the neighbour that was heard of least recently, if that is a while ago; a packet
+        to it asks again."""
+        oldest = min(self._heard_at, key=self._heard_at.__getitem__)
+        if not self._params.ask or oldest not in self._loaded.hops.old:
+            return False
+        self._drop(oldest)
+        return True
 
     def _is_attached(self, address: Address) -> bool:
         from hummingbird.nfs.router_plan import packed
@@ -190,7 +255,7 @@ class RouterHost(NfHost):
         loaded = self._loaded
         vias: list[Target] = [one for one in loaded.hops.numbers if isinstance(one, Via)]
         counts = lib.hb_router_count(self.pointer) if self.pointer else None
-        names = ("icmp_errors", "icmp_suppressed", "fragmented", "unheard")
+        names = ("icmp_errors", "icmp_suppressed", "fragmented", "asked", "unheard")
         return {
             "ipv4": loaded.fib.used(4),
             "ipv6": loaded.fib.used(6),

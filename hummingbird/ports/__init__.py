@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,11 @@ class PortParams(BaseModel):
     def watched(self) -> str | None:
         """Name of the network interface whose state the port depends on."""
         return None
+
+    @property
+    def owned(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Addresses that the port answers ARP and neighbour solicitations for."""
+        return ()
 
     def reads(self) -> list[Path]:
         """Files that packets come from."""

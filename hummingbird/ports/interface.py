@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from hummingbird.dataplane._native import lib
 from hummingbird.ports import PortParams, Whole, mistake
 from hummingbird.textfile import quoted
+
+Address = IPv4Address | IPv6Address
 
 IFNAMSIZ = 16
 SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFHWADDR = 0x8933, 0x8913, 0x8921, 0x8927
@@ -75,9 +78,26 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _ownable(value: Address) -> Address:
+    broadcast = value.version == 4 and int(value) == 0xFFFFFFFF
+    if value.is_multicast or value.is_unspecified or value.is_loopback or broadcast:
+        raise mistake(f"{value} is the address of no port", "write one that others send packets to")
+    return value
+
+
+def _once(value: tuple[Address, ...]) -> tuple[Address, ...]:
+    for address in value:
+        if value.count(address) > 1:
+            raise mistake(f"{address} stands here twice", "keep one of the two")
+    return value
+
+
 InterfaceName = Annotated[str, BeforeValidator(_interface_name)]
 Addresses = Annotated[
-    tuple[IPv4Address | IPv6Address, ...], BeforeValidator(_as_list), Field(max_length=16)
+    tuple[Annotated[Address, AfterValidator(_ownable)], ...],
+    BeforeValidator(_as_list),
+    AfterValidator(_once),
+    Field(max_length=lib.HB_MOST_ADDRESSES),
 ]
 
 
@@ -105,6 +125,10 @@ class InterfaceParams(PortParams):
     @property
     def watched(self) -> str | None:
         return self.interface
+
+    @property
+    def owned(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        return self.address
 
     def __str__(self) -> str:
         many = f", {self.queues} queues" if self.queues > 1 else ""

@@ -14,6 +14,7 @@ from hummingbird import ports
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
 from hummingbird.ports import PortParams
+from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.interface import Interface, look
 
 log = logging.getLogger("hummingbird")
@@ -42,7 +43,7 @@ class _Port:
 
     def __init__(self, plane: Dataplane, node: int, port: Watched, room: int) -> None:
         assert port.params.watched is not None
-        self._plane, self._node, self._room = plane, node, room
+        self._plane, self._node, self._room, self._port = plane, node, room, port
         self._says = f"{port.name}: interface {port.params.watched}"
         self._name = port.params.watched
         self._makes = ports.load(port.driver).makes_interface
@@ -89,7 +90,14 @@ class _Port:
             return
         self._away = False
         self._seen = look(self._name)
+        self._set_addresses()
         log.info("%s is back", self._says)
+
+    def _set_addresses(self) -> None:
+        try:
+            set_addresses(self._plane, self._node, self._port)
+        except UserError as error:
+            log.warning("%s: its address is not answered for: %s", self._says, error.what)
 
     def _say_changes(self, is_: Interface, was: Interface) -> None:
         if is_.up != was.up:
@@ -98,6 +106,9 @@ class _Port:
             self._say_state(
                 "linked again" if is_.carrier else "without a link: its peer is off", is_
             )
+        if is_.mac != was.mac:
+            self._set_addresses()
+            log.info("%s has Ethernet address %s now", self._says, is_.mac.hex(":"))
         if is_.mtu != was.mtu:
             log.info("%s has MTU %d, it was %d", self._says, is_.mtu, was.mtu)
             self._say_mtu(is_)

@@ -66,6 +66,8 @@ def _port(view: View, index: int, snapshot: Snapshot) -> dict[str, Any]:
     port["dropped"] = by_reason(snapshot.drops[index])
     port["missed"] = int(counts["missed"])
     port["detail"] = dict(view.details.get(node.name, {}))
+    if node.ingress and node.egress:
+        port["answered"] = int(counts["answered"])
     return port
 
 

@@ -321,16 +321,16 @@ static void test_a_next_hop_changes_in_its_other_record(void)
     CHECK_EQUAL(word[2], 4);
     CHECK_EQUAL(word[3], 7);
     uint8_t macs[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-    CHECK_EQUAL(hb_router_set_hop(r, 5, HB_ROUTER_FORWARD, macs, 1500), HB_ROUTER_DONE);
+    CHECK_EQUAL(hb_router_set_hop(r, 5, HB_ROUTER_FORWARD, macs, 1500, NULL, 0), HB_ROUTER_DONE);
     hb_router_move(r, table);
     uint32_t before = word[HB_ROUTER_HOPS + 5], *old = word + hb_router_record(5, before);
     CHECK_EQUAL(old[0], 0x01020304);
     CHECK_EQUAL(old[3], 1500);
     macs[0] = 99;
-    CHECK_EQUAL(hb_router_set_hop(r, 5, HB_ROUTER_FORWARD, macs, 1400), HB_ROUTER_DONE);
+    CHECK_EQUAL(hb_router_set_hop(r, 5, HB_ROUTER_FORWARD, macs, 1400, NULL, 0), HB_ROUTER_DONE);
     CHECK_EQUAL(old[0], 0x01020304); /* who read the word before still finds it whole */
     CHECK_EQUAL((word + hb_router_record(5, word[HB_ROUTER_HOPS + 5]))[0], 0x63020304);
-    CHECK_EQUAL(hb_router_set_hop(r, 5, HB_ROUTER_FORWARD, macs, 1300), HB_ROUTER_WAIT);
+    CHECK_EQUAL(hb_router_set_hop(r, 5, HB_ROUTER_FORWARD, macs, 1300, NULL, 0), HB_ROUTER_WAIT);
     hb_router_readers_passed(r);
     uint16_t members[2] = {1, 2};
     CHECK_EQUAL(hb_router_set_group(r, 5, members, 2), HB_ROUTER_DONE);

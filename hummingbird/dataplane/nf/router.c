@@ -11,6 +11,7 @@
 #include "inet.h"
 #include "nf/router.cl"
 #include "nf/router_api.h"
+#include "nf/router_ask.h"
 
 #define HEARD 256u /* neighbours that may wait for the control thread, a power of two */
 
@@ -27,6 +28,7 @@ struct hb_router_host {
     hb_icmp_source from;
     int32_t type; /* of ICMP errors; -1: as the packet that they are about */
     bool learn;
+    hb_router_asker *asker;   /* router_ask.c; NULL: nobody is asked */
     lane lane[HB_MAX_LCORES]; /* by lcore */
 };
 
@@ -49,7 +51,14 @@ hb_router_host *hb_router_host_new(const uint8_t *ipv4, const uint8_t *ipv6, uin
 
 void hb_router_host_free(hb_router_host *h)
 {
+    if (h)
+        hb_router_asker_free(h->asker);
     free(h);
+}
+
+void hb_router_host_ask(hb_router_host *h, const hb_ip_address *own, uint32_t n)
+{
+    h->asker = hb_router_asker_new(own, n);
 }
 
 /* ---- counters: one writer, any reader -----------------------------------------------------------
@@ -68,6 +77,7 @@ hb_router_counts hb_router_count(const hb_router_host *h)
         sum.icmp_errors += __atomic_load_n(&c->icmp_errors, __ATOMIC_RELAXED);
         sum.icmp_suppressed += __atomic_load_n(&c->icmp_suppressed, __ATOMIC_RELAXED);
         sum.fragmented += __atomic_load_n(&c->fragmented, __ATOMIC_RELAXED);
+        sum.asked += __atomic_load_n(&c->asked, __ATOMIC_RELAXED);
         sum.unheard += __atomic_load_n(&c->unheard, __ATOMIC_RELAXED);
     }
     return sum;
@@ -182,11 +192,32 @@ static void say(hb_nf_seat *seat, hb_router_host *h, lane *l, uint32_t handle, u
     add(&l->count.icmp_suppressed, l->limit.suppressed - before);
 }
 
-static void act(hb_nf_seat *seat, hb_router_host *h, uint32_t handle, uint32_t what, uint32_t mtu,
+/* The Ethernet address of a next hop is not known, or not sure: ask for it. One that has not
+ * answered is not there, and then its packets' senders are told; nobody is while it may answer. */
+static void ask(hb_nf_seat *seat, hb_router_host *h, lane *l, uint32_t handle, uint32_t hop,
+                bool confirm)
+{
+    hb_router_question q = {.family = 0};
+    enum hb_router_asked asked = HB_ROUTER_CANNOT;
+    if (h->asker && hop)
+        asked = hb_router_ask(h->asker, seat, handle, hop - 1, &q);
+    add(&l->count.asked, asked == HB_ROUTER_ASKED || asked == HB_ROUTER_ASKED_AGAIN);
+    bool silent = asked == HB_ROUTER_ASKED_AGAIN || asked == HB_ROUTER_SILENT;
+    if (asked == HB_ROUTER_ASKED_AGAIN && confirm) {
+        hb_router_heard heard = {.family = q.family};
+        memcpy(heard.address, q.target, sizeof heard.address);
+        hear(l, &heard);
+    }
+    if (!confirm && (silent || asked == HB_ROUTER_CANNOT))
+        say(seat, h, l, handle, HB_ROUTER_DO_HOST, 0);
+}
+
+static void act(hb_nf_seat *seat, hb_router_host *h, uint32_t handle, uint64_t result,
                 uint32_t *verdict)
 {
     lane *l = &h->lane[seat->lcore->id];
     const hb_mbuf *m = hb_header(seat->arena, handle);
+    uint32_t what = (uint32_t)(result >> 32), mtu = (uint32_t)(result >> 16) & 0xffff;
     if (what == HB_ROUTER_DO_ARP || what == HB_ROUTER_DO_ND) {
         if (h->learn)
             (what == HB_ROUTER_DO_ARP ? learn_arp : learn_nd)(l, m, hb_data(seat->arena, m));
@@ -195,6 +226,8 @@ static void act(hb_nf_seat *seat, hb_router_host *h, uint32_t handle, uint32_t w
             add(&l->count.fragmented, 1);
         else /* no mbufs, or a next hop that takes less than any link must */
             *verdict = HB_DROP(HB_REASON_too_big);
+    } else if (what == HB_ROUTER_DO_ASK || what == HB_ROUTER_DO_CONFIRM) {
+        ask(seat, h, l, handle, (uint32_t)result & 0xffff, what == HB_ROUTER_DO_CONFIRM);
     } else if (what <= HB_ROUTER_DO_TOO_BIG) {
         say(seat, h, l, handle, what, mtu);
     }
@@ -206,8 +239,7 @@ static void finish(hb_nf_seat *seat, const uint32_t *handles, const uint64_t *re
     hb_router_host *h = seat->host;
     for (uint32_t i = 0; h && i < n; i++) {
         if (result[i] >> 32)
-            act(seat, h, handles[i], (uint32_t)(result[i] >> 32),
-                (uint32_t)(result[i] >> 16) & 0xffff, &verdict[i]);
+            act(seat, h, handles[i], result[i], &verdict[i]);
     }
 }
 

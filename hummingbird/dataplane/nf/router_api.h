@@ -7,6 +7,8 @@
 #define HB_ROUTER_API_H
 #include <stdint.h>
 
+#include "api.h"
+
 typedef struct hb_router hb_router;
 
 #define HB_ROUTER_HOPS_MOST 32767   /* next hops; more do not fit an entry of 16 bits */
@@ -37,8 +39,11 @@ int hb_router_change(hb_router *r, uint32_t family, const uint64_t *hi, const ui
                      const uint8_t *length, const int32_t *hop, uint32_t n, uint32_t *done);
 
 /* Kinds of next hops: HB_ROUTER_FORWARD and so on of router.cl. */
-/* Set a next hop: its addresses (destination and source MAC, 12 bytes) and MTU. */
-int hb_router_set_hop(hb_router *r, uint32_t hop, uint32_t kind, const uint8_t *macs, uint32_t mtu);
+/* Set a next hop: its addresses (destination and source MAC, 12 bytes) and MTU; its IP address, to
+ * ask for the MAC (NULL: it is the packet's destination), and whether the MAC is to be confirmed.
+ */
+int hb_router_set_hop(hb_router *r, uint32_t hop, uint32_t kind, const uint8_t *macs, uint32_t mtu,
+                      const hb_ip_address *address, int confirm);
 /* Make it a group; each member is another next hop, which is none. 1 to 32. */
 int hb_router_set_group(hb_router *r, uint32_t hop, const uint16_t *members, uint32_t n);
 
@@ -64,17 +69,23 @@ int hb_router_route(const hb_router *r, uint32_t family, uint64_t hi, uint64_t l
 typedef struct hb_router_host hb_router_host;
 
 /* ICMP errors come from these addresses (all 0: there is none), at most `rate` a second and lcore,
- * as packets of `type` (-1: of the type of the packet they are about). `learn`: report the
- * neighbours that ARP and ND packets name. NULL without memory. */
+ * as packets of `type` (-1: of the type of the packet they are about, 0xffff: of that which the
+ * rules give them). `learn`: report the neighbours that ARP and ND packets name. NULL without
+ * memory. */
 hb_router_host *hb_router_host_new(const uint8_t *ipv4, const uint8_t *ipv6, uint32_t rate,
                                    int32_t type, int learn);
 void hb_router_host_free(hb_router_host *h);
+/* Before the start: it asks for neighbours, as one that has these addresses (HB_MOST_ADDRESSES at
+ * most): an ARP request or a neighbour solicitation for each packet that cannot leave or whose next
+ * hop is to be confirmed, but no more than one a second for each neighbour, as a packet of the same
+ * type, so that it leaves where the packet would. */
+void hb_router_host_ask(hb_router_host *h, const hb_ip_address *own, uint32_t n);
 
 typedef struct {
     uint8_t address[16]; /* IPv4: the first 4 bytes */
-    uint8_t mac[6];
-    uint8_t family;  /* 4 or 6 */
-    uint8_t in_port; /* node that it came in at */
+    uint8_t mac[6];      /* all 0: it did not answer when it was asked */
+    uint8_t family;      /* 4 or 6 */
+    uint8_t in_port;     /* node that it came in at */
 } hb_router_heard;
 /* Neighbours heard of since the last call, at most `most`. By the control thread. */
 uint32_t hb_router_hear(hb_router_host *h, hb_router_heard *heard, uint32_t most);
@@ -83,6 +94,7 @@ typedef struct {
     uint64_t icmp_errors;     /* made */
     uint64_t icmp_suppressed; /* not made: over the rate, or no mbuf */
     uint64_t fragmented;      /* packets that were cut */
+    uint64_t asked;           /* ARP requests and neighbour solicitations that were made */
     uint64_t unheard;         /* ARP and ND packets that came faster than they were taken */
 } hb_router_counts;
 /* Sums over the lcores; from any thread. */

@@ -144,7 +144,8 @@ static void close_record(hb_router *r, uint32_t hop, uint32_t kind, uint32_t mem
     r->hops.to = hop >= r->hops.to ? hop + 1 : r->hops.to;
 }
 
-int hb_router_set_hop(hb_router *r, uint32_t hop, uint32_t kind, const uint8_t *macs, uint32_t mtu)
+int hb_router_set_hop(hb_router *r, uint32_t hop, uint32_t kind, const uint8_t *macs, uint32_t mtu,
+                      const hb_ip_address *address, int confirm)
 {
     uint32_t *record = open_record(r, hop);
     if (!record)
@@ -152,7 +153,10 @@ int hb_router_set_hop(hb_router *r, uint32_t hop, uint32_t kind, const uint8_t *
     for (uint32_t i = 0; i < 3; i++) /* as hb_put32() wants them */
         record[i] = (uint32_t)macs[4 * i] << 24 | (uint32_t)macs[4 * i + 1] << 16 |
                     (uint32_t)macs[4 * i + 2] << 8 | macs[4 * i + 3];
-    record[3] = mtu;
+    record[3] = mtu | (confirm ? HB_ROUTER_CONFIRM : 0);
+    record[HB_ROUTER_FAMILY] = address ? address->family : 0;
+    if (address)
+        memcpy(record + HB_ROUTER_ADDRESS, address->bytes, sizeof address->bytes);
     close_record(r, hop, kind, 0);
     return HB_ROUTER_DONE;
 }
