@@ -183,6 +183,20 @@ def forward(build: str, driver: str, frame_size: str, vlan: str = "") -> dict[st
     }
 
 
+def spread(build: str) -> dict[str, Any]:
+    """Two queues of an interface, on two cores if there are: flows stay in order, no more."""
+    made = packets(300)
+    cores = {"io": sorted(os.sched_getaffinity(0))[:2]}
+    devices = (f"net_af_packet{number},iface=y{number},qpairs=2" for number in (0, 1))
+    nodes = ports(*devices, queues=2)
+    with wired() as far, started(top(build, nodes, cores=cores), rows=BOTH_WAYS) as run:
+        for packet in made:
+            far[0].socket.send(packet)
+        run.until(lambda: far[1].poll() >= len(made), what="all packets")
+        result = run.stop()
+    return told(result) | {"same": sorted(far[1].got) == sorted(made)}
+
+
 def capture_files(build: str, longest: str = str(LONGEST)) -> dict[str, Any]:
     """net_pcap reads a capture, net_pcap writes one."""
     made = packets(200, longest=int(longest))

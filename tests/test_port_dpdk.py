@@ -109,6 +109,11 @@ def test_packets_of_a_wire_go_both_ways_unchanged(
     assert told["ports"]["d0"]["received"] == told["ports"]["d1"]["sent"] == 300
 
 
+def test_two_queues_of_an_interface(scenario: Scenario) -> None:
+    told = scenario("spread")
+    assert told["same"] and told["dropped"] == {}
+
+
 def test_nothing_is_left_behind_nor_printed(stock: Scenario) -> None:
     told = stock("forward", "af_xdp", "4096")
     assert not told["pinned"]

@@ -15,17 +15,21 @@ import shutil
 import subprocess
 import sys
 
+OLDEST = "22.11"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def flags_of_debian() -> tuple[list[str], list[str]] | None:
-    """What to compile and to link with; None: there is no DPDK."""
+    """What to compile and to link with; None: there is no DPDK that is new enough."""
     try:
         found = [
             subprocess.run(
-                ["pkg-config", option, "libdpdk"], capture_output=True, text=True, check=True
+                ["pkg-config", *options], capture_output=True, text=True, check=True
             ).stdout
-            for option in ("--cflags", "--libs")
+            for options in (
+                ("--cflags", f"libdpdk >= {OLDEST}"),
+                ("--libs", "libdpdk"),
+            )
         ]
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -58,7 +62,10 @@ def main(folder: str, prefix: str | None = None) -> None:
         flags = [f"@{prefix}/compile.flags"], [f"@{prefix}/link.flags"]
         compile_plugin(os.path.join(folder, "libhb_mdpdk.so"), *flags)
     elif stock := flags_of_debian():
-        compile_plugin(os.path.join(folder, "libhb_dpdk.so"), *stock)
+        try:
+            compile_plugin(os.path.join(folder, "libhb_dpdk.so"), *stock)
+        except subprocess.CalledProcessError:  # nobody else shall miss anything for it
+            print("warning: the plug-in for DPDK does not compile with the DPDK that is installed")
 
 
 if __name__ == "__main__":

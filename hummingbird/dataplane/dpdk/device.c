@@ -40,6 +40,14 @@ static int too_few_queues(const hb_dpdk_device *d, const text *error,
     return -1;
 }
 
+static bool short_of_mbufs(const hb_dpdk_device *d)
+{
+    bool any = false;
+    for (uint32_t q = 0; q < d->queues; q++)
+        any = any || d->queue[q].short_of_mbufs;
+    return any;
+}
+
 static int too_few_mbufs(const hb_dpdk_device *d, const text *error)
 {
     snprintf(error->text, error->size,
@@ -121,7 +129,7 @@ static int configure(hb_dpdk_device *d, const text *error)
         failed = set_up_queues(d, &info);
     if (!failed)
         failed = rte_eth_dev_start(d->id);
-    if (failed && d->short_of_mbufs)
+    if (failed && short_of_mbufs(d))
         return too_few_mbufs(d, error);
     if (failed)
         return fail(d, error, "cannot be set up", failed,

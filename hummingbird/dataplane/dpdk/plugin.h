@@ -40,10 +40,11 @@ typedef struct {
     hb_dpdk_device *device;
     const hb_arena *arena;
     struct rte_mempool *pool;
-    uint32_t shift;  /* log2 of the frame size */
-    uint16_t id;     /* of the device, */
-    uint16_t number; /* and of the queue in it, as ethdev counts */
-    bool registered; /* its lcore has told DPDK of itself, or tried to */
+    uint32_t shift;      /* log2 of the frame size */
+    uint16_t id;         /* of the device, */
+    uint16_t number;     /* and of the queue in it, as ethdev counts */
+    bool short_of_mbufs; /* the driver has asked for more than there were */
+    bool registered;     /* its lcore has told DPDK of itself, or tried to */
     uint32_t stocked;
     uint32_t stock[HB_DPDK_STOCK]; /* free frames at hand: most drivers take and give them singly */
 } hb_dpdk_queue;
@@ -59,12 +60,11 @@ struct hb_dpdk_device {
     uint32_t queues;
     bool probed;              /* there is such a device in DPDK */
     bool started;             /* and packets flow */
-    bool short_of_mbufs;      /* something asked for more than there were; by whoever asked */
     _Atomic uint32_t flushed; /* queues that their lcores have left; by these */
     uint32_t closed;
-    bool down;        /* no link; by the lcore of queue 0, like the next two */
-    uint64_t missed;  /* that the device has counted so far */
-    uint64_t look_at; /* tick */
+    _Atomic bool down; /* no link; by the lcore of queue 0, like the next two */
+    uint64_t missed;   /* that the device has counted so far */
+    uint64_t look_at;  /* tick */
     hb_dpdk_queue queue[HB_MAX_LCORES];
 };
 

@@ -33,7 +33,7 @@ static int get(struct rte_mempool *mp, void **objects, unsigned int n)
             q->stocked = q->device->core->alloc(q->port.cache, q->stock, HB_DPDK_STOCK / 4);
         if (!q->stocked) {
             put(mp, objects, i);
-            q->device->short_of_mbufs = true;
+            q->short_of_mbufs = true;
             return -ENOBUFS;
         }
         uint32_t handle = q->stock[--q->stocked];

@@ -35,7 +35,8 @@ static void look(hb_dpdk_queue *q)
     count_missed(d, &q->port);
     if (!rte_eth_link_get_nowait(d->id, &link))
         /* relaxed: it only chooses the name of a drop */
-        __atomic_store_n(&d->down, link.link_status == RTE_ETH_LINK_DOWN, __ATOMIC_RELAXED);
+        atomic_store_explicit(&d->down, link.link_status == RTE_ETH_LINK_DOWN,
+                              memory_order_relaxed);
 }
 
 /* Some drivers ask which lcore of DPDK's calls. */
@@ -148,7 +149,7 @@ static uint32_t dpdk_tx(hb_port *port, const hb_arena *a, const uint32_t *handle
         return n;
     for (uint32_t i = sent; i < n; i++)
         out[i]->pool = NULL; /* still ours */
-    bool down = __atomic_load_n(&q->device->down, __ATOMIC_RELAXED);
+    bool down = atomic_load_explicit(&q->device->down, memory_order_relaxed);
     port->unsent = down ? HB_REASON_port_down : HB_REASON_port_full;
     return sent;
 }
