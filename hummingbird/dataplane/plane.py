@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,26 @@ class Dataplane:
     def set_zone(self, node: int, zone: int) -> None:
         """Packets of this input port are of this zone."""
         lib.hb_set_zone(self._dp, node, zone)
+
+    def set_addresses(
+        self, node: int, addresses: Sequence[IPv4Address | IPv6Address], mac: bytes | None
+    ) -> None:
+        """What a port answers ARP and neighbour solicitations for; also while it runs.
+
+        Args:
+            node: the port.
+            addresses: all of them, instead of those before.
+            mac: the Ethernet address to answer with; None: the one that the port's driver knows.
+
+        Raises:
+            UserError: nothing goes out there, or there is no Ethernet address.
+        """
+        listed = ffi.new("hb_ip_address[]", len(addresses) or 1)
+        for one, address in zip(listed, addresses, strict=False):
+            one.family = address.version
+            one.bytes[0 : len(address.packed)] = address.packed
+        own = ffi.NULL if mac is None else ffi.from_buffer("uint8_t[6]", mac)
+        self._checked(lib.hb_set_addresses(self._dp, node, listed, len(addresses), own))
 
     def set_device(self, config: Any) -> None:
         """The device of the GNFs, as ``hb_device *``."""
