@@ -218,6 +218,19 @@ def test_the_device_works_on_the_frames_of_the_driver(executor: str, one: Bed) -
     check(result, len(packets), 0)
 
 
+def test_linux_finds_the_address_of_a_port(one: Bed) -> None:
+    """The kernel at the far end asks by ARP; the answer, with the interface's Ethernet address,
+    goes back in the frame that the question came in."""
+    source = topology()
+    source["ports"]["lan"]["address"] = "192.0.2.1"
+    one.call("ip", "addr", "add", "192.0.2.9/24", "dev", "lan1")
+    mac = one.call("cat", "/sys/class/net/lan0/address").strip()
+    with started(source, None, ROWS) as run:
+        one.call("ping", "-c", "1", "-W", "1", "192.0.2.1", may_fail=True)  # nothing answers that
+        run.until(lambda: mac in one.call("ip", "neigh", "show", "192.0.2.1"), what="the answer")
+        run.stop()
+
+
 def test_routes_change_while_packets_flow(one: Bed) -> None:
     packets = [udp("10.0.0.1", "10.0.0.2", 5, 6, n.to_bytes(4, "big")) for n in range(400)]
     with wires("lan1", "wan1") as (lan, wan), started(topology(), None, ROWS) as run:

@@ -332,9 +332,10 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     if (!n)
         return 0;
     hb_port *port = own_queue(lc, &lc->dp->node[node]);
+    uint64_t came = hb_header(&lc->dp->arena, handles[0])->rx_tick; /* dropped, it is another's */
     uint32_t sent = send(lc, node, port, handles, n);
     /* an output's latency is the packet's whole stay: from its input port to here */
-    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->rx_tick);
+    hb_sample_latency(lc, node, hb_now() - came);
     lc->node_stats[node].bursts++;
     if (sent)
         hb_end_sent(lc, node, handles, sent, port->ops->keeps);
