@@ -25,7 +25,7 @@ from typing import Any
 
 from chain import Result, Run, run_chain, started
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
 from hummingbird.errors import UserError
@@ -208,6 +208,26 @@ def capture_files(build: str, longest: str = str(LONGEST)) -> dict[str, Any]:
     got = read_capture(Path("out.pcap")).packets
     fit = [packet for packet in made if len(packet) <= ROOM]
     return told(result) | {"same": got == fit, "fit": len(fit)}
+
+
+def answers(build: str) -> dict[str, Any]:
+    """One asks for the port's address, and then for another's."""
+    asks = [
+        bytes(
+            Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff")
+            / ARP(hwsrc="02:00:00:00:00:01", psrc="192.0.2.9", pdst=address)
+        )
+        for address in ("192.0.2.1", "192.0.2.2")
+    ]
+    Path("in.pcap").write_bytes(capture(asks))
+    nodes = ports("net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap", address=["192.0.2.1"])
+    with started(top(build, nodes), rows="*,d0,drop\n") as run:
+        run.until(lambda: run.counters("d0")["in_packets"] >= len(asks), what="the questions")
+        run.until(lambda: run.counters("d0")["out_packets"] >= 1, what="the answer")
+        run.stop()
+    (answer,) = read_capture(Path("out.pcap")).packets
+    arp = Ether(answer)[ARP]
+    return {"op": arp.op, "who": arp.psrc, "has": arp.hwsrc}
 
 
 def ring(build: str) -> dict[str, Any]:

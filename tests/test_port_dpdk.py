@@ -126,6 +126,12 @@ def test_captures_are_read_and_written_by_a_driver(scenario: Scenario) -> None:
     assert told["same"] and told["fit"] == 200 and told["dropped"] == {}
 
 
+def test_a_port_answers_with_the_address_that_its_driver_has(stock: Scenario) -> None:
+    told = stock("answers")
+    assert (told["op"], told["who"]) == (2, "192.0.2.1")
+    assert told["has"].startswith("02:70:63:61:70:")  # those of net_pcap
+
+
 def test_packets_longer_than_a_frame_are_counted(stock: Scenario) -> None:
     told = stock("capture_files", "4000")
     assert told["same"] and 0 < told["fit"] < 200
