@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ NETWORKS = ("10.81.0.0/24", "10.82.0.0/24")
 ENDS6 = ("fd81::2", "fd82::2")
 GATEWAYS6 = ("fd81::1", "fd82::1")
 NAMES = Path("/run/netns")
+LINK_S = 10.0
 _OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
 
 
@@ -135,6 +137,23 @@ class Bed:
         for name, side in ((west, "east"), (east, "west")):
             if name in self.ends:
                 self.offloads(name, side, on=False)
+
+    def await_links(self) -> None:
+        """Until Linux has noticed that everything is connected, which it does in its own time.
+
+        Raises:
+            UserError: it never did.
+        """
+        end = time.monotonic() + LINK_S
+        for name in self.names:
+            sides = [side for side in ("west", "east") if self._has(name, side)]
+            files = [f"/sys/class/net/{side}/operstate" for side in sides]
+            while files and set(self.do(name, "cat", *files).split()) != {"up"}:
+                if time.monotonic() > end:
+                    raise UserError(f"the interfaces of {self.full(name)} have no link")
+
+    def _has(self, name: str, side: str) -> bool:
+        return name != self.names[0 if side == "west" else -1]
 
     def offloads(self, name: str, side: str, *, on: bool) -> None:
         """Let Linux leave checksums and segments to the "hardware", or not."""
@@ -236,6 +255,7 @@ def line(
             bed.plug(west, east, queues, mtu)
         if addresses:
             bed.address(ipv6)
+        bed.await_links()
         yield bed
     finally:
         remove()

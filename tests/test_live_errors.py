@@ -98,6 +98,7 @@ def test_the_interface_is_down(bed: Bed, driver: str, tmp_path: Path) -> None:
         reach(bed)
         summary_of(process)
         assert process.text.count("warning:") == 1, process.text
+        assert "info: lan: interface west is up" in process.text, process.text
 
 
 @pytest.mark.parametrize(

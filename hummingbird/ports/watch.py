@@ -101,11 +101,10 @@ class _Port:
 
     def _say_changes(self, is_: Interface, was: Interface) -> None:
         if is_.up != was.up:
-            self._say_state("up" if is_.up else "down: bring it up with `ip link set {} up`", is_)
+            down = f"down: bring it up with `ip link set {self._name} up`"
+            self._say_state(is_.up, "up", down)
         elif is_.carrier != was.carrier:
-            self._say_state(
-                "linked again" if is_.carrier else "without a link: its peer is off", is_
-            )
+            self._say_state(is_.carrier, "linked again", "without a link: its peer is off")
         if is_.mac != was.mac:
             self._set_addresses()
             log.info("%s has Ethernet address %s now", self._says, is_.mac.hex(":"))
@@ -121,9 +120,9 @@ class _Port:
                 self._says, self._room, self._room - LINK_HEADER,
             )  # fmt: skip
 
-    def _say_state(self, state: str, is_: Interface) -> None:
-        level = logging.INFO if is_.up and is_.carrier else logging.WARNING
-        log.log(level, "%s is %s", self._says, state.format(self._name))
+    def _say_state(self, good: bool, yes: str, no: str) -> None:
+        level = logging.INFO if good else logging.WARNING
+        log.log(level, "%s is %s", self._says, yes if good else no)
 
 
 class InterfaceWatch:
