@@ -24,12 +24,10 @@ import pytest
 from chain import started, udp
 from process import Service, service, write_topology
 from test_port_af_xdp import ROWS, topology
-from wires import Bed, Wire, bed, needs_wires, pump, wires
+from wires import Bed, Wire, bed, pump, wires
 
 from hummingbird.errors import UserError
 from hummingbird.ports.netdev import interfaces
-
-pytestmark = needs_wires
 
 AF_XDP, SOL_XDP = 44, 283
 XDP_RX_RING, XDP_UMEM_REG, XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING = 2, 4, 5, 6
@@ -39,7 +37,7 @@ PACKET = udp("10.0.0.1", "10.0.0.2", 5, 6, b"here")
 
 @pytest.fixture
 def one() -> Iterator[Bed]:
-    with bed("hbx") as made:
+    with bed() as made:
         yield made
 
 
@@ -103,7 +101,7 @@ def test_another_program(mode: str, one: Bed, tmp_path: Path) -> None:
     compiled = tmp_path / "other.o"
     command = ["clang", "-O2", "-target", "bpf", "-x", "c", "-c", "-", "-o", str(compiled)]
     subprocess.run(command, input=code, text=True, check=True)
-    one.call("ip", "link", "set", "dev", "wan0", mode, "obj", str(compiled), "sec", "xdp")
+    one.run("ip", "link", "set", "dev", "wan0", mode, "obj", str(compiled), "sec", "xdp")
     error = refused(topology())
     assert error.what == "interface wan0: another XDP program is attached to it"
     assert error.fix is not None and "ip link set dev wan0 xdp off" in error.fix
@@ -145,10 +143,10 @@ def test_a_queue_that_somebody_else_has(one: Bed) -> None:
 
 def test_down_is_no_error(one: Bed, caplog: pytest.LogCaptureFixture) -> None:
     """The port is opened, a warning says what to do, and it works once the interface is up."""
-    one.call("ip", "link", "set", "wan0", "down")
+    one.run("ip", "link", "set", "wan0", "down")
     with wires("lan1", "wan1") as (lan, wan), started(topology(), None, ROWS) as run:
         assert "wan: interface wan0 is down: bring it up with `ip link set wan0 up`" in caplog.text
-        one.call("ip", "link", "set", "wan0", "up")
+        one.run("ip", "link", "set", "wan0", "up")
 
         def came() -> bool:
             lan.send([PACKET])
@@ -271,8 +269,8 @@ def test_too_little_locked_memory(one: Bed, readable: Path) -> None:
 
 
 def test_devices_lists_interfaces(one: Bed) -> None:
-    one.call("ip", "link", "set", "lan1", "down")
-    one.call("ip", "link", "set", "wan0", "mtu", "9000")
+    one.run("ip", "link", "set", "lan1", "down")
+    one.run("ip", "link", "set", "wan0", "mtu", "9000")
     said = {line.partition(":")[0]: line for line in interfaces()}
     if "before 6.3" in said["lan0"]:
         pytest.skip("NOT TESTED: this kernel does not tell what XDP can do (before 6.3)")

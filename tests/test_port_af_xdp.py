@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 from chain import Result, by_flow, started, udp
-from wires import Bed, Wire, bed, needs_wires, node, plane, pump, wires
-
-pytestmark = needs_wires
+from wires import Bed, Wire, bed, node, plane, pump, wires
 
 MODES = {
     "auto": "native, copy mode",
@@ -46,13 +44,13 @@ def sizes() -> list[bytes]:
 
 @pytest.fixture
 def one() -> Iterator[Bed]:
-    with bed("hbx") as made:
+    with bed() as made:
         yield made
 
 
 @pytest.fixture
 def two() -> Iterator[Bed]:
-    with bed("hbx", queues=2) as made:
+    with bed(queues=2) as made:
         yield made
 
 
@@ -93,7 +91,7 @@ def test_two_queues_on_two_cores(two: Bed) -> None:
         for at in range(0, len(packets), 480):
             lan.send(packets[at : at + 480])
             pump(run, "what was sent", (wan, min(at + 480, len(packets))))
-        queues = re.findall(r"rx_queue_\d_xdp_packets: (\d+)", two.call("ethtool", "-S", "lan0"))
+        queues = re.findall(r"rx_queue_\d_xdp_packets: (\d+)", two.run("ethtool", "-S", "lan0"))
         result = run.stop()
     assert by_flow(wan.got()) == by_flow(packets)
     assert len(queues) == 2 and all(int(count) > 100 for count in queues)
@@ -148,7 +146,7 @@ def test_long_packets(mtu: int, one: Bed) -> None:
     """A frame of 4,096 bytes has room for 3,712: what is longer is missed. Where the driver refuses
     the program because of the MTU, `auto` takes the kernel's and says why."""
     for end in ("lan0", "lan1", "wan0", "wan1"):
-        one.call("ip", "link", "set", end, "mtu", str(mtu))
+        one.run("ip", "link", "set", end, "mtu", str(mtu))
     most = min(mtu + 14, 3712)
     lengths = [n for n in (1515, 2048, 3000, most - 1, most, most + 1, 5000) if n <= mtu + 14]
     packets = [
@@ -223,11 +221,11 @@ def test_linux_finds_the_address_of_a_port(one: Bed) -> None:
     goes back in the frame that the question came in."""
     source = topology()
     source["ports"]["lan"]["address"] = "192.0.2.1"
-    one.call("ip", "addr", "add", "192.0.2.9/24", "dev", "lan1")
-    mac = one.call("cat", "/sys/class/net/lan0/address").strip()
+    one.run("ip", "addr", "add", "192.0.2.9/24", "dev", "lan1")
+    mac = one.run("cat", "/sys/class/net/lan0/address").strip()
     with started(source, None, ROWS) as run:
-        one.call("ping", "-c", "1", "-W", "1", "192.0.2.1", may_fail=True)  # nothing answers that
-        run.until(lambda: mac in one.call("ip", "neigh", "show", "192.0.2.1"), what="the answer")
+        one.run("ping", "-c", "1", "-W", "1", "192.0.2.1", may_fail=True)  # nothing answers that
+        run.until(lambda: mac in one.run("ip", "neigh", "show", "192.0.2.1"), what="the answer")
         run.stop()
 
 
@@ -271,9 +269,9 @@ def send_until(run: Any, wire: Wire, packet: bytes, condition: Any, what: str) -
 def test_down_and_up_again(one: Bed) -> None:
     packet = udp("10.0.0.1", "10.0.0.2", 5, 6, b"down")
     with wires("lan1", "wan1") as (lan, wan), started(topology(), None, ROWS) as run:
-        one.call("ip", "link", "set", "wan0", "down")
+        one.run("ip", "link", "set", "wan0", "down")
         sent = send_until(run, lan, packet, lambda: drops(run, "wan", "port_down") >= 5, "drops")
-        one.call("ip", "link", "set", "wan0", "up")
+        one.run("ip", "link", "set", "wan0", "up")
         sent += send_until(run, lan, packet, lambda: len(wan.got()) >= 5, "packets again")
         result = run.stop()
     ports = result.summary["ports"]
@@ -286,11 +284,11 @@ def test_no_link(one: Bed) -> None:
     """The kernel drops what is sent without a link, and we count it."""
     packet = udp("10.0.0.1", "10.0.0.2", 5, 6, b"no link")
     with wires("lan1", "wan1") as (lan, wan), started(topology(), None, ROWS) as run:
-        one.call("ip", "link", "set", "wan1", "down")
+        one.run("ip", "link", "set", "wan1", "down")
         run.until(lambda: "LOWERLAYERDOWN" in one.link("wan0"), what="the loss of the link")
         lan.send([packet] * 100)
         run.until(lambda: drops(run, "wan", "port_error") >= 100, what="drops")
-        one.call("ip", "link", "set", "wan1", "up")
+        one.run("ip", "link", "set", "wan1", "up")
         send_until(run, lan, packet, lambda: len(wan.got()) >= 5, "packets again")
         result = run.stop()
     assert result.dropped == {"port_error": 100}
@@ -299,7 +297,7 @@ def test_no_link(one: Bed) -> None:
 def test_deleted_and_made_again(one: Bed) -> None:
     packet = udp("10.0.0.1", "10.0.0.2", 5, 6, b"gone")
     with wires("lan1") as (lan,), started(topology(), None, ROWS) as run:
-        one.call("ip", "link", "del", "wan0")
+        one.run("ip", "link", "del", "wan0")
         send_until(run, lan, packet, lambda: drops(run, "wan", "port_down") >= 100, "drops")
         one.make("wan")
         with wires("wan1") as (wan,):
@@ -319,7 +317,7 @@ def test_deleted_and_made_again(one: Bed) -> None:
 def test_both_deleted_and_one_made_again(one: Bed) -> None:
     with started(topology(), None, ROWS) as run:
         for end in ("lan0", "wan0"):
-            one.call("ip", "link", "del", end)
+            one.run("ip", "link", "del", end)
         one.make("lan")
         run.until(lambda: "hb_xdp" in one.link("lan0"), what="the port to come back")
         result = run.stop()

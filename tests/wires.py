@@ -7,19 +7,14 @@ of the kernel at their far ends.
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import itertools
-import os
-import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
+from namespaces import Namespace, namespace, needs
 
 from hummingbird.dataplane.plane import Dataplane
 
@@ -27,84 +22,30 @@ ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING, PACKET_STATISTICS = 263, 8, 23, 6
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
-CLONE_NEWNET = 0x40000000
-
-_numbers = itertools.count()
 
 
-def missing() -> str | None:
-    """Why no namespaces with veth pairs can be made; None if they can."""
-    for tool in ("ip", "ethtool", "sysctl"):
-        if not shutil.which(tool):
-            return f"there is no {tool}"
-    if os.geteuid():
-        return "only root can make a network namespace with veth pairs"
-    done = subprocess.run(["unshare", "-n", "true"], capture_output=True, text=True)
-    return done.stderr.strip() if done.returncode else None
+class Bed(Namespace):
+    """A namespace with pairs lan0-lan1 and wan0-wan1, both ends of each up."""
 
-
-why_not = missing()
-needs_wires = pytest.mark.skipif(bool(why_not), reason=f"NOT TESTED ON INTERFACES: {why_not}")
-
-
-class Bed:
-    """A network namespace with pairs lan0-lan1 and wan0-wan1, which this thread is in."""
-
-    def __init__(self, name: str, queues: int) -> None:
-        self.name = name
-        self._queues = queues
-        for pair in ("lan", "wan"):
-            self.make(pair)
-
-    def make(self, pair: str) -> None:
-        """A veth pair, both ends up."""
-        many = ["numrxqueues", str(self._queues), "numtxqueues", str(self._queues)]
-        peer = ["peer", "name", f"{pair}1", *many]
-        self.call("ip", "link", "add", f"{pair}0", *many, "type", "veth", *peer)
-        for end in (f"{pair}0", f"{pair}1"):
-            self.call("ip", "link", "set", end, "up")
-
-    def call(self, *command: str, may_fail: bool = False) -> str:
-        """Run a command in the namespace; what it says."""
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.name, *command], capture_output=True, text=True
-        )
-        assert may_fail or done.returncode == 0, (command, done.stderr)
-        return done.stdout
+    def make(self, pair: str, queues: int = 1) -> None:
+        """A veth pair, both ends up and with so many queues."""
+        many = f"numrxqueues {queues} numtxqueues {queues}"
+        self.wire(f"{pair}0 {many}", f"{pair}1 {many}")
 
     def link(self, interface: str) -> str:
         """What `ip` says of an interface."""
-        return self.call("ip", "-d", "link", "show", interface)
-
-    def enter(self) -> None:
-        """This thread is in the namespace from now on."""
-        _enter(f"/run/netns/{self.name}")
-
-
-def _enter(path: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open(path) as namespace:
-        if libc.setns(namespace.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"setns {path}")
+        return self.run("ip", "-d", "link", "show", interface)
 
 
 @contextmanager
-def bed(prefix: str, queues: int = 1) -> Iterator[Bed]:
-    """A Bed; gone with everything in it when the block ends."""
-    name = f"{prefix}-{os.getpid()}-{next(_numbers)}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        for which in ("all", "default"):  # the kernel's own packets would be in the way
-            option = f"net.ipv6.conf.{which}.disable_ipv6=1"
-            subprocess.run(["ip", "netns", "exec", name, "sysctl", "-qw", option], check=True)
-        made = Bed(name, queues)
-        made.enter()
-        yield made
-    finally:
-        _enter(f"/proc/self/fd/{before}")
-        os.close(before)
-        subprocess.run(["ip", "netns", "del", name], check=True)
+def bed(queues: int = 1) -> Iterator[Bed]:
+    """A Bed, which this thread is in; gone with everything in it when the block ends."""
+    needs("ethtool")
+    with namespace() as made, made.entered():
+        found = Bed(made.name)
+        for pair in ("lan", "wan"):
+            found.make(pair, queues)
+        yield found
 
 
 class Wire:
