@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,16 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from chain import Result, Run, run_chain, started
+from namespaces import until
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
+from wires import Wire, wires
 
 from hummingbird.errors import UserError
 from hummingbird.testing import capture, read_capture
 from hummingbird.topology import Topology
 
-ALL = 3  # ETH_P_ALL
-SOL_PACKET, IGNORE_OUTGOING, AUXDATA = 263, 23, 8
 BOTH_WAYS = "*,d0,d1\n*,d1,d0\n"
 LONGEST = 1514
 ROOM = 2048 - 384
@@ -84,43 +83,15 @@ def wire(number: int) -> None:
     for end in ends:
         sh("ip", "link", "set", end, "addrgenmode", "none")
         sh("ip", "link", "set", end, "up")
-
-
-class Far:
-    """Our end of a wire."""
-
-    def __init__(self, name: str) -> None:
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL))
-        self.socket.bind((name, ALL))
-        self.socket.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
-        self.socket.setsockopt(SOL_PACKET, AUXDATA, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        self.got: list[bytes] = []
-        self.socket.setblocking(False)
-
-    def poll(self) -> int:
-        """Take what has come; how many there are now."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, aux, _, _ = self.socket.recvmsg(65536, 256)
-                self.got.append(_with_tag(data, aux))
-        return len(self.got)
-
-
-def _with_tag(data: bytes, aux: list[tuple[int, int, bytes]]) -> bytes:
-    """Linux takes VLAN tags out of packets: put it back (struct tpacket_auxdata)."""
-    for _, _, value in aux:
-        status, tci = int.from_bytes(value[:4], "little"), int.from_bytes(value[16:18], "little")
-        if status & 0x10:
-            return data[:12] + b"\x81\x00" + tci.to_bytes(2, "big") + data[12:]
-    return data
+    until(lambda: all("state UP" in sh("ip", "link", "show", end) for end in ends), "a link")
 
 
 @contextlib.contextmanager
-def wired() -> Iterator[tuple[Far, Far]]:
+def wired() -> Iterator[tuple[Wire, Wire]]:
     for number in (0, 1):
         wire(number)
-    yield Far("x0"), Far("x1")
+    with wires("x0", "x1") as (one, other):
+        yield one, other
 
 
 def ports(*devices: str, **more: Any) -> dict[str, Any]:
@@ -143,17 +114,16 @@ def told(result: Result) -> dict[str, Any]:
     return {"ports": result.summary["ports"], "dropped": result.dropped}
 
 
-def there_and_back(run: Run, far: tuple[Far, Far], made: list[bytes]) -> dict[str, bool]:
+def there_and_back(run: Run, far: tuple[Wire, Wire], made: list[bytes]) -> dict[str, bool]:
     """Send the packets both ways and see that all come out as they went in."""
     return {"there": _sent(run, far[0], far[1], made), "back": _sent(run, far[1], far[0], made)}
 
 
-def _sent(run: Run, one: Far, other: Far, made: list[bytes]) -> bool:
-    other.got.clear()
-    for packet in made:
-        one.socket.send(packet)
-    run.until(lambda: other.poll() >= len(made), what="all packets")
-    return other.got == made
+def _sent(run: Run, one: Wire, other: Wire, made: list[bytes]) -> bool:
+    before = len(other.got())
+    one.send(made)
+    run.until(lambda: len(other.got()) >= before + len(made), what="all packets")
+    return other.got()[before:] == made
 
 
 # ---- scenarios -----------------------------------------------------------------------------------
@@ -190,11 +160,10 @@ def spread(build: str) -> dict[str, Any]:
     devices = (f"net_af_packet{number},iface=y{number},qpairs=2" for number in (0, 1))
     nodes = ports(*devices, queues=2)
     with wired() as far, started(top(build, nodes, cores=cores), rows=BOTH_WAYS) as run:
-        for packet in made:
-            far[0].socket.send(packet)
-        run.until(lambda: far[1].poll() >= len(made), what="all packets")
+        far[0].send(made)
+        run.until(lambda: len(far[1].got()) >= len(made), what="all packets")
         result = run.stop()
-    return told(result) | {"same": sorted(far[1].got) == sorted(made)}
+    return told(result) | {"same": sorted(far[1].got()) == sorted(made)}
 
 
 def capture_files(build: str, longest: str = str(LONGEST)) -> dict[str, Any]:
@@ -272,9 +241,8 @@ def zero_copy(build: str, engine: str) -> dict[str, Any]:
     files = {"xor.py": XOR_PY, "xor.cl": XOR_CL}
     rows = "*,d0,nf0\n*,nf0,d1\n*,d1,drop\n"
     with wired() as far, started(topology, rows=rows, files=files) as run:
-        for packet in made:
-            far[0].socket.send(packet)
-        run.until(lambda: far[1].poll() >= len(made), what="all packets")
+        far[0].send(made)
+        run.until(lambda: len(far[1].got()) >= len(made), what="all packets")
         region, memory = arena(run), running(run).memory
         size = memory.frame_size
         frames = region[: memory.mbufs * size]
@@ -282,7 +250,7 @@ def zero_copy(build: str, engine: str) -> dict[str, Any]:
         behind = bytes(region[len(frames) :])
         result = run.stop()
     return told(result) | {
-        "same": far[1].got == expected,
+        "same": far[1].got() == expected,
         "device": result.summary["device"],
         "copies": max(len(found) for found in where),
         "offsets": sorted({at % size for found in where for at in found}),
@@ -315,11 +283,11 @@ def mixed(build: str) -> dict[str, Any]:
     """A driver of DPDK in, one of ours out."""
     made = packets(100)
     wire(0)
-    far = Far("x0")
+    far = Wire("x0")
     nodes = ports("net_af_packet0,iface=y0") | {"out0": {"driver": "pcap", "write": "$out"}}
     with started(top(build, nodes), rows="*,d0,out0\n") as run:
         for packet in made:
-            far.socket.send(packet)
+            far.send([packet])
         run.until(lambda: run.counters("d0")["in_packets"] >= len(made), what="all packets")
         result = run.stop()
     return told(result) | {"same": result.packets == made}
@@ -335,7 +303,7 @@ def comes_back(build: str, driver: str) -> dict[str, Any]:
         run.engine.plane.port_away(node)
         wire(0)
         run.engine.plane.port_reopen(node)
-        second = there_and_back(run, (Far("x0"), far[1]), made)
+        second = there_and_back(run, (Wire("x0"), far[1]), made)
         result = run.stop()
     return told(result) | {"first": first, "second": second}
 
@@ -354,12 +322,11 @@ def too_long_for_umem(build: str) -> dict[str, Any]:
     made = packets(300)
     short = sum(len(packet) <= 1408 for packet in made)
     with wired() as far, started(top(build, at_wires("af_xdp")), rows=BOTH_WAYS) as run:
-        for packet in made:
-            far[0].socket.send(packet)
+        far[0].send(made)
         run.until(lambda: run.counters("d0")["missed"] >= len(made) - short, what="the count")
-        run.until(lambda: far[1].poll() >= short, what="the others")
+        run.until(lambda: len(far[1].got()) >= short, what="the others")
         result = run.stop()
-    return told(result) | {"short": short, "got": len(far[1].got)}
+    return told(result) | {"short": short, "got": len(far[1].got())}
 
 
 def refused(build: str, nodes: str, memory: str = "{}", *arguments: str) -> dict[str, Any]:
