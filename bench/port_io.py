@@ -130,6 +130,8 @@ def topology(ports: Mapping[str, Any], bed: Bed) -> dict[str, Any]:
         "types": {"back": {"dst": NETWORKS[0]}},
         "cores": {"io": [_cpus()[1]]},
         "device": {"use": "none"},
+        # docs/dpdk.md: net_af_xdp has 640 bytes of each frame to itself
+        "memory": {"frame_size": 4096 if "net_af_xdp" in str(ports) else 2048},
     }
 
 

@@ -30,6 +30,7 @@ SAMPLE_S = 1.0
 TIMEOUT_S = 20.0
 """Of starting and of stopping."""
 _NR_HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
+_COMPACT = Path("/proc/sys/vm/compact_memory")
 _HUGE_PAGE_KIB = 2048
 _RATE = re.compile(r"Rx-pps:\s*(\d+)")
 
@@ -176,6 +177,9 @@ def reserved(mib: int) -> Iterator[None]:
 
 def _add_huge_pages(pages: int) -> None:
     """Relative to what there is, so that two benchmarks do not take each other's pages away."""
+    if pages > 0:  # memory in one piece is rare on a machine that has run for a while
+        with contextlib.suppress(OSError):
+            _COMPACT.write_text("1", encoding="ascii")
     if pages:
         number = int(_NR_HUGEPAGES.read_text(encoding="ascii")) + pages
         try:

@@ -65,8 +65,8 @@ def test_its_own_address_is_answered_for(
     """With the interface's Ethernet address; and nobody behind it hears the question."""
     with tcpdump(bed, "b", "west", tmp_path) as seen:
         ask(bed, address)
-        found = until(lambda: neighbour(bed, address), "an entry")
-        assert bed.mac("m", "west") in found, found
+        until(lambda: "lladdr" in neighbour(bed, address), "an answer")
+        assert bed.mac("m", "west") in neighbour(bed, address)
         summary_of(process)
     assert questions(seen, address) == 0
 
