@@ -2,6 +2,7 @@
 /* lcore.c: one pinned thread that polls its nodes in turn, and rests only when nothing is in
  * flight. */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #define SPIN_PASSES 64      /* empty passes before the CPU is offered to others */
 #define SLEEP_NS 50000      /* first sleep of an idle lcore; doubles ... */
 #define SLEEP_MAX_NS 800000 /* ... up to this, so that a device's tick never stops for long */
+#define MOST_WAKERS 32      /* interfaces' queues that end a sleep */
 
 /* Packets from other lcores go to the inputs of their nodes. */
 static uint32_t drain_rings(hb_lcore *lc)
@@ -90,6 +92,33 @@ static uint32_t pass(hb_lcore *lc)
     return work;
 }
 
+/* What may wake the lcore: packets at its interfaces. Returns how many. */
+static nfds_t wakers(const hb_lcore *lc, struct pollfd *fd)
+{
+    nfds_t n = 0;
+    for (uint32_t i = 0; i < lc->dp->nodes; i++) {
+        const hb_node *node = &lc->dp->node[i];
+        for (uint32_t q = 0; node->kind == HB_NODE_PORT && q < node->lcores; q++)
+            if (node->lcore[q] == lc->id && n < MOST_WAKERS && node->port[q]->ready_fd &&
+                !atomic_load_explicit(&node->port[q]->away, memory_order_acquire))
+                fd[n++] = (struct pollfd){.fd = node->port[q]->ready_fd, .events = POLLIN};
+    }
+    return n;
+}
+
+static void sleep_at_most(const hb_lcore *lc, long ns)
+{
+    struct pollfd fd[MOST_WAKERS];
+    struct timespec t = {0, ns};
+    nfds_t n = wakers(lc, fd);
+    int ready = ppoll(fd, n, &t, NULL);
+    for (nfds_t i = 0; ready > 0 && i < n; i++)
+        if (fd[i].revents & ~POLLIN) { /* an interface that is down would wake it all the time */
+            nanosleep(&t, NULL);
+            return;
+        }
+}
+
 /* Nothing to do: spin, then yield; sleep only when no packet is in flight anywhere. */
 static void rest(hb_lcore *lc, uint32_t idle)
 {
@@ -105,9 +134,8 @@ static void rest(hb_lcore *lc, uint32_t idle)
     }
     uint32_t doublings = (idle - SPIN_PASSES) / 8;
     long ns = doublings > 3 ? SLEEP_MAX_NS : SLEEP_NS << doublings;
-    struct timespec t = {0, ns};
     lc->stats->sleeps++;
-    nanosleep(&t, NULL);
+    sleep_at_most(lc, ns);
 }
 
 static void settle(hb_lcore *lc)

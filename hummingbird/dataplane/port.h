@@ -57,6 +57,7 @@ struct hb_port {
     _Atomic bool away;              /* the lcore keeps off; written by the control thread */
     uint32_t serial;                /* of the packet consumed last */
     hb_cache *cache;                /* of whoever may use the port now */
+    int ready_fd; /* readable when packets wait: an idle lcore sleeps on it; 0: there is none */
     uint64_t too_long; /* packets consumed that fit no frame; and their bytes. These and the ... */
     uint64_t too_long_bytes;
     uint64_t lost; /* packets that tx() took but that did not come out; and by packet type ... */

@@ -310,6 +310,7 @@ static const char *open_in(af_packet *p, int index)
         return "several queues, which needs an interface that is up";
     if (p->number == p->group->queues - 1)
         accept_all(p->group);
+    p->port.ready_fd = p->in;
     return NULL;
 }
 
@@ -333,6 +334,7 @@ static void close_sockets(af_packet *p)
     if (p->out >= 0)
         close(p->out);
     p->in = p->out = -1;
+    p->port.ready_fd = 0;
 }
 
 static bool is_ethernet(const char *name)
@@ -417,6 +419,7 @@ static hb_port *open_queue(group *g, uint32_t number, char *error, size_t error_
     p->port.paced = p->port.live = true;
     p->number = number;
     p->in = p->out = -1;
+    p->port.ready_fd = 0;
     p->look_every = (uint64_t)(MISSED_S * hb_tick_rate());
     ready_messages(p);
     p->group = g;

@@ -321,6 +321,7 @@ static void let_go(af_xdp *q)
     q->port.missed += hb_xsk_ready(&q->xsk.rx, UINT32_MAX); /* filled, but nobody took them */
     for (uint32_t left = hb_xsk_pending(&q->xsk.tx); left; left--)
         lose(q, q->xsk.tx.at - left); /* put there, but never sent */
+    q->port.ready_fd = 0;
     hb_xsk_close(&q->xsk);
     give_back_marked(q, q->filling);
     give_back_marked(q, q->sent);
@@ -383,8 +384,10 @@ static int open_queue(af_xdp *q, hb_xdp_failure *failure)
     stock_up(q);
     if (!q->stock)
         *failure = (hb_xdp_failure){HB_XDP_FRAMES, 0};
-    else if (!hb_xdp_enter(&q->interface->xdp, q->number, q->xsk.fd, failure))
+    else if (!hb_xdp_enter(&q->interface->xdp, q->number, q->xsk.fd, failure)) {
+        q->port.ready_fd = q->xsk.fd;
         return 0;
+    }
     let_go(q);
     return -1;
 }

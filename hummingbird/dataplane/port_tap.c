@@ -182,6 +182,7 @@ static const char *open_file(tap *p)
                        is missed but a figure */
         p->table = open("/proc/thread-self/net/dev", O_RDONLY | O_CLOEXEC);
     p->dropped = count_dropped(p);
+    p->port.ready_fd = p->fd;
     return NULL;
 }
 
@@ -212,6 +213,7 @@ static void close_file(tap *p)
     if (p->table >= 0)
         close(p->table);
     p->fd = p->table = -1;
+    p->port.ready_fd = 0;
 }
 
 static int tap_reopen(hb_port *port, char *error, size_t error_size)
