@@ -25,8 +25,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from hummingbird import dataplane
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
-from hummingbird.ports import Port, PortParams, Whole, mistake
-from hummingbird.ports.interface import IFNAMSIZ, Address, Addresses
+from hummingbird.ports import Port, PortParams, mistake
+from hummingbird.ports.interface import IFNAMSIZ, LiveParams
 from hummingbird.textfile import quoted
 
 MEMORY_MIB = 64
@@ -70,31 +70,11 @@ def _device(value: Any) -> str:
     return text
 
 
-class DpdkParams(PortParams):
+class DpdkParams(LiveParams):
     """Parameters of a port."""
 
     device: Annotated[str, BeforeValidator(_device)]
     """PCI address with domain, or virtual device; arguments behind it."""
-    queues: Annotated[Whole, Field(ge=1, le=32)] = 1
-    """That the port serves: the device's first ones."""
-    address: Addresses = ()
-    """What the port answers ARP and neighbour solicitations for."""
-
-    @property
-    def ingress(self) -> bool:
-        return True
-
-    @property
-    def egress(self) -> bool:
-        return True
-
-    @property
-    def queue_count(self) -> int:
-        return self.queues
-
-    @property
-    def owned(self) -> tuple[Address, ...]:
-        return self.address
 
     @property
     def watched(self) -> str | None:
@@ -108,8 +88,7 @@ class DpdkParams(PortParams):
         return PCI.match(self.device) is not None
 
     def __str__(self) -> str:
-        many = f", {self.queues} queues" if self.queues > 1 else ""
-        return f"DPDK's {self.device}{many}"
+        return f"DPDK's {self.device}{self.many}"
 
 
 # --- How DPDK is started --------------------------------------------------------------------------

@@ -101,10 +101,9 @@ Addresses = Annotated[
 ]
 
 
-class InterfaceParams(PortParams):
-    """Parameters of every driver of network interfaces."""
+class LiveParams(PortParams):
+    """Parameters of every driver by which packets come in and go out."""
 
-    interface: InterfaceName
     queues: Annotated[Whole, Field(ge=1, le=32)] = 1
     """That the port serves: the interface's first ones."""
     address: Addresses = ()
@@ -123,13 +122,23 @@ class InterfaceParams(PortParams):
         return self.queues
 
     @property
-    def watched(self) -> str | None:
-        return self.interface
-
-    @property
     def owned(self) -> tuple[IPv4Address | IPv6Address, ...]:
         return self.address
 
+    @property
+    def many(self) -> str:
+        """The queues, for people, if they are worth a word."""
+        return f", {self.queues} queues" if self.queues > 1 else ""
+
+
+class InterfaceParams(LiveParams):
+    """Parameters of every driver of Linux's interfaces."""
+
+    interface: InterfaceName
+
+    @property
+    def watched(self) -> str | None:
+        return self.interface
+
     def __str__(self) -> str:
-        many = f", {self.queues} queues" if self.queues > 1 else ""
-        return f"interface {self.interface}{many}"
+        return f"interface {self.interface}{self.many}"
