@@ -119,6 +119,7 @@ fetched() { # prints the newest there is of a known version
     return 0
 }
 
+given=$source
 if [ -z "$source" ]; then
     source=$(fetched)
     if [ -z "$source" ]; then
@@ -142,7 +143,8 @@ fi
 version=$(cat "$temp/dpdk/VERSION" 2>/dev/null) || die "$source is not the source of DPDK: no file VERSION"
 case " $known " in
     *" $version "*) ;;
-    *) die "$source is DPDK $version, and the patches are known for ${known// / and };" \
+    *) if [ -z "$given" ]; then status=3; fi # nobody can have the right one from there
+        die "$source is DPDK $version, and the patches are known for ${known// / and };" \
         "take one of these: --source dpdk-${known%% *}.tar.xz, from https://fast.dpdk.org/rel/" ;;
 esac
 done_if_ready "$version"

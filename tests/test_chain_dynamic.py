@@ -267,7 +267,7 @@ def test_a_reload_moves_a_type_to_another_way() -> None:
     with started(source, None, "*,in0,nf0\n*,nf0,clean\n") as run:
         run.until(lambda: run.counters("clean")["out_packets"] > 1000, what="packets at clean")
         run.reload("*,in0,nf0\n*,nf0,marked\n")
-        before = int(run.counters("clean")["in_packets"])
+        before = int(run.counters("clean")["out_packets"])
         run.until(lambda: run.counters("marked")["out_packets"] > 1000, what="packets at marked")
         result = run.stop()
     clean, moved = (len(result.packets_of(port)) for port in ("clean", "marked"))
