@@ -361,6 +361,7 @@ def build(yaml: YamlFile, bindings: Mapping[str, Path | str] | None = None) -> T
     nf_specs = tuple(_nfs(yaml, file))
     _check_nodes(yaml, port_specs, nf_specs)
     _check_files(yaml, port_specs)
+    _check_interfaces(yaml, port_specs)
     _check_bindings(yaml, bindings or {})
     types = _types(yaml, file, nf_specs)
     topology = Topology(
@@ -474,6 +475,18 @@ def _check_files(yaml: YamlFile, port_specs: tuple[PortSpec, ...]) -> None:
             if user != port.name and not _is_special(path):
                 what = f"{path} would be replaced while {user} uses it"
                 raise yaml.error(what, ("ports", port.name, "write"), "name another file")
+
+
+def _check_interfaces(yaml: YamlFile, port_specs: tuple[PortSpec, ...]) -> None:
+    """No interface belongs to two ports: each would have all its packets, or none."""
+    users: dict[str, str] = {}
+    for port in port_specs:
+        if port.params.watched is None:
+            continue
+        user = users.setdefault(port.params.watched, port.name)
+        if user != port.name:
+            what = f"{user} has the interface {port.params.watched}"
+            raise yaml.error(what, ("ports", port.name), "name another one, or remove a port")
 
 
 def _file(path: Path) -> str:

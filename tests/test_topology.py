@@ -265,6 +265,13 @@ MISTAKES = {
         "cannot be written",
         "can be written",
     ),
+    "one interface, two ports": (
+        BASE + "  a: {driver: af_xdp, interface: eth0}\n"
+        "  b: {driver: dpdk, device: 'net_af_packet0,iface=eth0'} # HERE",
+        "ports.b",
+        "a has the interface eth0",
+        "another one",
+    ),
     "a written capture is read under another name": (
         BASE + "  x: {driver: pcap, read: in.pcap}\n  y: {driver: pcap, write: link} # HERE",
         "ports.y.write",
