@@ -91,9 +91,9 @@ for name in ("api.h", "mbuf.h", "nf.h"):
     with open(os.path.join(HERE, name), "rb") as header_file:
         INTERFACE = zlib.crc32(header_file.read(), INTERFACE)  # nfs/native.py compares
 DPDK_INTERFACE = INTERFACE
-for name in ("clock.h", "interface_api.h", "port.h", "dpdk.h"):
+for name in ("clock.h", "port/interface_api.h", "port.h", "dpdk.h"):
     with open(os.path.join(HERE, name), "rb") as header_file:
-        DPDK_INTERFACE = zlib.crc32(header_file.read(), DPDK_INTERFACE)  # port_dpdk.c compares
+        DPDK_INTERFACE = zlib.crc32(header_file.read(), DPDK_INTERFACE)  # port/dpdk.c compares
 CFLAGS.append(f"-DHB_DPDK_INTERFACE={DPDK_INTERFACE}u")
 ffi.set_source(
     "hummingbird.dataplane._native",

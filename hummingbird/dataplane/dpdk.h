@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * dpdk.h: what the data plane (port_dpdk.c) and its plug-in for DPDK (dpdk/) say to each other. The
+ * dpdk.h: what the data plane (port/dpdk.c) and its plug-in for DPDK (dpdk/) say to each other. The
  * plug-in is a library of its own, so that only topologies with such a port need DPDK; and there
  * may be two of it, for the DPDK of the distribution and for a patched one.
  */

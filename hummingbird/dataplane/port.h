@@ -4,7 +4,7 @@
 #ifndef HB_PORT_H
 #define HB_PORT_H
 #include "clock.h"
-#include "interface_api.h"
+#include "port/interface_api.h"
 #include "mbuf.h"
 
 /*

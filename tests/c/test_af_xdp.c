@@ -3,7 +3,7 @@
  * send does nothing, the socket behind it is one of a pair. */
 #include "check.h"
 #include "dataplane.h"
-#include "port_af_xdp.h"
+#include "port/af_xdp.h"
 
 #include <errno.h>
 #include <stdlib.h>

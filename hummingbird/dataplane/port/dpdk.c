@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_dpdk.c: finds the plug-in that has the ports of DPDK's drivers. It stays loaded: DPDK can be
+/* dpdk.c: finds the plug-in that has the ports of DPDK's drivers. It stays loaded: DPDK can be
  * started once in a process, and not be unloaded. */
 #include <dlfcn.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_generator.c: made-up traffic. A packet is a copy of a template (one for each pair of size
+/* generator.c: made-up traffic. A packet is a copy of a template (one for each pair of size
  * and protocol) in which the flow's source address and port are set. */
 #include "port.h"
 #include "zipf.h"

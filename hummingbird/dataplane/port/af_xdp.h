@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_af_xdp.h: what the AF_XDP driver's own files, and its tests, share. */
+/* af_xdp.h: what the AF_XDP driver's own files, and its tests, share. */
 #ifndef HB_PORT_AF_XDP_H
 #define HB_PORT_AF_XDP_H
 #include "port.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_pcap_output.c: a nanosecond capture as output. */
+/* pcap_output.c: a nanosecond capture as output. */
 #include "port.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_tap.c: a tap, an Ethernet interface of the kernel whose other side we are. It lives as long
+/* tap.c: a tap, an Ethernet interface of the kernel whose other side we are. It lives as long
  * as a file of it is open. One system call and one copy for each packet. */
 #include "port.h"
 

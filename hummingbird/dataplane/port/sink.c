@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_sink.c: the far end of a benchmark: takes everything. */
+/* sink.c: the far end of a benchmark: takes everything. */
 #include "port.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_af_packet.c: a network interface by packet sockets. The kernel copies each packet once, into
+/* af_packet.c: a network interface by packet sockets. The kernel copies each packet once, into
  * its frame or out of it. Any interface can be had so. */
 #include "inet.h"
 #include "port.h"

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "af_xdp_api.h"
-#include "port_af_xdp.h"
+#include "af_xdp.h"
 
 /* The text of one failure. `what` may be cut, `fix` is whole. */
 typedef struct {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* port_pcap.c: captures as input. All of a capture is loaded when the port opens, as Ethernet, so
+/* pcap.c: captures as input. All of a capture is loaded when the port opens, as Ethernet, so
  * that the packet path reads memory only. */
 #include "port.h"
 

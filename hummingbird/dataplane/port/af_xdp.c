@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * port_af_xdp.c: a network interface by AF_XDP. The arena's frames are the UMEM of every queue's
+ * af_xdp.c: a network interface by AF_XDP. The arena's frames are the UMEM of every queue's
  * socket, so nothing is copied here: a frame that the kernel or the NIC has filled is taken as it
  * is, and one that is sent goes as it lies.
  *
@@ -10,7 +10,7 @@
  * comes back exactly, whatever state the rings are in, and no frame is taken for given back that
  * was not.
  */
-#include "port_af_xdp.h"
+#include "af_xdp.h"
 
 #include <errno.h>
 #include <stdio.h>
