@@ -193,9 +193,17 @@ typedef struct {
 void hb_forward(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n);
 /* The same for a burst, at least one packet, whose packets are known to be alike. */
 void hb_forward_alike(hb_lcore *lc, uint32_t from, uint32_t *handles, uint32_t n, uint64_t bytes);
-/* Count n packets, at least one, as sent by the port `node`, end them and, unless the port keeps
- * them, free them. Nothing else may be counted of them afterwards. */
-void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n, bool kept);
+/* What is counted of a packet once it is sent. Taken before: a driver that keeps mbufs may give
+ * them back while it sends, and then the header is another packet's. */
+typedef struct {
+    uint32_t path; /* hb_mbuf.path */
+    uint32_t bytes;
+} hb_leaving;
+
+/* Count n packets, at least one, as sent by the port `node`, end them, and free them; `handles` is
+ * NULL if the port keeps them. */
+void hb_end_sent(hb_lcore *lc, uint32_t node, const hb_leaving *packets, const uint32_t *handles,
+                 uint32_t n);
 /* End one packet, counted at `node` under `reason`. It is freed at the end of the pass. */
 void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle);
 /* As hb_drop, but the frame is not given back: a hung device may still write to it. */

@@ -15,9 +15,10 @@
 
 /* ---- how packets end ------------------------------------------------------------------------- */
 
-/* Everything that is counted when n packets with the path of `m` end. */
-static inline void count_end(hb_lcore *lc, const hb_mbuf *m, uint32_t n, bool sent)
+/* Everything that is counted when n packets with one path end. */
+static inline void count_end(hb_lcore *lc, uint32_t path, uint32_t n, bool sent)
 {
+    const hb_mbuf *m = &(hb_mbuf){.path = path};
     lc->ended[m->type * 2 + !sent] += n;
     /* release: they have asked their policy for the last time, which may now be replaced */
     __atomic_store_n(&lc->stats->retired[m->route], lc->stats->retired[m->route] + n,
@@ -27,24 +28,21 @@ static inline void count_end(hb_lcore *lc, const hb_mbuf *m, uint32_t n, bool se
     atomic_store_explicit(&lc->ended_from[m->in_port], ended + n, memory_order_relaxed);
 }
 
-void hb_end_sent(hb_lcore *lc, uint32_t node, const uint32_t *handles, uint32_t n, bool kept)
+void hb_end_sent(hb_lcore *lc, uint32_t node, const hb_leaving *packets, const uint32_t *handles,
+                 uint32_t n)
 {
-    const hb_arena *a = &lc->dp->arena;
-    const hb_mbuf *first = hb_header(a, handles[0]);
     uint64_t bytes = 0;
     uint32_t begin = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const hb_mbuf *m = hb_header(a, handles[i]);
-        bytes += m->data_len;
-        if (m->path == first->path)
+        bytes += packets[i].bytes;
+        if (packets[i].path == packets[begin].path)
             continue;
-        count_end(lc, first, i - begin, true); /* a run of packets with one path */
-        first = m;
+        count_end(lc, packets[begin].path, i - begin, true); /* a run of packets with one path */
         begin = i;
     }
-    count_end(lc, first, n - begin, true);
+    count_end(lc, packets[begin].path, n - begin, true);
     hb_count_out(lc, node, n, bytes);
-    if (!kept)
+    if (handles)
         hb_release(&lc->cache, handles, n);
     /* release, after the packets' own counters: whoever sees them gone sees how they ended */
     __atomic_store_n(&lc->stats->gone, lc->stats->gone + n, __ATOMIC_RELEASE);
@@ -62,7 +60,7 @@ static void count_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint3
 {
     lc->drops[node * HB_REASONS + reason]++;
     lc->node_stats[node].dropped++;
-    count_end(lc, hb_header(&lc->dp->arena, handle), 1, false);
+    count_end(lc, hb_header(&lc->dp->arena, handle)->path, 1, false);
 }
 
 void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle)

@@ -308,21 +308,23 @@ static uint32_t offer(hb_lcore *lc, hb_port *port, const uint32_t *handles, uint
     return sent;
 }
 
-/* Returns how many of n packets the port took; they are first in `handles` then. */
-static uint32_t send(hb_lcore *lc, uint32_t node, hb_port *port, uint32_t *handles, uint32_t n)
+static void send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *handles, uint32_t n)
 {
-    enum hb_reason why;
-    uint32_t sent = offer(lc, port, handles, n, &why);
-    for (uint32_t at = sent; at < n;) {
-        hb_drop(lc, node, why, handles[at++]);
-        if (why != HB_REASON_too_long || at == n) /* else those behind it may go */
-            continue;
-        uint32_t more = offer(lc, port, handles + at, n - at, &why);
-        memmove(handles + sent, handles + at, more * sizeof *handles);
-        sent += more;
-        at += more;
+    hb_leaving leaving[HB_BURST];
+    for (uint32_t i = 0; i < n; i++) {
+        const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
+        leaving[i] = (hb_leaving){m->path, m->data_len};
     }
-    return sent;
+    for (uint32_t at = 0; at < n;) {
+        enum hb_reason why;
+        uint32_t sent = offer(lc, port, handles + at, n - at, &why);
+        if (sent)
+            hb_end_sent(lc, node, leaving + at, port->ops->keeps ? NULL : handles + at, sent);
+        at += sent;
+        uint32_t refused = why == HB_REASON_too_long ? 1 : n; /* else those behind it may go */
+        for (; at < n && refused; at++, refused--)
+            hb_drop(lc, node, why, handles[at]);
+    }
 }
 
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
@@ -332,13 +334,11 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     if (!n)
         return 0;
     hb_port *port = own_queue(lc, &lc->dp->node[node]);
-    uint64_t came = hb_header(&lc->dp->arena, handles[0])->rx_tick; /* dropped, it is another's */
-    uint32_t sent = send(lc, node, port, handles, n);
+    uint64_t came = hb_header(&lc->dp->arena, handles[0])->rx_tick; /* sent, it is another's */
+    send(lc, node, port, handles, n);
     /* an output's latency is the packet's whole stay: from its input port to here */
     hb_sample_latency(lc, node, hb_now() - came);
     lc->node_stats[node].bursts++;
-    if (sent)
-        hb_end_sent(lc, node, handles, sent, port->ops->keeps);
     hb_count_port(lc, node, port);
     return n;
 }
