@@ -264,7 +264,7 @@ def test_a_packet_without_a_flow_is_balanced_alike() -> None:
     assert found["without_flow"] == len(packets)
     assert sum(one["flows"] for one in found["services"].values()) == 0
     nf1, out0 = (result.snapshot.nodes[result.topology.nodes.index(n)] for n in ("nf1", "out0"))
-    assert nf1["out_bytes"] == out0["in_bytes"] == sum(map(len, result.packets))
+    assert nf1["out_bytes"] == out0["out_bytes"] == sum(map(len, result.packets))
 
 
 def _crc(name: str) -> int:
