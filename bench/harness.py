@@ -404,7 +404,7 @@ def _parse(bench: Bench, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"hummingbird bench {bench.name}", description=bench.title
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute, and less certain")
+    parser.add_argument("--quick", action="store_true", help="quicker, and less certain")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and ratios")
     if bench.plot is not None:
         parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw a picture")

@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named, or all; returns 1 if one failed."""
     parser = argparse.ArgumentParser(description="Run all benchmarks and write a report.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
-    parser.add_argument("--quick", action="store_true", help="under a minute each")
+    parser.add_argument("--quick", action="store_true", help="quicker, and less certain")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)

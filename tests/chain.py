@@ -292,6 +292,11 @@ def check_balance(top: Topology, snapshot: Snapshot, summary: Mapping[str, Any])
     assert lcores["admitted"].sum(axis=0).tolist() == lcores["retired"].sum(axis=0).tolist()
     for number, name in enumerate(top.nodes):
         assert int(snapshot.nodes[number]["dropped"]) == int(snapshot.drops[number].sum()), name
+    for number, port in enumerate(top.ports):
+        if not port.params.egress:  # nobody sends there, so this holds whatever was reloaded
+            forwarded = int(snapshot.hops[number].sum())
+            came = int(snapshot.nodes[number]["in_packets"])
+            assert came == forwarded + _kept(snapshot, number), (port.name, came, forwarded)
     for number in range(len(top.ports), len(top.nodes)):
         _check_nf(number, top.nodes[number], snapshot)
 
