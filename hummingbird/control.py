@@ -9,10 +9,11 @@ object a line, both ways:
     <- {"v": 1, "id": 7, "wait": true}           now and then, if nothing is found for long
     <- {"v": 1, "id": 7, "end": {...}}           or  {"v": 1, "id": 7, "error": "...", "fix": "..."}
 
-A command is a generator in `COMMANDS`: it yields items, or None where it has only looked at
-something, and returns what stands in the end line. The server takes as much time as it is given,
-which is the time in which the control thread would sleep, and keeps at most one piece of an answer
-in memory: neither a million flows nor a client that does not read hold anything up.
+A command is a generator in `COMMANDS`: it yields items, None where it has only looked at
+something, or PAUSE where it has to wait, and returns what stands in the end line. When its client
+hangs up it is closed, so a `finally:` in it is always run. The server takes as much time as it is
+given, which is the time in which the control thread would sleep, and keeps at most one piece of an
+answer in memory: neither a million flows nor a client that does not read hold anything up.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ ANSWER_S = 30.0
 """A client waits for the next piece of an answer for this long."""
 
 Json = dict[str, Any]
+PAUSE: Json = {}
+"""A command that has nothing to say for now is asked again in the server's next round."""
 Answer = Generator[Json | None, None, Json]
 Command = Callable[["Engine", Mapping[str, Any]], Answer]
 COMMANDS: dict[str, Command] = {}
@@ -99,6 +102,8 @@ class _Client:
         self.id: Any = None
         self.hang_up = False
         """When the piece has gone out."""
+        self.pauses = False
+        """Until the next round."""
         self.active = self.heard = time.monotonic()
         """When it last moved, and when it last heard from us."""
 
@@ -116,6 +121,8 @@ class Server:
         load_commands()
         self._engine = engine
         self._clients: dict[int, _Client] = {}
+        self._paused: list[_Client] = []
+        """They are not registered with the selector."""
         self._selector = selectors.DefaultSelector()
         self.path = base_dir() / engine.name / SOCKET
         self._listener: socket.socket | None = None
@@ -129,6 +136,7 @@ class Server:
     def serve(self, seconds: float) -> None:
         """Answer for this long, or wait for somebody to ask."""
         end = time.monotonic() + seconds
+        self._end_pauses()
         while (left := end - time.monotonic()) > 0:
             if not self._selector.get_map():
                 time.sleep(left)
@@ -226,6 +234,9 @@ class Server:
             client.piece = client.piece[sent:]
             client.active = client.heard = time.monotonic()
         if client.busy:
+            if client.pauses and not client.piece:
+                self._selector.unregister(client.socket)
+                self._paused.append(client)
             return
         if client.hang_up:
             self._drop(client)
@@ -239,9 +250,12 @@ class Server:
         lines: list[bytes] = []
         size = 0
         try:
-            while size < PIECE and time.monotonic() < end:
+            while size < PIECE and time.monotonic() < end and not client.pauses:
                 for _ in range(STEPS):
                     item = next(client.answer)
+                    if item is PAUSE:
+                        client.pauses = True
+                        break
                     if item is not None:
                         lines.append(_line(client.id, item=item))
                         size += len(lines[-1])
@@ -265,10 +279,19 @@ class Server:
     def _watch(self, client: _Client, events: int) -> None:
         self._selector.modify(client.socket, events)
 
+    def _end_pauses(self) -> None:
+        for client in self._paused:
+            client.pauses = False
+            self._selector.register(client.socket, selectors.EVENT_WRITE)
+        self._paused.clear()
+
     def _drop(self, client: _Client) -> None:
         if client.answer is not None:
             client.answer.close()
-        self._selector.unregister(client.socket)
+        if client in self._paused:
+            self._paused.remove(client)
+        else:
+            self._selector.unregister(client.socket)
         del self._clients[client.socket.fileno()]
         client.socket.close()
 

@@ -30,9 +30,9 @@ from hummingbird.policy import Policy
 from hummingbird.ports import PortParams, dpdk
 from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.watch import InterfaceWatch
-from hummingbird.telemetry.rundir import StatsFile, state_dir
+from hummingbird.telemetry.rundir import VIEW, StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
-from hummingbird.telemetry.view import Node, View
+from hummingbird.telemetry.view import Node, View, ViewFile
 from hummingbird.topology import Topology
 
 log = logging.getLogger("hummingbird")
@@ -40,7 +40,10 @@ log = logging.getLogger("hummingbird")
 DRAIN_MS = 10_000
 """Packets that are still in flight after this long are dropped as ``shutdown``."""
 
-Part = Literal["nodes", "types", "device", "cores", "memory", "policy"]
+SHOW_S = 1.0
+"""Readers in other processes learn of a change that is no reload after this long at most."""
+
+Part = Literal["nodes", "types", "device", "cores", "memory", "flows", "telemetry", "policy"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def difference(running: Wanted | None, wanted: Wanted) -> tuple[Part, ...]:
         ("device", not old or old.device != new.device),
         ("cores", not old or old.cores != new.cores),
         ("memory", not old or old.memory != new.memory),
+        ("flows", not old or old.flows != new.flows),
+        ("telemetry", not old or old.telemetry != new.telemetry),
         ("policy", not running or _differs(running.policy, wanted.policy)),
     )
     return tuple(part for part, changed in parts if changed)
@@ -151,6 +156,9 @@ class Engine:
     _said: dict[str, str] = field(default_factory=dict)
     """What ports have said, by their names."""
     _stats: StatsFile | None = None
+    _view_file: ViewFile | None = None
+    _shown: float = 0.0
+    """When it was last looked whether the view has changed, time.monotonic()."""
     _keep: list[Any] = field(default_factory=list)
     _cpu_engines: Mapping[str, int] = field(default_factory=dict)
     """Number of the engine of each NF that a CPU runs."""
@@ -195,6 +203,7 @@ class Engine:
         elif parts:
             self._publish(wanted)
         self.running = wanted
+        self._show()
         return parts
 
     # ---- start ----
@@ -218,6 +227,7 @@ class Engine:
         topology = wanted.topology
         sizes = _sizes(topology, self.placement, self.profile)
         self._stats = StatsFile(self.name, sizes.stats_bytes)
+        self._view_file = ViewFile(self._stats.path.with_name(VIEW))
         frames, tables, device_config = self._memory(topology, sizes)
         self._make_hosts(topology)
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
@@ -413,6 +423,12 @@ class Engine:
                 "one flow may have overtaken each other (fix: find the NF that is slow)"
             )
 
+    def _show(self) -> None:
+        """Let readers in other processes know."""
+        if self._view_file:
+            self._shown = time.monotonic()
+            self._view_file.write(replace(self.view(), details=self._modes()))
+
     def reload_policy(self, policy: Policy) -> tuple[Part, ...]:
         """Packets admitted from now on follow ``policy``; those in flight finish on theirs."""
         assert self.running is not None
@@ -427,6 +443,8 @@ class Engine:
                 host.poll()
             except UserError as error:
                 log.error("%s: %s", name, error)
+        if time.monotonic() - self._shown > SHOW_S:
+            self._show()
 
     def stop(self) -> int:
         """Drain and end all threads; counters stay readable until close().
@@ -486,26 +504,42 @@ class Engine:
         """What telemetry has to know to put names on the counters."""
         assert self.running is not None and self.placement is not None
         topology, policy = self.running.topology, self.running.policy
+        place = self.placement
         ports_ = (
-            Node(p.name, "port", p.driver, ingress=p.params.ingress, egress=p.params.egress)
+            Node(
+                p.name,
+                "port",
+                p.driver,
+                ingress=p.params.ingress,
+                egress=p.params.egress,
+                lcores=tuple(sorted(set(place.ports[p.name]))),
+            )
             for p in topology.ports
         )
-        on = self.placement.engines
+        nfs_ = (
+            Node(
+                n.name, place.engines[n.name], engine=self.engines[n.name], lcores=place.nfs[n.name]
+            )
+            for n in topology.nfs
+        )
         paths = policy.path_of_each_type()
         return View(
+            name=self.name,
             title=topology.path.name,
+            pid=os.getpid(),
             reader=self.reader(),
-            nodes=(
-                *ports_,
-                *(Node(n.name, on[n.name], engine=self.engines[n.name]) for n in topology.nfs),
-            ),
+            nodes=(*ports_, *nfs_),
+            cpus=place.cpus,
+            queue=topology.memory.queue,
             paths={name: paths.get(name, ()) for name in topology.types},
             device=self._describe_device(),
             lanes=int(self.session.config.lanes) if self.session else 0,
             policy_version=self.version,
-            details={name: host.report() for name, host in self.hosts.items()}
-            | {name: {"mode": note} for name, note in self.port_notes()},
+            details={name: host.report() for name, host in self.hosts.items()} | self._modes(),
         )
+
+    def _modes(self) -> dict[str, dict[str, str]]:
+        return {name: {"mode": note} for name, note in self.port_notes()}
 
     def _describe_device(self) -> dict[str, Any]:
         device, session = self.choice.device, self.session
@@ -553,7 +587,7 @@ class Engine:
         self.hosts.clear()
         if self._stats:
             self._stats.close()
-            self._stats = None
+            self._stats = self._view_file = None
         self.session = None
         self._keep.clear()
 
@@ -579,5 +613,6 @@ def _sizes(topology: Topology, placement: Placement, profile: bool) -> Sizes:
         flows_evict=topology.flows.when_full == "evict",
         flow_timeouts=topology.flows.timeouts.model_dump(),
         profile=profile,
+        samples=topology.telemetry.latency,
         behind_frames=dpdk.memory_bytes(topology.dpdk, _port_params(topology)),
     )

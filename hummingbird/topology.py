@@ -125,6 +125,13 @@ class Flows(_Section):
     timeouts: Timeouts = Timeouts()
 
 
+class Telemetry(_Section):
+    """What is measured beside counting: the section ``telemetry:``."""
+
+    latency: bool = True
+    """Latency samples, one packet of a burst, and busy times."""
+
+
 def _name(name: str) -> str:
     if name == DROP:
         raise mistake("'drop' is the end of a path, not a name", "choose another name")
@@ -166,6 +173,7 @@ class _File(_Section):
     memory: Memory = Memory()
     flows: Flows = Flows()
     dpdk: DpdkSection = DpdkSection()
+    telemetry: Telemetry = Telemetry()
 
 
 # --- What it becomes ------------------------------------------------------------------------------
@@ -224,6 +232,7 @@ class Topology:
     memory: Memory
     flows: Flows
     dpdk: DpdkSection
+    telemetry: Telemetry
     yaml: YamlFile = field(compare=False, repr=False)
 
     @property
@@ -376,6 +385,7 @@ def build(yaml: YamlFile, bindings: Mapping[str, Path | str] | None = None) -> T
         memory=file.memory,
         flows=file.flows,
         dpdk=file.dpdk,
+        telemetry=file.telemetry,
         yaml=yaml,
     )
     named = file.cores.cpus()

@@ -299,6 +299,7 @@ def check_balance(top: Topology, snapshot: Snapshot, summary: Mapping[str, Any])
             assert came == forwarded + _kept(snapshot, number), (port.name, came, forwarded)
     for number in range(len(top.ports), len(top.nodes)):
         _check_nf(number, top.nodes[number], snapshot)
+    _check_edges(top, snapshot)
 
 
 def _kept(snapshot: Snapshot, number: int) -> int:
@@ -313,6 +314,19 @@ def _check_nf(number: int, name: str, snapshot: Snapshot) -> None:
     came = int(node["in_packets"]) + int(node["created"])
     assert came == forwarded + _kept(snapshot, number), (name, came, forwarded)
     assert int(node["out_packets"]) == forwarded, name
+
+
+def _check_edges(top: Topology, snapshot: Snapshot) -> None:
+    """What is counted between nodes is what left the one and came to the other."""
+    after = [number for number, (name, _) in enumerate(reasons()) if name in FORWARDED]
+    left = snapshot.edges.sum(axis=1) + snapshot.drops[:, after].sum(axis=1)
+    assert left.tolist() == snapshot.hops.sum(axis=1).tolist()
+    for number, came in enumerate(snapshot.edges.sum(axis=0).tolist()):
+        node = snapshot.nodes[number]
+        if number >= len(top.ports):
+            assert came == int(node["in_packets"]), top.nodes[number]
+        elif not top.ports[number].params.ingress:
+            assert came == int(node["out_packets"]) + int(node["dropped"]), top.nodes[number]
 
 
 def check_hops(top: Topology, routes: policy.Policy, snapshot: Snapshot) -> None:

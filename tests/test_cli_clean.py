@@ -99,11 +99,11 @@ def end(run: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> 
 def test_a_killed_run_is_cleaned_up_and_a_new_one_starts(there: Place, tmp_path: Path) -> None:
     folder = there.run_dir / "hummingbird" / "dead"
     end(start(there, tmp_path, "dead"), signal.SIGKILL)
-    assert {path.name for path in folder.iterdir()} == {"stats", "control"}
+    assert {path.name for path in folder.iterdir()} == {"stats", "view", "control"}
 
     what = "the run directory /run/hummingbird/dead"
     assert there.hummingbird("clean", "--dry-run") == (0, f"would remove {what}\n")
-    assert {path.name for path in folder.iterdir()} == {"stats", "control"}
+    assert {path.name for path in folder.iterdir()} == {"stats", "view", "control"}
     assert there.hummingbird("clean") == (0, f"removed {what}\n")
     assert not folder.exists()
     assert there.hummingbird("clean") == (0, "nothing to remove\n")

@@ -358,3 +358,27 @@ def test_a_client_that_comes_and_goes(runtime: Path) -> None:
         while run.server._clients:
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+def test_a_pause_costs_nothing_and_ends(runtime: Path) -> None:
+    """A command that waits is asked once a round, and its end is heard of when its client goes."""
+    asked = 0
+    closed = threading.Event()
+
+    @control.command("waits")
+    def waits(engine: Any, request: Mapping[str, Any]) -> Answer:
+        nonlocal asked
+        try:
+            for asked in itertools.count(1):
+                yield {"number": asked} if asked % 3 == 0 else control.PAUSE
+        finally:
+            closed.set()
+        return {}
+
+    with instance(runtime):
+        began = time.monotonic()
+        with contextlib.closing(iter(Reply("default", "waits"))) as items:
+            assert [next(items)["number"] for _ in range(3)] == [3, 6, 9]
+        rounds = (time.monotonic() - began) / TICK_S
+        assert 9 <= asked <= rounds + 9 // 3 + 1
+        assert closed.wait(10)

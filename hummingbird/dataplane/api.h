@@ -71,6 +71,7 @@ typedef struct {
     uint32_t flow_timeout[HB_FLOW_STATES]; /* seconds, 1 to HB_FLOW_TIMEOUT_MOST, by state */
     uint32_t types;                        /* packet types; type 0 is "other" */
     int profile;                           /* count where the time goes; costs some time itself */
+    int samples;                           /* take latency samples and busy times; 0: none */
     uint32_t lcores;                       /* data-plane threads ... */
     int32_t cpus[HB_MAX_LCORES];           /* ... and the CPU each is pinned to, -1 for none */
 } hb_config;
@@ -474,13 +475,16 @@ void hb_run_program(void *frames, uint32_t frame_size, const void *tables, uint3
 /*
  * The stats region: this head, then per lcore one block of `lcore_bytes`:
  *   hb_lcore_stats, hb_node_stats[nodes], drops u64[nodes][reasons], hops u64[nodes][types],
- *   ended u64[types][2] (handed to an egress port, dropped), latency u64[nodes][HB_HIST_BUCKETS],
+ *   ended u64[types][2] (handed to an egress port, dropped), edges u64[nodes][nodes] (packets that
+ *   went from a node to a node), latency u64[nodes][HB_HIST_BUCKETS] (an NF's: from when packets
+ *   came to it until it had answered; an output port's: from receipt until sent),
+ *   chain_latency u64[types][HB_HIST_BUCKETS] (from receipt until sent),
  *   profile u64[nodes + HB_ACCOUNTS]: ticks spent in a node's own code (an input's driver, an NF, a
  *   GNF's CPUSyncer, an output), then in each of HB_ACCOUNT_*; all 0 unless hb_config.profile.
  * and behind the lcores one hb_device_stats. All u64 with one writer each (the lcore; the executor
  * thread); readers just load. Latency is in ticks: bucket b < 16 holds value b, above that 16
  * buckets per power of two: bucket 16 * e + m holds (16 + m) << (e - 1) and up.
- * One packet of a burst is sampled; every other figure counts every packet.
+ * Of latencies one packet of a burst is sampled; every other figure counts every packet.
  */
 typedef struct {
     uint64_t magic; /* HB_STATS_MAGIC */
@@ -491,17 +495,21 @@ typedef struct {
     uint64_t reasons;
     uint64_t head_bytes;
     uint64_t lcore_bytes;
-    uint64_t nodes_off; /* from the start of an lcore's block, like the next five */
+    uint64_t nodes_off; /* from the start of an lcore's block, like the next seven */
     uint64_t drops_off;
     uint64_t hops_off;
     uint64_t ended_off;
+    uint64_t edges_off;
     uint64_t latency_off;
+    uint64_t chain_latency_off;
     uint64_t profile_off;
     uint64_t device_off; /* from the start of the region */
     uint64_t start_ticks;
+    uint64_t start_ns; /* the same moment by CLOCK_REALTIME */
     uint64_t ticks_per_second;
 } hb_stats_head;
 #define HB_STATS_MAGIC 0x48625354
+#define HB_STATS_VERSION 2
 
 /* Where an lcore's time goes beside the nodes: parsing and the flow cache; routing and counting;
  * the poll loop, with polls that find nothing; resting because nothing is to be done. */
@@ -511,9 +519,12 @@ typedef struct {
 #define HB_ACCOUNT_REST 3
 #define HB_ACCOUNTS 4
 
+#define HB_BATCH_BUCKETS 12 /* rows of 1, 2 to 3, 4 to 7, ... packets */
+
 typedef struct {
     uint64_t passes; /* of the poll loop */
     uint64_t idle_passes;
+    uint64_t busy_ticks; /* spent in passes that found something to do */
     uint64_t sleeps;
     uint64_t born; /* packets that came into being here (received or created) ... */
     uint64_t gone; /* ... and that ended here (sent or dropped) */
@@ -529,6 +540,7 @@ typedef struct {
     uint64_t row_packets; /* lanes that held a packet; rows * lanes - row_packets were dummies */
     uint64_t quarantined; /* mbufs never given back because the device hangs */
     uint64_t starved;     /* syncer passes that left packets waiting because no row was free */
+    uint64_t batch[HB_BATCH_BUCKETS]; /* rows by how many packets they had */
 } hb_lcore_stats;
 
 typedef struct {
@@ -543,7 +555,10 @@ typedef struct {
     uint64_t created;  /* packets this node made */
     uint64_t retyped;
     uint64_t bursts;
-    uint64_t end; /* input port: 1 once all that this lcore reads there is exhausted */
+    uint64_t busy_ticks; /* port: receiving, parsing and sending; CNF: running; GNF and peer: time
+                            in which it had packets in its hands */
+    uint64_t depth; /* packets that waited here when the lcore last looked; a level, not a count */
+    uint64_t end;   /* input port: 1 once all that this lcore reads there is exhausted */
 } hb_node_stats;
 
 typedef struct {

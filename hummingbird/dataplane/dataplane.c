@@ -59,6 +59,7 @@ hb_dataplane *hb_new(const hb_config *config, uint32_t nodes, char *error, size_
         lc->cpu = config->cpus[l];
         hb_stats_attach(lc);
         lc->profiling = config->profile != 0;
+        lc->sampling = config->samples != 0;
         hb_cache_init(&lc->cache, &dp->arena);
     }
     return dp;

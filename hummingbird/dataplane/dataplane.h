@@ -74,14 +74,17 @@ struct hb_lcore {
     hb_flows flows;    /* of the flows it owns; used by lcores with an input port */
     hb_syncer *syncer; /* NULL if it serves no GNF */
 
-    hb_lcore_stats *stats; /* in the stats region, like the next six */
+    hb_lcore_stats *stats; /* in the stats region, like the next eight */
     hb_node_stats *node_stats;
     uint64_t *drops;
     uint64_t *hops;
     uint64_t *ended;
+    uint64_t *edges;
     uint64_t *latency;
+    uint64_t *chain_latency;
     uint64_t *profile;
 
+    bool sampling;       /* copy of config.samples */
     bool profiling;      /* copy of config.profile */
     uint32_t account;    /* index in profile[] of what it is doing ... */
     uint64_t account_at; /* ... since this tick */
@@ -109,7 +112,9 @@ struct hb_lcore {
     uint32_t made[HB_BURST]; /* packets that the NF now in finish() has made */
     uint32_t mades;
     uint32_t nested;         /* CNFs that run within each other now */
-    uint64_t pass_tick;      /* when this pass began */
+    uint64_t pass_tick;      /* when this pass began ... */
+    uint64_t pass_ticks;     /* ... and how long that was after the one before ... */
+    bool worked;             /* ... which found something to do */
     _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
                                 pointers are forgotten */
 };
@@ -210,8 +215,8 @@ void hb_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint32_t handle
 void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle);
 void hb_free_dead(hb_lcore *lc);
 
-/* Latency of one packet at a node: a sample a burst is enough, every counter is exact. */
-static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t ticks)
+/* One more latency in a histogram. */
+static inline void hb_count_sample(uint64_t *histogram, uint64_t ticks)
 {
     uint32_t bucket;
     if (ticks < 16) {
@@ -222,7 +227,28 @@ static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t ticks
     }
     if (bucket >= HB_HIST_BUCKETS)
         bucket = HB_HIST_BUCKETS - 1;
-    lc->latency[node * HB_HIST_BUCKETS + bucket]++;
+    histogram[bucket]++;
+}
+
+/* A time to reckon from, of what is only looked at when samples are taken. */
+static inline uint64_t hb_sample_begin(const hb_lcore *lc)
+{
+    return lc->sampling ? hb_now() : 0;
+}
+
+/* Latency at a node of a packet that came there at the tick `since`: one of a burst is enough,
+ * every counter is exact. */
+static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t since)
+{
+    if (lc->sampling)
+        hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, hb_now() - since);
+}
+
+/* The lcore, or the node, was at it since this tick (hb_sample_begin). */
+static inline void hb_count_busy(hb_lcore *lc, uint32_t node, uint64_t since)
+{
+    if (lc->sampling)
+        lc->node_stats[node].busy_ticks += hb_now() - since;
 }
 
 /* ---- nodes: each takes what waits for it and returns how many packets it handled ----------------

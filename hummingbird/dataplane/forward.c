@@ -144,6 +144,7 @@ static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, uint32_t *handle
         return;
     }
     const hb_node *node = &dp->node[next];
+    lc->edges[from * dp->max_nodes + next] += n;
     if (node->kind != HB_NODE_PORT) {
         lc->node_stats[next].in_packets += n;
         lc->node_stats[next].in_bytes += sum->bytes;

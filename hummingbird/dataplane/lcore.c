@@ -71,7 +71,10 @@ static void flush(hb_lcore *lc)
 static uint32_t pass(hb_lcore *lc)
 {
     hb_account_shared(lc, HB_ACCOUNT_POLL);
-    lc->pass_tick = hb_now();
+    uint64_t now = hb_now();
+    lc->pass_ticks = now - lc->pass_tick;
+    lc->pass_tick = now;
+    lc->stats->busy_ticks += lc->worked ? lc->pass_ticks : 0;
     uint32_t work = drain_rings(lc);
     if (atomic_load_explicit(&lc->dp->draining, memory_order_relaxed) > 1)
         work += drop_all(lc);
@@ -86,6 +89,7 @@ static uint32_t pass(hb_lcore *lc)
     if (lc->dp->tracked)
         hb_poll_flows(lc, !work);
     flush(lc);
+    lc->worked = work;
     lc->stats->passes++;
     /* release: policies this pass looked at are done with (hb_publish_policy) */
     atomic_store_explicit(&lc->passes, lc->stats->passes, memory_order_release);
@@ -172,7 +176,7 @@ static void *lcore_main(void *arg)
     uint32_t idle = 0;
     settle(lc);
     lc->account = lc->dp->max_nodes + HB_ACCOUNT_POLL;
-    lc->account_at = hb_now();
+    lc->account_at = lc->pass_tick = hb_now();
     while (!atomic_load_explicit(&lc->dp->stop, memory_order_relaxed)) {
         if (pass(lc))
             idle = 0;

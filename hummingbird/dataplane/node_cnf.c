@@ -3,9 +3,11 @@
 #include "dataplane.h"
 #include "guard.h"
 
-static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t since,
+/* The packets have waited since a tick, or 0: they have just come. */
+static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t waited_since,
                 const hb_burst_sum *sum)
 {
+    uint64_t begin = hb_sample_begin(lc);
     const hb_nf *nf = &lc->dp->node[node].nf;
     hb_nf_seat *seat = &lc->seat[node];
     uint64_t arg[HB_BURST], results[HB_BURST];
@@ -31,7 +33,8 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
                                                .arg = seat->kind->prepare ? arg : NULL,
                                                .result = result,
                                                .answers = &answers});
-        hb_sample_latency(lc, node, hb_now() - since);
+        hb_count_busy(lc, node, begin);
+        hb_sample_latency(lc, node, waited_since ? waited_since : begin);
         hb_finish(lc, node, handles, n, result, &answers, n == came ? sum : NULL);
     }
     hb_account(lc, account);
@@ -39,12 +42,13 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
 
 void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, const hb_burst_sum *sum)
 {
-    run(lc, node, handles, n, hb_now(), sum);
+    run(lc, node, handles, n, 0, sum);
 }
 
 uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
 {
     uint32_t handles[HB_BURST];
+    lc->node_stats[node].depth = hb_fifo_count(&lc->input[node]);
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (n)
         run(lc, node, handles, n, hb_header(&lc->dp->arena, handles[0])->hop_tick, NULL);

@@ -59,7 +59,7 @@ static uint32_t reap(hb_lcore *lc, uint32_t node, hb_peer_ring *ring)
                                                      .verdict = (uint8_t)e->verdict};
     }
     ring->reaped += n;
-    hb_sample_latency(lc, node, hb_now() - hb_header(&lc->dp->arena, handles[0])->hop_tick);
+    hb_sample_latency(lc, node, hb_header(&lc->dp->arena, handles[0])->hop_tick);
     hb_finish(lc, node, handles, n, NULL, &answers, NULL);
     return n;
 }
@@ -69,8 +69,11 @@ static uint32_t hand_over(hb_lcore *lc, uint32_t node, hb_peer *peer, hb_peer_ri
 {
     uint32_t handles[HB_BURST];
     uint32_t published = atomic_load_explicit(&ring->published, memory_order_relaxed);
+    uint32_t in_hands = published - ring->reaped, room = ring->mask + 1 - in_hands;
+    lc->node_stats[node].depth = hb_fifo_count(&lc->input[node]) + in_hands;
+    if (lc->sampling && in_hands)
+        lc->node_stats[node].busy_ticks += lc->pass_ticks;
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
-    uint32_t room = ring->mask + 1 - (published - ring->reaped);
     uint32_t fit = n < room ? n : room;
     for (uint32_t i = 0; i < fit; i++)
         ring->entry[(published + i) & ring->mask].handle = handles[i];

@@ -42,12 +42,11 @@ static uint32_t drop_refused(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_
 /* The policy that is current now admits the packets and routes them to their end. Called by the
  * lcore that routes them first, so that version counts are exact per lcore. */
 static void classify(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_mbuf *const *m,
-                     const hb_key *keys, uint32_t n)
+                     const hb_key *keys, uint32_t n, uint64_t busy_since)
 {
-    if (!n)
-        return;
-    if (hb_flow_classify(&lc->flows, &lc->dp->arena, m, keys, n))
+    if (n && hb_flow_classify(&lc->flows, &lc->dp->arena, m, keys, n))
         n = drop_refused(lc, node, handles, m, n);
+    hb_count_busy(lc, node, busy_since);
     hb_forward(lc, node, handles, n);
 }
 
@@ -62,6 +61,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
     uint32_t n = hb_fifo_take(&lc->input[HB_HANDED_OVER(node)], handles, HB_RX_BURST);
     if (!n)
         return 0;
+    uint64_t begin = hb_sample_begin(lc);
     uint32_t account = hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     for (uint32_t i = 0; i < n; i++) {
         m[i] = hb_header(a, handles[i]);
@@ -69,7 +69,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
         hb_parse(hb_data(a, m[i]), m[i]->data_len, m[i], &keys[i]);
         hb_flow_prefetch(&lc->flows, m[i]->hash);
     }
-    classify(lc, node, handles, m, keys, n);
+    classify(lc, node, handles, m, keys, n, begin);
     hb_account(lc, account);
     return n;
 }
@@ -126,7 +126,8 @@ static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason b
 
 /* Parse what arrived; what is sound and ours is classified and goes on, the rest is handed over or
  * dropped. */
-static void take_in(hb_lcore *lc, uint32_t node, const hb_port *port, uint32_t *handles, uint32_t n)
+static void take_in(hb_lcore *lc, uint32_t node, const hb_port *port, uint32_t *handles, uint32_t n,
+                    uint64_t busy_since)
 {
     hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     hb_dataplane *dp = lc->dp;
@@ -160,7 +161,7 @@ static void take_in(hb_lcore *lc, uint32_t node, const hb_port *port, uint32_t *
     /* relaxed: read only when a whole pass has gone by since slot and epoch were current */
     __atomic_store_n(&lc->stats->admitted[admission], lc->stats->admitted[admission] + n,
                      __ATOMIC_RELAXED);
-    classify(lc, node, handles, m, keys, kept);
+    classify(lc, node, handles, m, keys, kept, busy_since);
 }
 
 /* Fill the port's reserve of empty mbufs to at least `want` if the pool can. */
@@ -250,11 +251,12 @@ static void count_in(hb_lcore *lc, uint32_t node, uint32_t n)
 static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
 {
     uint32_t handles[HB_RX_BURST];
+    uint64_t begin = hb_sample_begin(lc);
     uint32_t n = receive(lc, node, port, handles);
     hb_count_port(lc, node, port);
     if (n) {
         count_in(lc, node, n);
-        take_in(lc, node, port, handles, n);
+        take_in(lc, node, port, handles, n, begin);
     } else if (lc->flows.lives && port->live) {
         hb_flow_clock(lc->flows.lives, node,
                       hb_clock_time_ns()); /* flows age also without packets */
@@ -327,17 +329,33 @@ static void send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *han
     }
 }
 
+/* A packet of this type came in at this tick, and is sent: an output's latency, and a chain's, is
+ * the whole stay. */
+static void sample_stay(hb_lcore *lc, uint32_t node, uint32_t type, uint64_t came)
+{
+    if (!lc->sampling)
+        return;
+    uint64_t ticks = hb_now() - came;
+    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, ticks);
+    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, ticks);
+}
+
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
 {
     uint32_t handles[HB_BURST];
+    lc->node_stats[node].depth = hb_fifo_count(&lc->input[node]);
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (!n)
         return 0;
+    uint64_t begin = hb_sample_begin(lc);
     hb_port *port = own_queue(lc, &lc->dp->node[node]);
-    uint64_t came = hb_header(&lc->dp->arena, handles[0])->rx_tick; /* sent, it is another's */
+    /* not always the first: types that are rare would rarely be seen. Sent, it is another's */
+    const hb_mbuf *m = hb_header(&lc->dp->arena, handles[lc->stats->passes % n]);
+    uint64_t came = m->rx_tick;
+    uint32_t type = m->type;
     send(lc, node, port, handles, n);
-    /* an output's latency is the packet's whole stay: from its input port to here */
-    hb_sample_latency(lc, node, hb_now() - came);
+    hb_count_busy(lc, node, begin);
+    sample_stay(lc, node, type, came);
     lc->node_stats[node].bursts++;
     hb_count_port(lc, node, port);
     return n;

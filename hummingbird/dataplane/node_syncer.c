@@ -91,7 +91,7 @@ static uint32_t reap_row(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     for (uint32_t i = 0; i < n; i += HB_BURST) {
         uint32_t part = n - i < HB_BURST ? n - i : HB_BURST;
         sift(lc, handles + i, done + i, part, result, &burst);
-        hb_sample_latency(lc, f->node, hb_now() - hb_header(&lc->dp->arena, handles[i])->hop_tick);
+        hb_sample_latency(lc, f->node, hb_header(&lc->dp->arena, handles[i])->hop_tick);
         hb_finish(lc, f->node, handles + i, part, result, &burst, part == n ? sum : NULL);
     }
     clear_answers(d, g, g->reaped);
@@ -163,6 +163,7 @@ static void publish(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
     g->open_count = 0;
     lc->stats->rows++;
     lc->stats->row_packets += n;
+    lc->stats->batch[31 - __builtin_clz(n)]++;
     /* release: work, arg, row descriptor, flow states and packet bytes before the index that shows
      * them */
     hb_store_release(g->cpu_word, ++g->published);
@@ -480,6 +481,15 @@ static void write_tick(hb_lcore *lc)
     hb_device_look(s->device);
 }
 
+/* How the GNF is doing since the pass before. */
+static void look(hb_lcore *lc, const hb_gnf *f)
+{
+    hb_node_stats *s = &lc->node_stats[f->node];
+    s->depth = hb_fifo_count(&lc->input[f->node]) + (f->flows ? f->flows->waiting : 0);
+    if (lc->sampling && f->rows)
+        s->busy_ticks += lc->pass_ticks;
+}
+
 uint32_t hb_poll_syncer(hb_lcore *lc)
 {
     hb_syncer *s = lc->syncer;
@@ -491,6 +501,7 @@ uint32_t hb_poll_syncer(hb_lcore *lc)
         return total;
     for (uint32_t i = 0; i < s->gnfs; i++) {
         hb_account(lc, s->gnf[i].node);
+        look(lc, &s->gnf[i]);
         total += reap(lc, &s->gnf[i]);
     }
     for (uint32_t i = 0; i < s->gnfs; i++) {

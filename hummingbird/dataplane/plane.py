@@ -37,6 +37,8 @@ class Sizes:
     """Seconds by state; 60 for those that are not named."""
     profile: bool = False
     """Count where the time goes."""
+    samples: bool = True
+    """Take latency samples and busy times."""
     behind_frames: int = 0
     """Bytes of the frame region behind the frames, for a port driver."""
 
@@ -74,6 +76,7 @@ class Dataplane:
         config.queue, config.flows, config.types = sizes.queue, sizes.flows, sizes.types
         config.lcores = len(sizes.cpus)
         config.profile = sizes.profile
+        config.samples = sizes.samples
         config.flows_evict = sizes.flows_evict
         for number, state in enumerate(flow_states()):
             config.flow_timeout[number] = sizes.flow_timeouts.get(state, 60)

@@ -12,7 +12,7 @@ static uint64_t place(uint64_t *at, uint64_t bytes)
 static hb_stats_head layout(uint32_t lcores, uint32_t nodes, uint32_t types)
 {
     hb_stats_head h = {.magic = HB_STATS_MAGIC,
-                       .version = HB_LAYOUT_VERSION,
+                       .version = HB_STATS_VERSION,
                        .lcores = lcores,
                        .nodes = nodes,
                        .types = types,
@@ -23,7 +23,9 @@ static hb_stats_head layout(uint32_t lcores, uint32_t nodes, uint32_t types)
     h.drops_off = place(&at, (uint64_t)nodes * HB_REASONS * word);
     h.hops_off = place(&at, (uint64_t)nodes * types * word);
     h.ended_off = place(&at, (uint64_t)types * 2 * word);
+    h.edges_off = place(&at, (uint64_t)nodes * nodes * word);
     h.latency_off = place(&at, (uint64_t)nodes * HB_HIST_BUCKETS * word);
+    h.chain_latency_off = place(&at, (uint64_t)types * HB_HIST_BUCKETS * word);
     h.profile_off = place(&at, (nodes + HB_ACCOUNTS) * word);
     h.lcore_bytes = at;
     at = 0;
@@ -45,6 +47,7 @@ hb_device_stats *hb_stats_init(void *region, uint32_t lcores, uint32_t nodes, ui
     *h = layout(lcores, nodes, types);
     h->ticks_per_second = (uint64_t)hb_tick_rate();
     h->start_ticks = hb_now();
+    h->start_ns = hb_clock_time_ns();
     return (hb_device_stats *)((uint8_t *)region + h->device_off);
 }
 
@@ -57,6 +60,8 @@ void hb_stats_attach(hb_lcore *lc)
     lc->drops = (uint64_t *)(block + h->drops_off);
     lc->hops = (uint64_t *)(block + h->hops_off);
     lc->ended = (uint64_t *)(block + h->ended_off);
+    lc->edges = (uint64_t *)(block + h->edges_off);
     lc->latency = (uint64_t *)(block + h->latency_off);
+    lc->chain_latency = (uint64_t *)(block + h->chain_latency_off);
     lc->profile = (uint64_t *)(block + h->profile_off);
 }

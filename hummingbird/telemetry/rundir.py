@@ -6,6 +6,7 @@ however that ends, so a killed run never stands in the way of the next.
 
     base_dir()/.lock          held for the moment in which a name is taken or given free
     base_dir()/NAME/stats     the counters; locked as long as the instance runs
+    base_dir()/NAME/view      what has to be known to read them (telemetry/view.py), as JSON
     base_dir()/NAME/control   the control socket
 """
 
@@ -26,6 +27,7 @@ import numpy.typing as npt
 from hummingbird.errors import UserError
 
 STATS = "stats"
+VIEW = "view"
 SOCKET = "control"
 
 
@@ -104,7 +106,7 @@ def is_running(name: str) -> bool:
 def remove(name: str) -> None:
     """Remove a run directory and what an instance makes there; only while the name is held."""
     folder = base_dir() / name
-    for file in (SOCKET, STATS):
+    for file in (SOCKET, VIEW, STATS):
         (folder / file).unlink(missing_ok=True)
     with suppress(OSError):  # somebody has put something there
         folder.rmdir()
@@ -123,23 +125,30 @@ class StatsFile:
         try:
             with _names():
                 self.path.parent.mkdir(mode=0o755, exist_ok=True)
-                self._file = open(self.path, "a+b")  # noqa: SIM115 (lives as long as the run)
-                taken = _take(self._file)
+                taken = self._take_over()
         except OSError as error:
             raise UserError(
                 f"cannot make the run directory {self.path.parent}: {error.strerror}",
                 fix="run as root, or set XDG_RUNTIME_DIR to a directory of yours",
             ) from error
         if not taken:
-            self._file.close()
             raise UserError(
                 f"an instance named {name!r} is running already",
                 fix="stop it, or give this one another name: --name OTHER",
             )
-        self._file.truncate(0)
         self._file.truncate(size)
         self._map = mmap.mmap(self._file.fileno(), size)
         self.region: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+
+    def _take_over(self) -> bool:
+        """Make a new file, so that whoever still looks at that of a dead instance sees it as it was
+        last. False if one runs."""
+        with open(self.path, "ab") as before:
+            if not _take(before):
+                return False
+            self.path.unlink()
+            self._file = open(self.path, "x+b")  # noqa: SIM115 (lives as long as the run)
+            return _take(self._file)
 
     def close(self) -> None:
         """Give the name free; readers that still have the file keep the last values."""

@@ -43,8 +43,12 @@ class Snapshot:
     """[nodes][types]: packets that left a node as a type."""
     ended: Counts
     """[types][2]: sent, dropped."""
+    edges: Counts
+    """[nodes][nodes]: packets that went from a node to a node."""
     latency: Counts
     """[nodes][buckets], ticks."""
+    chain_latency: Counts
+    """[types][buckets], ticks."""
     profile: Counts
     """[nodes + HB_ACCOUNTS] ticks; all 0 unless profiling."""
     lcores: npt.NDArray[np.void]
@@ -68,7 +72,18 @@ class Reader:
         self.head = region[: HEAD.itemsize].view(HEAD)[0]
         if int(self.head["magic"]) != lib.HB_STATS_MAGIC:
             raise ValueError("not a counters' region")
+        if int(self.head["version"]) != lib.HB_STATS_VERSION:
+            raise ValueError("a counters' region of another version")
         self.ticks_per_second = int(self.head["ticks_per_second"])
+
+    def seconds(self, ticks: int) -> float:
+        """Seconds from when the counters were made until this tick."""
+        return (ticks - int(self.head["start_ticks"])) / self.ticks_per_second
+
+    @property
+    def started(self) -> float:
+        """When the counters were made, in Unix seconds."""
+        return int(self.head["start_ns"]) / 1e9
 
     def _blocks(self) -> npt.NDArray[np.uint8]:
         h = self.head
@@ -96,7 +111,9 @@ class Reader:
             drops=self._array(blocks, "drops_off", nodes, reasons),
             hops=self._array(blocks, "hops_off", nodes, types),
             ended=self._array(blocks, "ended_off", types, 2),
+            edges=self._array(blocks, "edges_off", nodes, nodes),
             latency=self._array(blocks, "latency_off", nodes, lib.HB_HIST_BUCKETS),
+            chain_latency=self._array(blocks, "chain_latency_off", types, lib.HB_HIST_BUCKETS),
             profile=self._array(blocks, "profile_off", nodes + lib.HB_ACCOUNTS),
             lcores=np.ascontiguousarray(blocks[:, : LCORE.itemsize]).view(LCORE).reshape(-1),
             device=self._region[device_off : device_off + DEVICE.itemsize].view(DEVICE)[0].copy(),

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The status of a run, from inside and from another process, says what the run's summary says.
+
+packets ── in0 -> nf0 (CPU) -> nf1 (device) -> out0
+             └── counters and view in the run directory ── Attached ── Meter ── status
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import Run, ipv4, line, started
+from process import Service, service, write_topology
+
+from hummingbird.errors import UserError
+from hummingbird.telemetry.attach import Attached
+from hummingbird.telemetry.rundir import VIEW, base_dir
+from hummingbird.telemetry.status import Meter
+from hummingbird.telemetry.summary import summarise
+
+PACKETS = [ipv4(f"10.0.{n // 250}.{1 + n % 250}", "10.9.9.9", 17, bytes(22)) for n in range(2000)]
+
+
+def forever(rate: int) -> tuple[dict[str, Any], str]:
+    """in0 -> nf0 -> out0 at so many packets a second."""
+    ports = {"in0": {"driver": "generator", "rate": rate}, "out0": {"driver": "sink"}}
+    nfs = {"nf0": {"type": "forward", "engine": "cpu"}}
+    return {"ports": ports, "nfs": nfs}, "*,in0,nf0\n*,nf0,out0\n"
+
+
+def settle(run: Run) -> dict[str, Any]:
+    """Run to the end; the status then."""
+    meter = Meter(run.engine.view())
+    run.wait()
+    return meter.measure(run.engine.view())
+
+
+def test_status_equals_summary() -> None:
+    """in0 -> nf0 -> nf1 (device) -> out0: every count, and what must hold between them."""
+    topology, rows = line("cpu", "gpu")
+    with started(topology, PACKETS, rows) as run:
+        status = settle(run)
+        summary = summarise(run.engine.view(), run.engine.counters(), 1.0)
+        run.stop()
+    totals = status["totals"]
+    assert totals["received"] == totals["sent"] == len(PACKETS) == summary["received"]
+    assert (totals["dropped"], totals["in_flight"], totals["created"]) == ({}, 0, 0)
+    flow = [(edge["from"], edge["to"], edge["packets"]) for edge in status["edges"]]
+    assert sorted(flow) == [
+        (a, b, 2000) for a, b in (("in0", "nf0"), ("nf0", "nf1"), ("nf1", "out0"))
+    ]
+    for name in ("nf0", "nf1"):
+        nf = status["nfs"][name]
+        assert nf["in"]["packets"] == nf["out"]["packets"] == summary["nfs"][name]["packets"]
+        assert nf["in"]["bytes"] == summary["nfs"][name]["bytes"] == sum(map(len, PACKETS))
+        assert 0 < nf["busy"] <= 1 and nf["depth"] == 0 and nf["latency_us"]["samples"] > 0
+    device = status["device"]
+    assert device["rows"] == summary["device"]["rows"] == sum(device["batch"])
+    slots = device["slots_real_per_s"] + device["slots_dummy_per_s"]
+    assert slots == pytest.approx(device["rows_per_s"] * device["lanes"])
+    assert device["slots_real_per_s"] * status["interval_s"] == pytest.approx(len(PACKETS))
+    chain = status["chains"]["other"]
+    assert chain["path"] == ["in0", "nf0", "nf1", "out0"] and chain["packets"] == len(PACKETS)
+    stay, first = chain["latency_us"], status["nfs"]["nf1"]["latency_us"]
+    assert first["p50"] <= stay["p50"] <= stay["p99"] <= stay["p999"]
+    json.dumps(status)
+
+
+def test_without_samples_nothing_is_said_of_time() -> None:
+    """telemetry.latency: false: counts as ever, latencies and busy times are not there."""
+    topology, rows = line("cpu", telemetry={"latency": False})
+    with started(topology, PACKETS, rows) as run:
+        status = settle(run)
+        run.stop()
+    assert status["totals"]["sent"] == len(PACKETS)
+    assert status["nfs"]["nf0"]["latency_us"] is None
+    assert status["ports"]["out0"]["latency_us"] is None
+    assert status["chains"]["other"]["latency_us"] is None
+
+
+def attached(run: Service) -> Attached:
+    """Once packets flow; what a dead run of this name has left does not count."""
+    view = base_dir() / run.name / VIEW
+
+    def flows() -> bool:
+        ours = view.exists() and json.loads(view.read_text())["pid"] == run.process.pid
+        return ours and run.packets(1) > 0
+
+    run.until(flows, "packets")
+    return Attached(run.name)
+
+
+def test_another_process_reads_rates(tmp_path: Path) -> None:
+    """A generator at 20,000 packets a second, looked at for some tenths of a second."""
+    path = write_topology(tmp_path, *forever(20_000))
+    with service(tmp_path, path) as run:
+        with attached(run) as other:
+            meter = Meter(other.view)
+            meter.measure(other.view)
+            time.sleep(0.5)  # what a rate is measured over, not what is waited for
+            status = meter.measure(other.view)
+            assert other.running and status["pid"] == run.process.pid
+        assert 0.5 <= status["interval_s"] < 5
+        assert status["rates"]["received_pps"] == pytest.approx(20_000, rel=0.2)
+        assert status["ports"]["in0"]["in"]["pps"] == status["rates"]["received_pps"]
+        run.stop()
+
+
+def test_a_reader_outlives_the_run(tmp_path: Path) -> None:
+    """After kill -9 the last counters stay readable, also while another run takes the name."""
+    path = write_topology(tmp_path, *forever(20_000))
+    with service(tmp_path, path) as run, attached(run) as other:
+        run.process.send_signal(signal.SIGKILL)
+        run.process.wait()
+        assert not other.running
+        last = Meter(other.view).measure(other.view)["totals"]
+        with pytest.raises(UserError, match="has been killed"):
+            Attached(run.name)
+        with service(tmp_path, path, name=run.name) as again:
+            with attached(again) as new:
+                assert new.view.pid == again.process.pid
+                assert not other.running and other.view.pid == run.process.pid
+                assert Meter(other.view).measure(other.view)["totals"] == last
+            again.stop()
+
+
+def test_the_view_follows_a_reload() -> None:
+    """Readers in other processes learn the new version and the new paths."""
+    topology, rows = line("cpu", "cpu")
+    with started(topology, PACKETS, rows) as run, Attached(run.engine.name) as other:
+        assert other.view.policy_version == 1
+        run.reload("*,in0,nf1\n*,nf1,out0\n")
+        assert other.view.policy_version == 2
+        assert other.view.paths["other"] == ("in0", "nf1", "out0")
+        run.wait()
+        run.stop()
+
+
+def test_there_is_none() -> None:
+    with pytest.raises(UserError, match="no instance named 'nobody' is running"):
+        Attached("nobody")
