@@ -30,6 +30,10 @@ NODE = _dtype("hb_node_stats")
 DEVICE = _dtype("hb_device_stats")
 
 
+PERCENTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+"""Of latencies that are told, by the names they are told under."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All counters at one moment, summed over lcores."""
@@ -127,6 +131,10 @@ class Reader:
             return None
         bucket = int(np.searchsorted(np.cumsum(histogram), fraction * total))
         return bucket_ticks(bucket) / self.ticks_per_second * 1e6
+
+    def percentiles_us(self, histogram: Counts) -> dict[str, float | None]:
+        """PERCENTILES of a histogram in microseconds."""
+        return {name: self.percentile_us(histogram, f) for name, f in PERCENTILES.items()}
 
 
 def bucket_ticks(bucket: int) -> float:

@@ -21,7 +21,6 @@ from hummingbird.telemetry.summary import by_reason
 from hummingbird.telemetry.view import Node, View
 
 VERSION = 1
-PERCENTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 Json = dict[str, Any]
 
@@ -212,10 +211,7 @@ class _Interval:
             histogram = histogram - getattr(self.before, of)[row]
         if not (samples := int(histogram.sum())):
             return None
-        percentile = self.view.reader.percentile_us
-        return {name: percentile(histogram, f) for name, f in PERCENTILES.items()} | {
-            "samples": samples
-        }
+        return {**self.view.reader.percentiles_us(histogram), "samples": samples}
 
     def _device(self) -> Json | None:
         view, now = self.view, self.now

@@ -62,7 +62,7 @@ def _port(view: View, index: int, snapshot: Snapshot) -> dict[str, Any]:
         port |= {"received": int(counts["in_packets"]), "received_bytes": int(counts["in_bytes"])}
     if node.egress:
         port |= {"sent": int(counts["out_packets"]), "sent_bytes": int(counts["out_bytes"])}
-        port["latency_us"] = _latency(view, snapshot, index)
+        port["latency_us"] = view.reader.percentiles_us(snapshot.latency[index])
     port["dropped"] = by_reason(snapshot.drops[index])
     port["missed"] = int(counts["missed"])
     port["detail"] = dict(view.details.get(node.name, {}))
@@ -85,16 +85,8 @@ def _nf(view: View, index: int, node: Node, snapshot: Snapshot, received: int) -
         "dropped": int(counts["dropped"]),
         "drops": by_reason(snapshot.drops[index]),
         "created": int(counts["created"]),
-        "latency_us": _latency(view, snapshot, index),
+        "latency_us": view.reader.percentiles_us(snapshot.latency[index]),
         "detail": dict(view.details.get(node.name, {})),
-    }
-
-
-def _latency(view: View, snapshot: Snapshot, index: int) -> dict[str, float | None]:
-    histogram = snapshot.latency[index]
-    return {
-        name: view.reader.percentile_us(histogram, fraction)
-        for name, fraction in (("p50", 0.5), ("p99", 0.99))
     }
 
 
@@ -122,6 +114,7 @@ def _types(view: View, snapshot: Snapshot) -> dict[str, Any]:
             "sent": int(snapshot.ended[number][0]),
             "dropped": int(snapshot.ended[number][1]),
             "path": list(path),
+            "latency_us": view.reader.percentiles_us(snapshot.chain_latency[number]),
         }
         for number, (name, path) in enumerate(view.paths.items())
     }
