@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The status of a run: one dictionary that `top`, the report, the live page and the control socket
-show. docs/control.md says what stands in it.
+show. docs/telemetry.md says what stands in it.
 
 Rates, busy times and latencies are of the time since the measure before (the first one: since the
 start), everything called ``packets``, ``bytes`` or ``drops`` counts from the start. None is what
