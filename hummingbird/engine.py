@@ -530,6 +530,7 @@ class Engine:
             reader=self.reader(),
             nodes=(*ports_, *nfs_),
             cpus=place.cpus,
+            samples=topology.telemetry.latency,
             queue=topology.memory.queue,
             paths={name: paths.get(name, ()) for name in topology.types},
             device=self._describe_device(),

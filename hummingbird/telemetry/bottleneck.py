@@ -28,7 +28,11 @@ def find(status: Mapping[str, Any]) -> dict[str, Any]:
     if busy is None or busy["busy"] < FULL:
         return _found(None, "none", "nothing is: the inputs offer no more")
     nodes = {**status["ports"], **nfs}
-    name = max(nodes, key=lambda node: nodes[node]["busy"])
+    name = max(nodes, key=lambda node: nodes[node]["busy"] or 0)
+    if nodes[name]["busy"] is None:
+        return _found(
+            None, "cpu", f"lcore {busy['id']} is busy; telemetry.latency: true says with what"
+        )
     share = f"{nodes[name]['busy']:.0%} of the time of its lcores"
     return _found(name, "cpu", f"lcore {busy['id']} is busy, and {name} takes {share}")
 

@@ -4,7 +4,7 @@ show. docs/telemetry.md says what stands in it.
 
 Rates, busy times and latencies are of the time since the measure before (the first one: since the
 start), everything called ``packets``, ``bytes`` or ``drops`` counts from the start. None is what
-nothing is known of: latencies without a sample, rates of no time.
+nothing is known of: latencies without a sample, busy times where none are taken.
 """
 
 from __future__ import annotations
@@ -144,8 +144,9 @@ class _Interval:
         drops = self.now.drops[index]
         more = self._since(drops, self.before.drops[index] if self.before else 0)
         lcores = len(node.lcores)
+        busy = self._share(self._field(index, "busy_ticks")[1], lcores)
         return {
-            "busy": self._share(self._field(index, "busy_ticks")[1], lcores),
+            "busy": busy if self.view.samples else None,
             "depth": int(self.now.nodes[index]["depth"]),
             "depth_most": self.view.queue * max(1, lcores),
             "drops": by_reason(drops),

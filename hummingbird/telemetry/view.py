@@ -43,6 +43,8 @@ class View:
     nodes: tuple[Node, ...]
     cpus: tuple[int, ...]
     """Of the lcores; -1: not pinned."""
+    samples: bool
+    """Latency samples and busy times are taken."""
     queue: int
     """Packets that may wait before a node on each lcore that serves it."""
     paths: Mapping[str, tuple[str, ...]]
