@@ -119,7 +119,7 @@ class Reader:
             latency=self._array(blocks, "latency_off", nodes, lib.HB_HIST_BUCKETS),
             chain_latency=self._array(blocks, "chain_latency_off", types, lib.HB_HIST_BUCKETS),
             profile=self._array(blocks, "profile_off", nodes + lib.HB_ACCOUNTS),
-            lcores=np.ascontiguousarray(blocks[:, : LCORE.itemsize]).view(LCORE).reshape(-1),
+            lcores=np.array(blocks[:, : LCORE.itemsize]).view(LCORE).reshape(-1),  # a copy, always
             device=self._region[device_off : device_off + DEVICE.itemsize].view(DEVICE)[0].copy(),
         )
 
