@@ -27,6 +27,7 @@ from hummingbird.ports.pcap import PcapParams
 from hummingbird.telemetry import summary
 from hummingbird.telemetry.live import LiveTable, progress
 from hummingbird.topology import PortSpec
+from hummingbird.web.run_report import RunReport
 
 log = logging.getLogger("hummingbird")
 
@@ -45,6 +46,8 @@ class Options:
     """Files for ``$in`` and ``$out``."""
     json: Path | None = None
     """Where the summary goes as JSON."""
+    report: Path | None = None
+    """Where the report goes, a page for a browser."""
     watch: bool = False
     """Reload the route policy when its file changes."""
     name: str = "default"
@@ -75,8 +78,8 @@ def run(options: Options, console: Console) -> int:
 
 def _run(options: Options, console: Console, stop: _Stop) -> int:
     wanted = _load(options)
-    if options.json:
-        _check_writable(options.json)
+    _check_writable(options.json, "summary")
+    _check_writable(options.report, "report")
     engine = Engine(options.name, profile=options.profile, watch=options.watch)
     watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
     server = None
@@ -86,7 +89,8 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         server = control.Server(engine)
         stop.catch()
         _say_start(console, engine, time.monotonic() - began)
-        _watch_over(engine, options, console, stop, watcher, server)
+        report = RunReport(options.report, engine, options.bindings) if options.report else None
+        _watch_over(engine, options, console, stop, watcher, server, report)
         server.close()
         left = engine.stop()
         seconds = time.monotonic() - engine.started
@@ -94,6 +98,8 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         if left:
             log.warning("%d packets were still in flight after the drain and were dropped", left)
         result = summary.summarise(engine.view(), engine.counters(), seconds)
+        if report:
+            report.end(result)
     finally:
         if server:
             server.close()
@@ -101,11 +107,14 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
     summary.show(console, result)
     if options.json:
         _write_json(options.json, result)
+    status = 0 if result["balance"] == 0 else 1
+    if report:
+        status = _write_report(report, status)
     if result["device"].get("state") == "hangs":
         log.error("the device hangs and was given up (fix: `hummingbird devices --fresh`)")
         sys.stdout.flush()
         os._exit(1)  # the OpenCL runtime would wait for the kernel at exit, for ever
-    return 0 if result["balance"] == 0 else 1
+    return status
 
 
 def _load(options: Options) -> Wanted:
@@ -207,6 +216,7 @@ def _watch_over(
     stop: _Stop,
     watcher: PolicyWatcher | None,
     server: control.Server,
+    report: RunReport | None,
 ) -> None:
     """Until the inputs end, the time is over, or somebody asks to stop."""
     until = None if options.duration is None else time.monotonic() + options.duration
@@ -219,6 +229,8 @@ def _watch_over(
                 watcher.look()
             engine.poll()
             _say_messages(engine)
+            if report:
+                report.look()
             refresh()
     if stop.asked:
         console.print("asked to stop: draining", highlight=False)
@@ -298,20 +310,31 @@ class PolicyWatcher:
         log.info("%s reloaded: %s", self._path, what)
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path | None, what: str) -> None:
     """Find out before the run and not behind it; makes no file yet."""
+    if path is None:
+        return
     written = path if os.path.exists(path) else path.parent
     if os.path.isdir(path) or not os.access(written, os.W_OK):
-        raise _unwritable(path, "no such directory, or no right to write there")
+        raise _unwritable(path, what, "no such directory, or no right to write there")
 
 
 def _write_json(path: Path, result: Mapping[str, Any]) -> None:
     try:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise _unwritable(path, str(error.strerror)) from error
+        raise _unwritable(path, "summary", str(error.strerror)) from error
 
 
-def _unwritable(path: Path, why: str) -> UserError:
-    what = f"cannot write the summary: {why}"
-    return UserError(what, path=path, fix="name another file")
+def _write_report(report: RunReport, status: int) -> int:
+    """A report that cannot be written hides neither the summary nor that packets are missing."""
+    try:
+        report.write()
+    except UserError as error:
+        log.error("%s", error)
+        return status or 2
+    return status
+
+
+def _unwritable(path: Path, what: str, why: str) -> UserError:
+    return UserError(f"cannot write the {what}: {why}", path=path, fix="name another file")

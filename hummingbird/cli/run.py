@@ -18,7 +18,7 @@ EPILOG = """\
 example:
   hummingbird run policies/forward.yaml --duration 10
   hummingbird run policies/branch_gateway.yaml --in policies/demo/branch.pcap --out out.pcap \\
-      --json summary.json"""
+      --json summary.json --report report.html"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +52,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the summary to FILE as JSON, too"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page for a browser to FILE: the chain as a graph, what happened over time, "
+        "latencies, settings",
     )
 
 
@@ -127,6 +134,7 @@ def main(args: argparse.Namespace) -> int:
         topology=args.topology,
         bindings={name: Path(file) for name, file in files.items() if file},
         json=args.json,
+        report=args.report,
         watch=args.watch,
         name=args.name,
         duration=args.duration,

@@ -173,7 +173,7 @@ function spark({label, kind, pick, top = null, high = 30, live, style = 'sent'})
   steer(holder, () => now);
   whenever((data) => {
     const wide = Math.max(holder.clientWidth, 60);
-    const values = pick(data.series) || [];
+    const values = (pick(data.series) || []).map((v) => v || 0);
     const x = timeScale(data.series, 0, wide);
     const most = top || Math.max(...values, 1e-12);
     picture.setAttribute('width', wide);

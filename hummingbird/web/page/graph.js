@@ -127,8 +127,9 @@ function drawGraph(graph, holder, data) {
   fanOut(graph, ways, plan.back);
   for (const e of graph.edges) drawEdge(graph, e, ways.get(e), lines, labels, taken);
   graph.nodes.forEach((n) => drawNode(graph, n, spot(n.id), boxes));
+  const scale = Math.max(0.78, Math.min(1, holder.clientWidth / size.wide));
   holder.replaceChildren(svg('svg', {
-    width: size.wide, height: size.high, viewBox: `0 0 ${size.wide} ${size.high}`, role: 'img',
+    width: scale * size.wide, height: scale * size.high, viewBox: `0 0 ${size.wide} ${size.high}`, role: 'img',
     'aria-label': describeGraph(data.status),
   }, arrowHead(), lines, boxes, labels));
   refreshNumbers(data);
@@ -270,7 +271,7 @@ function drawNode(graph, node, [x, y], boxes) {
   const [start, end] = [left + pad, left + BOX.wide - pad];
   const line = (n) => top + (narrow ? 18 : 20) + (narrow ? 17 : 19) * n;
   const bar = svg('rect', {x: start, y: top + BOX.high - 9, height: 3, width: 0, class: 'load'});
-  const drops = svgNum([...node.path, 'drops'], 'dropped', {x: start, y: line(narrow ? 3 : 2) - 1, class: 'lost'});
+  const drops = svgNum([...node.path, 'drops'], 'dropped', {x: start, y: line(narrow ? 3 : 2) - 1, class: narrow ? 'lost narrow' : 'lost'});
   const tag = svg('g', {class: 'tag', visibility: 'hidden'},
     svg('rect', {x: left + 8, y: top - 10, width: 76, height: 16, rx: 3}), svg('text', {x: left + 46, y: top + 2}, 'bottleneck'));
   node.group = svg('g', {class: `node ${port ? 'port' : node.kind.toLowerCase()}`},

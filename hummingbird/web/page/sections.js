@@ -77,7 +77,7 @@ function timeSection(data) {
   ].reverse().map((l) => ({...l, unit}));
   const cores = data.status.lcores.map((lcore, i) => el('div', {class: 'row'},
     el('div', {class: 'who'}, el('strong', {}, `lcore ${lcore.id}`),
-      el('span', {}, lcore.cpu < 0 ? 'not pinned' : `CPU ${lcore.cpu}`)),
+      el('span', {}, lcore.cpu === null ? 'not pinned' : `CPU ${lcore.cpu}`)),
     spark({label: `lcore ${lcore.id}`, kind: 'busy', pick: (s) => s.lcore_busy[i], top: 1, live}),
     el('div', {class: 'amount'}, num([S, 'lcores', i, 'busy'], 'busy'))));
   return el('section', {id: 'time'},
@@ -103,7 +103,7 @@ function table(id, columns, rows) {
 }
 
 const under = (...words) => el('p', {class: 'hint'}, ...words);
-const queue = (P) => [num([...P, 'depth'], 'packets'), under('most ', num([...P, 'depth_most'], 'packets'))];
+const queue = (P) => [num([...P, 'depth'], 'packets'), under('of ', num([...P, 'depth_most'], 'packets'))];
 const stay = (P) => {
   const key = (name) => num([...P, 'latency_us', name], 'us');
   return [key('p50'), under('p99 ', key('p99'), ', p99.9 ', key('p999'))];
