@@ -89,7 +89,11 @@ class History:
 
     def series(self) -> dict[str, Any]:
         """For JSON: ``t`` is when each point ends, in seconds from the start."""
-        points = [*self._points, *([self._open] if self._open else [])]
+        points = list(self._points)
+        if self._open and points and self._open.seconds < self._width / 2:
+            points[-1] = points[-1].joined(self._open)  # a rate over so little says nothing
+        elif self._open:
+            points.append(self._open)
         t, end = [], 0.0
         for point in points:
             end += point.seconds

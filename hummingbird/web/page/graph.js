@@ -51,10 +51,10 @@ function graphSection(data) {
     el('p', {class: 'hint'}, 'Numbers are packets per second', data.live ? ' now' : ' over the whole run',
       '; the thicker a line, the more. Dashed: no packets.'),
     picker, holder, wider);
-  const graph = {nodes: graphNodes(data.status), chosen: null, upright: null};
+  const graph = {nodes: graphNodes(data.status), upright: null};
   graph.edges = graphEdges(data.status, new Set(graph.nodes.map((n) => n.id)));
   graph.drawers = [];
-  fillPicker(picker, data, (type) => { graph.chosen = type; showChosen(graph, state.data.status); });
+  fillPicker(picker, data, (type) => { state.chosen = type; showChosen(graph, state.data.status); });
   whenever((now) => {
     const box = holder.clientWidth < 560 ? BOXES.narrow : BOXES.usual;
     const upright = pickDirection(graph, holder.clientWidth);
@@ -77,7 +77,7 @@ function fillPicker(picker, data, choose) {
     choose(type);
   };
   for (const type of [null, ...types]) {
-    const button = el('button', {type: 'button', 'aria-pressed': String(type === null)},
+    const button = el('button', {type: 'button', 'aria-pressed': String(type === (types.includes(state.chosen) ? state.chosen : null))},
       type === null ? 'all types' : type);
     button.addEventListener('click', () => press(type, button));
     buttons.push(button);
@@ -86,7 +86,8 @@ function fillPicker(picker, data, choose) {
 }
 
 function showChosen(graph, status) {
-  const path = graph.chosen === null ? null : status.chains[graph.chosen].path;
+  const chain = status.chains[state.chosen];
+  const path = chain ? chain.path : null;
   const on = new Set(path ? path.slice(1).map((name, i) => JSON.stringify([path[i], name])) : []);
   const ends = new Set();
   for (const e of graph.edges) {
@@ -127,7 +128,7 @@ function drawGraph(graph, holder, data) {
   fanOut(graph, ways, plan.back);
   for (const e of graph.edges) drawEdge(graph, e, ways.get(e), lines, labels, taken);
   graph.nodes.forEach((n) => drawNode(graph, n, spot(n.id), boxes));
-  const scale = Math.max(0.78, Math.min(1, holder.clientWidth / size.wide));
+  const scale = Math.max(0.87, Math.min(1, holder.clientWidth / size.wide));
   holder.replaceChildren(svg('svg', {
     width: scale * size.wide, height: scale * size.high, viewBox: `0 0 ${size.wide} ${size.high}`, role: 'img',
     'aria-label': describeGraph(data.status),

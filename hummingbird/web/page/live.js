@@ -67,16 +67,23 @@ function addSample(status) {
   if (!before || before.pid !== status.pid || before.started !== status.started) state.series = emptySeries();
   keep(state.series, status);
   state.data = {live: true, status, series: state.series, latency: null, settings: null, machine: null, summary: null};
-  const shape = shapeOf(status);
-  if (shape !== state.shape) {
-    state.shape = shape;
-    build();
-  } else {
-    refresh(state.data);
-  }
+  drawSoon();
 }
 
-const poll = {timer: null, failures: 0, since: null, answered: null};
+/** Once for all samples that come before the browser draws; a hidden tab does not draw. */
+function drawSoon() {
+  if (state.frame) return;
+  state.frame = requestAnimationFrame(() => {
+    state.frame = null;
+    const shape = shapeOf(state.data.status);
+    const same = shape === state.shape;
+    state.shape = shape;
+    if (same) refresh(state.data);
+    else build();
+  });
+}
+
+const poll = {timer: null, failures: 0, since: null, answered: null, stopped: false};
 
 async function ask() {
   clearTimeout(poll.timer);
@@ -94,28 +101,22 @@ async function ask() {
     poll.since = poll.since || poll.answered || Date.now();
     unreachable(error);
   }
-  poll.timer = setTimeout(ask, nextAfter());
+  if (!poll.stopped) poll.timer = setTimeout(ask, nextAfter());
 }
 
 const backOff = () => Math.min(SLOWEST_MS, EVERY_MS * 2 ** Math.min(poll.failures, 6));
 const nextAfter = () => Math.max(poll.failures ? backOff() : EVERY_MS, document.hidden ? HIDDEN_MS : 0);
 
-function connectionLine() {
-  return document.getElementById('connection')
-    || document.getElementById('page').appendChild(el('p', {id: 'connection', class: 'connection', role: 'status'}));
-}
-
-/** Says it without moving what is read: the text changes when what it says does. */
+/** A screen reader says it when it changes. */
 function say(words, className) {
-  const line = connectionLine();
+  const line = document.getElementById('connection');
   if (line.textContent !== words) line.textContent = words;
-  line.className = `connection ${className}`;
-  document.body.classList.toggle('stale', className !== 'on');
+  line.hidden = false;
+  line.className = className;
+  document.body.classList.toggle('stale', className === 'off');
 }
 
-function connected() {
-  say('\u25cf Live, a measurement each second.', 'on');
-}
+const connected = () => say('\u25cf Live: what happened in the last second, once a second.', 'on');
 
 function unreachable(error) {
   const server = error instanceof TypeError || error.name === 'TimeoutError';
@@ -127,4 +128,10 @@ function unreachable(error) {
 function goLive() {
   document.addEventListener('visibilitychange', () => { if (!document.hidden) ask(); });
   ask();
+}
+
+/** Asks no more. */
+function stop() {
+  clearTimeout(poll.timer);
+  poll.stopped = true;
 }

@@ -2,7 +2,7 @@
 // Puts the page together.
 
 const constants = JSON.parse(document.getElementById('constants').textContent);
-const state = {data: JSON.parse(document.getElementById('data').textContent), series: null, shape: null};
+const state = {data: JSON.parse(document.getElementById('data').textContent), series: null, shape: null, frame: null, chosen: null};
 
 function build() {
   const {data} = state;
@@ -46,4 +46,4 @@ if (state.data) {
   goLive();
 }
 
-window.hummingbird = {addSample, state, poll, ask}; // for tests, and for the curious
+window.hummingbird = {addSample, state, ask, nextAfter, stop}; // for tests, and for the curious

@@ -13,8 +13,7 @@ function headSection(data) {
   return el('header', {},
     el('p', {class: 'kind'}, el('b', {}, 'Hummingbird'), data.live ? ' live' : ' report of a run'),
     el('h1', {}, status.title),
-    el('dl', {class: 'facts'}, facts.map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value)))),
-    data.live ? el('p', {id: 'connection', class: 'connection', role: 'status'}) : null);
+    el('dl', {class: 'facts'}, facts.map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value)))));
 }
 
 /** received + created = sent + dropped + in flight, each with its number. */
@@ -61,8 +60,9 @@ function bottleneckLine() {
   const why = el('span', {id: 'why'});
   const line = el('p', {class: 'bottleneck', id: 'bottleneck'}, where, ' ', why);
   whenever(({status: {bottleneck: b}}) => {
-    line.classList.toggle('none', b.kind === 'none');
-    where.textContent = b.kind === 'none' ? 'No bottleneck:' : b.node ? `Bottleneck: ${b.node}.` : `Bottleneck: the ${b.kind}.`;
+    const none = !b.node && ['none', 'input'].includes(b.kind);
+    line.classList.toggle('none', none);
+    where.textContent = none ? 'No bottleneck.' : b.node ? `Bottleneck: ${b.node}.` : `Bottleneck: the ${b.kind}.`;
     if (why.textContent !== b.why) why.textContent = b.why;
   });
   return line;
