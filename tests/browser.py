@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A headless Chromium, spoken to in its own protocol over a pipe: no driver, no port, no library.
 
-    test ── JSON, ended by a zero byte, on file descriptors 3 and 4 ── chromium --headless
+test ── JSON, ended by a zero byte, on file descriptors 3 and 4 ── chromium --headless
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 FLAGS = (
     "--headless",
     "--remote-debugging-pipe",

@@ -214,14 +214,16 @@ CONTRAST = """(() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const e = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !e.getClientRects().length || e.closest('script, title')) continue;
+    const words = walk.currentNode.data.trim().slice(0, 40);
+    if (!words || !e.getClientRects().length || e.closest('script, title')) continue;
     const style = getComputedStyle(e);
     if (style.visibility === 'hidden') continue;
     const [a, b] = [light(parse(e.closest('svg') ? style.fill : style.color)), light(ground(e))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const picture = e.closest('svg[viewBox]');
-    const scale = picture ? picture.getBoundingClientRect().width / picture.viewBox.baseVal.width : 1;
-    found.push([ratio, walk.currentNode.data.trim().slice(0, 40), scale * parseFloat(style.fontSize)]);
+    const wide = picture && picture.viewBox.baseVal.width;
+    const scale = picture ? picture.getBoundingClientRect().width / wide : 1;
+    found.push([ratio, words, scale * parseFloat(style.fontSize)]);
   }
   return found;
 })()"""
@@ -327,14 +329,14 @@ def test_names_stay_names(chromium: Browser, demo: tuple[Path, Ended], tmp_path:
     chromium.open(page.as_uri())
     check_quiet(chromium, page.as_uri())
     assert chromium.run("document.querySelector('h1').textContent") == evil
-    assert chromium.run("[...document.querySelectorAll('h1, main *')].length") > 300
+    assert chromium.run("document.querySelectorAll('main *').length") > 300
     table = chromium.run("document.getElementById('nf-table').textContent")
     assert all(names[nf] in table for nf in ("nids0", "ipsec0", "router0"))
     assert check_numbers(chromium, data) > 150
     chromium.run(
         "(() => { const s = document.createElement('script'); s.textContent = 'window.got = 5';"
         " document.body.append(s); document.body.insertAdjacentHTML('beforeend',"
-        " '<img src=\"https://192.0.2.1/x.png\" onerror=\"window.got = 6\">'); })()"
+        ' \'<img src="https://192.0.2.1/x.png" onerror="window.got = 6">\'); })()'
     )
     chromium.until("document.images.length === 1 && document.images[0].complete")
     assert chromium.run("window.got === undefined")
@@ -441,7 +443,8 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
             instance.until(lambda: instance.packets(1) > 0, "packets")
             chromium.open(address)
             first = chromium.until(
-                f"document.querySelector('#summary') && hummingbird.state.series.t.length > 1 && {RECEIVED}"
+                "document.querySelector('#summary') && hummingbird.state.series.t.length > 1"
+                f" && {RECEIVED}"
             )
             chromium.until(f"{RECEIVED} > {first}")
             assert "Live" in chromium.run(SAYS)
@@ -453,7 +456,7 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
             assert chromium.run("document.documentElement.scrollWidth") == 1280
 
             last = instance.stop().balanced["received"]
-            chromium.until(f"{SAYS}.includes('No instance since')")
+            chromium.until(f"{SAYS}.includes('has not been running since')")
             assert 0 < chromium.run(RECEIVED) <= last
             with service(tmp_path, topology, name=instance.name) as again:
                 again.until(lambda: again.packets(1) > 0, "packets")
@@ -471,17 +474,19 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
 
 
 DAY = """(async (count, step) => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const drawn = () => frame().then(frame);
   const base = hummingbird.state.data.status;
   for (let i = 0; i < count; i++) {
-    const k = (step + i) % 977;
+    const k = (step + i) % 3907;
     const status = {...base, time: base.time + 1 + i, totals: {...base.totals, received: 1000 * i},
       rates: {...base.rates, received_pps: 1000 + k}, ports: {...base.ports}};
     status.ports.in0 = {...base.ports.in0, drops_pps: k % 5 ? {} : {port_full: k}};
     if (k === 500) status.ports[`port${i % 7}`] = base.ports.in0;
     hummingbird.addSample(status);
-    if (i % 200 === 0 || k === 500 || k === 501) await new Promise((done) => requestAnimationFrame(done));
+    if (i % 1000 === 0 || k === 500 || k === 501) await drawn();
   }
-  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  await drawn();
   return hummingbird.state.series.t.length;
 })"""
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What happened over the time of a run, in a bounded number of points.
 
-A run begins with a point each FIRST_S. Whenever there are POINTS of them, neighbours become one and
-from then on points last twice as long: a week has as many as a minute. A rate of a point is the mean
-over its time, so rate times time is what was counted, however often points have been joined.
+A run begins with a point each FIRST_S. Whenever there are POINTS of them, neighbours become one
+and from then on points last twice as long: a week has as many as a minute. A rate of a point is the
+mean over its time, so rate times time is what was counted, however often points have been joined.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class History:
         if len(self._points) >= POINTS:
             pairs = zip(self._points[::2], self._points[1::2], strict=True)
             self._points = [a.joined(b) for a, b in pairs]
-            self._width *= 2
+            # no shorter than those there are: the loop that feeds this may be slower than FIRST_S
+            mean = sum(point.seconds for point in self._points) / len(self._points)
+            self._width = max(2 * self._width, mean)
 
     def series(self) -> dict[str, Any]:
         """For JSON: ``t`` is when each point ends, in seconds from the start."""
@@ -135,4 +137,6 @@ def _values(status: Mapping[str, Any]) -> dict[Key, float | None]:
 
 def _share(real: float | None, dummy: float | None) -> float | None:
     """Of slots, how many had a packet; None where there were none."""
-    return real / (real + dummy) if real is not None and dummy is not None and real + dummy else None
+    return (
+        real / (real + dummy) if real is not None and dummy is not None and real + dummy else None
+    )

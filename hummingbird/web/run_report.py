@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`hummingbird run --report FILE`: watches a run, and at its end writes what there is to say of it.
 
-What goes in is what the topology and the route policy say, and counters; no file that an NF reads is
-opened for it, so no keys can get in.
+What goes in is what the topology and the route policy say, and counters; no file that an NF reads
+is opened for it, so no keys can get in.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def latency(view: View) -> dict[str, Any]:
 
     def buckets(histogram: Counts) -> list[list[float]]:
         per_us = view.reader.ticks_per_second / 1e6
-        return [[bucket_ticks(int(b)) / per_us, int(histogram[b])] for b in np.flatnonzero(histogram)]
+        return [
+            [bucket_ticks(int(b)) / per_us, int(histogram[b])] for b in np.flatnonzero(histogram)
+        ]
 
     nfs = [(index, node.name) for index, node in enumerate(view.nodes) if node.on != "port"]
     return {

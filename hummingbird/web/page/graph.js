@@ -93,6 +93,7 @@ function showChosen(graph, status) {
   for (const e of graph.edges) {
     const shown = !path || on.has(JSON.stringify([e.a, e.b]));
     e.group.classList.toggle('dim', !shown);
+    if (e.label) e.label.classList.toggle('dim', !shown);
     if (shown) ends.add(e.from).add(e.to);
   }
   if (path) graph.nodes.forEach((n) => path.includes(n.name) && !n.first && !n.last && ends.add(n.id));
@@ -225,6 +226,7 @@ function drawEdge(graph, edge, points, lines, labels, taken) {
   edge.group = svg('g', {class: 'link'}, line, title);
   lines.append(edge.group);
   const label = labelEdge(edge, pieces, taken, graph.upright);
+  edge.label = label && label.group;
   if (label) labels.append(label.group);
   graph.drawers.push((status) => {
     const most = Math.max(...status.edges.map((e) => e.pps || 0), 1e-9);
@@ -250,9 +252,9 @@ function labelEdge(edge, pieces, taken, upright) {
   for (const t of [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.9]) {
     for (const piece of pieces) spots.push(beside(piece, bezier(piece, t), upright));
   }
-  const free = spots.find((p) => !taken.some((box) => overlap(box, boxAround(p, 62, 15))));
+  const free = spots.find((p) => !taken.some((box) => overlap(box, boxAround(p, 72, 16))));
   const [x, y] = free || spots[0];
-  taken.push(boxAround([x, y], 62, 15));
+  taken.push(boxAround([x, y], 72, 16));
   const number = svgNum(['status', 'edges', edge.index, 'pps'], 'pps', {x, y: y + 4, class: 'rate'});
   const ground = svg('rect', {y: y - 8, height: 16, rx: 3, class: 'ground'});
   const group = svg('g', {}, ground, number);
@@ -278,7 +280,7 @@ function drawNode(graph, node, [x, y], boxes) {
   node.group = svg('g', {class: `node ${port ? 'port' : node.kind.toLowerCase()}`},
     svg('rect', {x: left, y: top, width: BOX.wide, height: BOX.high, rx: port ? 20 : 6, class: 'box'}),
     svg('text', {x: start, y: line(0), class: 'name'}, short(node, narrow)),
-    svg('text', {x: narrow ? start : end, y: line(narrow ? 1 : 0), class: `kind ${narrow ? 'left' : ''}`}, node.kind),
+    svg('text', {x: narrow ? start : end, y: line(narrow ? 1 : 0), class: `kind ${narrow ? 'left' : ''}`}, narrow && port ? (node.last ? 'out' : 'in') : node.kind),
     svgNum([...node.path, node.last ? 'out' : 'in', 'pps'], 'pps', {x: start, y: line(narrow ? 2 : 1)}),
     svgNum([...node.path, 'busy'], 'busy', {x: end, y: line(1), class: 'busy'}),
     port ? null : svg('rect', {x: start, y: top + BOX.high - 9, height: 3, width: end - start, class: 'rail'}),

@@ -34,7 +34,10 @@ function assignLayers(nodes, edges, back) {
       }
     }
   }
+  const alone = new Set(nodes.map((n) => n.id));
+  edges.forEach((e) => [e.from, e.to].forEach((id) => alone.delete(id)));
   const last = Math.max(1, ...layer.values());
+  nodes.filter((n) => alone.has(n.id) && !n.first).forEach((n) => layer.set(n.id, Math.min(1, last - 1)));
   nodes.filter((n) => n.last).forEach((n) => layer.set(n.id, last));
   return layer;
 }

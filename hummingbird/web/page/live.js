@@ -6,6 +6,7 @@ const POINTS = 600;
 const EVERY_MS = 1000;
 const HIDDEN_MS = 15000;
 const SLOWEST_MS = 30000;
+const TRYING = 'The page goes on trying.';
 
 function emptySeries() {
   return {start: 0, t: [], received_pps: [], sent_pps: [], received_gbps: [], sent_gbps: [], dropped_pps: {},
@@ -121,8 +122,10 @@ const connected = () => say('\u25cf Live: what happened in the last second, once
 function unreachable(error) {
   const server = error instanceof TypeError || error.name === 'TimeoutError';
   const since = clock(poll.since / 1000);
-  const what = server ? `The server has not been reachable since ${since}.` : `No instance since ${since}: ${error.message}.`;
-  say(`\u25cb ${what} ${state.data ? 'What you see is from then. ' : ''}The page goes on trying.`, 'off');
+  const why = error.message.replace(/[.]?$/, '.');
+  if (!state.data) say(`\u25cb Waiting for an instance since ${since}. ${server ? 'The server does not answer.' : why}`, 'off');
+  else if (server) say(`\u25cb The server has not been reachable since ${since}. What you see is from then. ${TRYING}`, 'off');
+  else say(`\u25cb The instance has not been running since ${since}: ${why} What you see is from then. ${TRYING}`, 'off');
 }
 
 function goLive() {

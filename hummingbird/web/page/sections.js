@@ -26,15 +26,18 @@ function balanceSection(data) {
       el('p', {class: 'small'}, ...more)),
   ];
   const verdict = el('p', {class: 'verdict', id: 'balance'});
-  whenever((now) => showBalance(verdict, now));
+  const tiles = el('div', {class: 'balance'},
+    tile('', 'Received', 'received', num([...R, 'received_pps'], 'pps'), ', ', num([...R, 'received_gbps'], 'gbps')),
+    tile('+', 'Created', 'created', 'by NFs'),
+    tile('=', 'Sent', 'sent', num([...R, 'sent_pps'], 'pps'), ', ', num([...R, 'sent_gbps'], 'gbps')),
+    tile('+', 'Dropped', 'dropped', num([...R, 'dropped_pps'], 'pps')),
+    tile('+', 'In flight', 'in_flight', data.live ? 'at this moment' : 'at the end'));
+  whenever((now) => {
+    showBalance(verdict, now);
+    tiles.querySelector('.dropped').classList.toggle('some', total(now.status.totals.dropped) > 0);
+  });
   return el('section', {id: 'summary', 'aria-label': 'Every packet'},
-    el('div', {class: 'balance'},
-      tile('', 'Received', 'received', num([...R, 'received_pps'], 'pps'), ', ', num([...R, 'received_gbps'], 'gbps')),
-      tile('+', 'Created', 'created', 'by NFs'),
-      tile('=', 'Sent', 'sent', num([...R, 'sent_pps'], 'pps'), ', ', num([...R, 'sent_gbps'], 'gbps')),
-      tile('+', 'Dropped', 'dropped', num([...R, 'dropped_pps'], 'pps')),
-      tile('+', 'In flight', 'in_flight', data.live ? 'at this moment' : 'at the end')),
-    verdict, missedLine(), bottleneckLine());
+    tiles, verdict, missedLine(), bottleneckLine());
 }
 
 function showBalance(verdict, data) {
