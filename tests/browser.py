@@ -102,7 +102,9 @@ class Browser:
 
     def open(self, address: str) -> None:
         """Load a page and wait until it has loaded."""
-        self.said.clear()
+        self.call("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank' && document.readyState === 'complete'")
+        self.said.clear()  # what the page before has said
         self.asked.clear()
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
