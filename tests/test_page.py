@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import base64
 import copy
+import itertools
 import json
+import random
 import re
 import threading
 from collections.abc import Iterator
@@ -232,21 +234,91 @@ CONTRAST = """(() => {
 """Contrast (WCAG 2), text and font size of everything that is written on the page."""
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_legible(chromium: Browser, demo: tuple[Path, Ended], width: int, scheme: str) -> None:
-    """Light and dark, on a desk and on a phone: nothing to scroll sideways, contrast, sizes."""
-    chromium.look(width, scheme=scheme)
-    chromium.open(demo[0].as_uri())
-    chromium.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    assert chromium.run("document.documentElement.scrollWidth") == width
-    assert chromium.run("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
-    texts = chromium.run(CONTRAST)
-    assert len(texts) > 200
+def check_legible(page: Browser, width: int) -> None:
+    """Nothing to scroll sideways, contrast, sizes."""
+    assert page.run("document.documentElement.scrollWidth") == width
+    texts = page.run(CONTRAST)
+    assert len(texts) > 100
     assert [text for text in texts if text[0] < 4.5 or text[2] < 10] == []
     inside = "Math.max(...[...document.querySelectorAll('section, table, svg text')]"
     inside += ".filter((e) => !e.closest('.graph')).map((e) => e.getBoundingClientRect().right))"
-    assert chromium.run(inside) <= width + 1
+    assert page.run(inside) <= width + 1
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_legible(chromium: Browser, demo: tuple[Path, Ended], width: int, scheme: str) -> None:
+    """Light and dark, on a desk and on a phone, with all that can be unfolded."""
+    chromium.look(width, scheme=scheme)
+    chromium.open(demo[0].as_uri())
+    chromium.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert chromium.run("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
+    check_legible(chromium, width)
     check_quiet(chromium, demo[0].as_uri())
+
+
+def with_graph(data: Json, count: int, rng: random.Random) -> Json:
+    """A report with so many nodes, some with long names, and edges here and there: forwards,
+    backwards, and across many."""
+    data = copy.deepcopy(data)
+    status = data["status"]
+    nf, port = status["nfs"]["nids0"], status["ports"]["in0"]
+    ports = {f"port{n}": {**port, "out": port["in"]} for n in range(1 + count // 8)}
+    nfs = {f"nf{n}{'-with-a-long-name' * (n % 4 == 0)}": nf for n in range(count - 2 * len(ports))}
+    names = [*nfs]
+    pairs = {(rng.choice([*ports]), names[0]), (names[-1], rng.choice([*ports]))}
+    pairs |= {(a, b) for a, b in itertools.pairwise(names) if rng.random() < 0.8}
+    pairs |= {(rng.choice(names), rng.choice([*names, *ports])) for _ in range(count // 2)}
+    status["ports"], status["nfs"] = ports, nfs
+    status["edges"] = [
+        {"from": a, "to": b, "packets": 5, "pps": 10 ** rng.uniform(-3, 8)}
+        for a, b in sorted(pairs)
+        if a != b
+    ]
+    status["chains"] = {
+        "other": {**status["chains"]["other"], "path": ["port0", names[0], "port0"]}
+    }
+    status["bottleneck"] = {"node": names[0], "kind": "cpu", "why": "it is"}
+    data["latency"] = None
+    return data
+
+
+GRAPH = """(() => {
+  const rect = (e) => e.getBoundingClientRect();
+  const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
+    && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const pairs = (list) => list.flatMap((a, i) => list.slice(i + 1).map((b) => [a, b]));
+  const nodes = [...document.querySelectorAll('.graph .node')];
+  const wrong = pairs(nodes.map((n) => n.querySelector('.box')))
+    .filter(([a, b]) => meet(rect(a), rect(b))).map(() => 'two boxes');
+  for (const node of nodes) {
+    const box = rect(node.querySelector('.box'));
+    const texts = [...node.querySelectorAll(':scope > text')];
+    wrong.push(...pairs(texts).filter(([a, b]) => meet(rect(a), rect(b)))
+      .map(([a, b]) => `${a.textContent} and ${b.textContent}`));
+    wrong.push(...texts.filter((t) => rect(t).left < box.left || rect(t).right > box.right)
+      .map((t) => `${t.textContent} sticks out`));
+  }
+  return [nodes.length, document.querySelectorAll('.graph .edge').length, wrong];
+})()"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_graphs_of_all_sizes(
+    chromium: Browser, demo: tuple[Path, Ended], tmp_path: Path, width: int
+) -> None:
+    """3 to 30 nodes, live ports among them: all are there, none lies on another, every text is in
+    its box and on no other, and the page does not get wider."""
+    page, rng = tmp_path / "graph.html", random.Random(1)
+    for count in (3, 5, 8, 13, 20, 30):
+        data = with_graph(embedded(demo[0]), count, rng)
+        page.write_text(render(data), encoding="utf-8")
+        chromium.look(width)
+        chromium.open(page.as_uri())
+        nodes, edges, wrong = chromium.run(GRAPH)
+        assert (nodes, wrong) == (count, []), count
+        assert edges >= len(data["status"]["edges"])
+        assert chromium.run("document.documentElement.scrollWidth") == width
+        check_quiet(chromium, page.as_uri())
 
 
 def test_by_keyboard(chromium: Browser, demo: tuple[Path, Ended]) -> None:
@@ -455,11 +527,13 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
             )
             assert check_numbers(chromium, {"status": numbers["status"]}) > 40
             check_quiet(chromium, address, f"{address}status.json")
-            assert chromium.run("document.documentElement.scrollWidth") == 1280
 
             last = instance.stop().balanced["received"]
             chromium.until(f"{SAYS}.includes('has not been running since')")
             assert 0 < chromium.run(RECEIVED) <= last
+            for width, scheme in LOOKS:
+                chromium.look(width, scheme=scheme)
+                check_legible(chromium, width)
             with service(tmp_path, topology, name=instance.name) as again:
                 again.until(lambda: again.packets(1) > 0, "packets")
                 chromium.run("hummingbird.ask()")
@@ -475,6 +549,10 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
             ".then(() => hummingbird.nextAfter())"
         )
         assert waits == 30_000  # at most, however long the server has been gone
+        chromium.run("hummingbird.poll.failures = 0")
+        assert chromium.run("hummingbird.nextAfter()") == 1000
+        chromium.run("Object.defineProperty(document, 'hidden', {value: true})")
+        assert chromium.run("hummingbird.nextAfter()") == 15_000  # nobody looks
 
 
 DAY = """(async (count, step) => {

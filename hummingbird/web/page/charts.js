@@ -159,7 +159,7 @@ function spark({label, kind, pick, top = null, high = 30, live, style = 'sent'})
   const [line, put] = cursorLine(high);
   const picture = svg('svg', {role: 'img', height: high, 'aria-label': `${label} over time`},
     svg('line', {class: 'base', x1: 0, x2: '100%', y1: high - 0.5, y2: high - 0.5}), path, line);
-  const holder = el('div', {class: 'plot', tabindex: '0', role: 'group', 'aria-label': `${label} over time: arrow keys read it`}, picture);
+  const holder = el('div', {class: 'plot'}, picture);
   const said = el('span', {class: 'said'});
   let now = null;
   const showCursor = () => {

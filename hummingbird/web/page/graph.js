@@ -4,6 +4,7 @@
 
 const BOXES = {usual: {wide: 168, high: 70, pad: 11}, narrow: {wide: 114, high: 86, pad: 9}};
 let BOX = BOXES.usual;
+const LEAST_GAP = 76; // between layers, for an edge and its label
 const HEAD = 11; // length of an arrow's head
 
 function graphNodes(status) {
@@ -57,7 +58,7 @@ function graphSection(data) {
   fillPicker(picker, data, (type) => { state.chosen = type; showChosen(graph, state.data.status); });
   whenever((now) => {
     const box = holder.clientWidth < 560 ? BOXES.narrow : BOXES.usual;
-    const upright = pickDirection(graph, holder.clientWidth);
+    const upright = pickDirection(graph, box, holder.clientWidth);
     if (upright !== graph.upright || box !== BOX || !holder.firstChild) {
       graph.upright = upright;
       BOX = box;
@@ -70,7 +71,8 @@ function graphSection(data) {
 }
 
 function fillPicker(picker, data, choose) {
-  const types = Object.keys(data.status.chains);
+  const all = Object.keys(data.status.chains);
+  const types = all.length > 12 ? all.filter((type) => data.status.chains[type].packets) : all;
   const buttons = [];
   const press = (type, button) => {
     buttons.forEach((b) => b.setAttribute('aria-pressed', String(b === button)));
@@ -101,11 +103,11 @@ function showChosen(graph, status) {
 }
 
 /** From left to right if that fits, else from top to bottom. */
-function pickDirection(graph, width) {
+function pickDirection(graph, box, width) {
   const back = backEdges(graph.nodes, graph.edges);
   const layer = assignLayers(graph.nodes, graph.edges, back);
   const layers = Math.max(...layer.values()) + 1;
-  return layers * BOX.wide + (layers - 1) * 56 > Math.max(width, 300) + 4;
+  return layers * box.wide + (layers - 1) * LEAST_GAP + 24 > Math.max(width, 300);
 }
 
 function drawGraph(graph, holder, data) {
@@ -147,7 +149,7 @@ function measure(plan, upright, width) {
     return {step, margin, start: margin + BOX.high / 2 + 8, wide, high: (plan.layers - 1) * step + BOX.high + 2 * margin + 16};
   }
   const room = (width - 2 * margin - BOX.wide) / Math.max(1, plan.layers - 1);
-  const step = Math.min(Math.max(room, BOX.wide + 56), BOX.wide + 150);
+  const step = Math.min(Math.max(room, BOX.wide + LEAST_GAP), BOX.wide + 150);
   return {
     step, margin: margin + 10, start: margin + BOX.wide / 2,
     wide: (plan.layers - 1) * step + BOX.wide + 2 * margin, high: span + 2 * (margin + 10),

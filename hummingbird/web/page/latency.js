@@ -15,7 +15,7 @@ const mark = (shape, attributes) => svg('path', {d: SHAPES[shape], class: `mark 
 function latencySection(data) {
   const rows = [
     ...Object.keys(data.status.nfs).map((name) => ({name, group: 'nfs', what: data.status.nfs[name].runs_on === 'gpu' ? 'NF on the device' : 'NF on the CPU'})),
-    ...Object.keys(data.status.chains).filter((name) => !data.status.chains[name].path.includes('drop')).map((name) => ({name, group: 'chains', what: 'whole chain'})),
+    ...Object.keys(data.status.chains).filter((name) => data.status.chains[name].packets).map((name) => ({name, group: 'chains', what: 'whole chain'})),
   ].filter((row) => data.live || at3(data, row));
   const scale = {low: 1, high: 1000};
   whenever((now) => Object.assign(scale, latencyRange(now, rows)));

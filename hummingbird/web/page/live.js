@@ -55,7 +55,7 @@ function shapeOf(status) {
   const nfs = Object.entries(status.nfs).map(([name, nf]) => [name, nf.runs_on, nf.engine]);
   const dropped = Object.keys(status.totals.dropped).filter((r) => status.totals.dropped[r]);
   const edges = status.edges.map((e) => [e.from, e.to]);
-  const paths = Object.entries(status.chains).map(([type, c]) => [type, c.path]);
+  const paths = Object.entries(status.chains).map(([type, c]) => [type, c.path, c.packets > 0]);
   const {device} = status;
   return JSON.stringify([status.title, status.name, status.pid, ports, nfs, dropped, edges, paths, status.lcores.length,
     device && [device.lanes, device.is_cpu]]);
@@ -91,7 +91,8 @@ async function ask() {
   try {
     const answer = await fetch('status.json', {cache: 'no-store', signal: AbortSignal.timeout(10000)});
     const body = await answer.json().catch(() => null);
-    if (!answer.ok || !body || body.v !== 1) throw new Error((body && body.error) || `the server says ${answer.status}`);
+    if (!answer.ok || !body) throw new Error((body && body.error) || `the server says ${answer.status}`);
+    if (body.v !== 1) throw new Error('the server is of another version than this page; load it again');
     poll.failures = 0;
     poll.since = null;
     poll.answered = Date.now();
@@ -123,7 +124,7 @@ function unreachable(error) {
   const server = error instanceof TypeError || error.name === 'TimeoutError';
   const since = clock(poll.since / 1000);
   const why = error.message.replace(/[.]?$/, '.');
-  if (!state.data) say(`\u25cb Waiting for an instance since ${since}. ${server ? 'The server does not answer.' : why}`, 'off');
+  if (!state.data) say(`\u25cb Waiting since ${since}: ${server ? 'the server does not answer.' : why}`, 'off');
   else if (server) say(`\u25cb The server has not been reachable since ${since}. What you see is from then. ${TRYING}`, 'off');
   else say(`\u25cb The instance has not been running since ${since}: ${why} What you see is from then. ${TRYING}`, 'off');
 }

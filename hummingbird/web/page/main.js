@@ -6,6 +6,7 @@ const state = {data: JSON.parse(document.getElementById('data').textContent), se
 
 function build() {
   const {data} = state;
+  document.title = `${data.status.title} - Hummingbird${data.live ? ' live' : ''}`;
   const open = [...document.querySelectorAll('details[open]')].map((d) => d.parentElement.id);
   forget();
   cursor.watchers.length = 0;
@@ -46,4 +47,4 @@ if (state.data) {
   goLive();
 }
 
-window.hummingbird = {addSample, state, ask, nextAfter, stop}; // for tests, and for the curious
+window.hummingbird = {addSample, state, poll, ask, nextAfter, stop}; // for tests, and for the curious

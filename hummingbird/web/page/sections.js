@@ -65,7 +65,7 @@ function bottleneckLine() {
   whenever(({status: {bottleneck: b}}) => {
     const none = !b.node && ['none', 'input'].includes(b.kind);
     line.classList.toggle('none', none);
-    where.textContent = none ? 'No bottleneck.' : b.node ? `Bottleneck: ${b.node}.` : `Bottleneck: the ${b.kind}.`;
+    where.textContent = none ? 'Bottleneck:' : `Bottleneck (${b.kind}):`;
     if (why.textContent !== b.why) why.textContent = b.why;
   });
   return line;
