@@ -80,6 +80,8 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
     wanted = _load(options)
     _check_writable(options.json, "summary")
     _check_writable(options.report, "report")
+    if options.report and options.report == options.json:
+        raise _unwritable(options.report, "report", "the summary goes there")
     engine = Engine(options.name, profile=options.profile, watch=options.watch)
     watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
     server = None

@@ -439,6 +439,9 @@ def test_where_no_report_can_be_written(tmp_path: Path) -> None:
         ended = run(tmp_path, topology, "--report", file, "--duration", "60")
         assert (ended.status, ended.summary) == (2, None)
         assert f"{file}: cannot write the report" in ended.text and "fix:" in ended.text
+    file = tmp_path / "both"
+    ended = run(tmp_path, topology, "--report", file, "--json", file, "--duration", "60")
+    assert ended.status == 2 and "the summary goes there" in ended.text and not file.exists()
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

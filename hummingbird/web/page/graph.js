@@ -135,7 +135,7 @@ function drawGraph(graph, holder, data) {
   holder.replaceChildren(svg('svg', {
     width: scale * size.wide, height: scale * size.high, viewBox: `0 0 ${size.wide} ${size.high}`, role: 'img',
     'aria-label': describeGraph(data.status),
-  }, arrowHead(), lines, boxes, labels));
+  }, arrowHead(), boxes, lines, labels));
   refreshNumbers(data);
   showChosen(graph, data.status);
 }
