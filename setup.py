@@ -43,13 +43,15 @@ beside = {
 }
 in_place = os.environ.get("HUMMINGBIRD_IN_PLACE") == "1"
 shipped = {} if in_place else {f"hummingbird.{name}": data for name, data in beside.items()}
-headers = {} if in_place else {"hummingbird.dataplane": ["*.h"]}  # NFs of users are compiled with
-pages = {"hummingbird.web": ["page/*"]}
+inside = {
+    "hummingbird.dataplane": ["*.h"],  # NFs of users are compiled with
+    "hummingbird.web": ["page/*"],
+}
 
 setup(
     packages=find_packages(include=["hummingbird", "hummingbird.*"]) + list(shipped),
     package_dir={"": "."} if in_place else {name: name.partition(".")[2] for name in shipped},
-    package_data=shipped | headers | pages,
+    package_data=shipped | ({} if in_place else inside),
     include_package_data=False,
     cffi_modules=[] if in_place else ["hummingbird/dataplane/build.py:ffi"],
     cmdclass={"build_ext": BuildExt},
