@@ -469,7 +469,7 @@ def test_the_status_of_the_run_comes_first() -> None:
 
 
 @contextmanager
-def serving(name: str) -> Iterator[str]:
+def serving(folder: Path, name: str) -> Iterator[str]:
     """The live page of an instance, and its status."""
     meters: dict[int, Meter] = {}
 
@@ -516,7 +516,7 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
     topology = generator(tmp_path, rate=5000)
     chromium.look(1280)
     with service(tmp_path, topology) as instance:
-        with serving(instance.name) as address:
+        with serving(tmp_path, instance.name) as address:
             instance.until(lambda: instance.packets(1) > 0, "packets")
             chromium.open(address)
             first = chromium.until(
@@ -582,7 +582,7 @@ def test_a_browser_left_open_for_a_day(chromium: Browser, tmp_path: Path) -> Non
     chromium.look(1280)
     with (
         service(tmp_path, generator(tmp_path, rate=5000)) as instance,
-        serving(instance.name) as address,
+        serving(tmp_path, instance.name) as address,
     ):
         instance.until(lambda: instance.packets(1) > 0, "packets")
         chromium.open(address)
