@@ -26,7 +26,6 @@ const FORMATS = {
   packets: (n) => `${grouped.format(n)} ${n === 1 ? 'packet' : 'packets'}`,
   count: (n) => prefixed(n, '', SI),
   rows: (n) => `${grouped.format(n)} ${n === 1 ? 'row' : 'rows'}`,
-  slots: (n) => `${grouped.format(n)} slots`,
   times: (n) => `${grouped.format(n)} ${n === 1 ? 'time' : 'times'}`,
   groups: (n) => `${grouped.format(n)} ${n === 1 ? 'group' : 'groups'}`,
   lanes: (n) => `${grouped.format(n)} ${n === 1 ? 'lane' : 'lanes'}`,
