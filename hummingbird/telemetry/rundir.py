@@ -147,6 +147,7 @@ class StatsFile:
             if not _take(before):
                 return False
             self.path.unlink()
+            self.path.with_name(VIEW).unlink(missing_ok=True)  # the names of others' counters
             self._file = open(self.path, "x+b")  # noqa: SIM115 (lives as long as the run)
             return _take(self._file)
 
