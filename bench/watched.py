@@ -88,6 +88,11 @@ class Watched:
     def __init__(self, process: subprocess.Popen[bytes], name: str, said: Path, last: int) -> None:
         self._process, self._name, self._said, self._last = process, name, said, last
 
+    @property
+    def name(self) -> str:
+        """Of the instance."""
+        return self._name
+
     def _counters(self) -> tuple[Reader, Snapshot] | None:
         try:
             region = np.fromfile(base_dir() / self._name / "stats", dtype=np.uint8)
