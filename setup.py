@@ -44,6 +44,7 @@ beside = {
 in_place = os.environ.get("HUMMINGBIRD_IN_PLACE") == "1"
 shipped = {} if in_place else {f"hummingbird.{name}": data for name, data in beside.items()}
 inside = {
+    "hummingbird": ["deploy/*"],
     "hummingbird.dataplane": ["*.h"],  # NFs of users are compiled with
     "hummingbird.web": ["page/*"],
 }

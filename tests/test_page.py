@@ -3,7 +3,7 @@
 
 branch.pcap ── hummingbird run --report --json ─┬─ report.html ── Chromium ── what it shows
                                                 └─ summary.json ─────────────┘ the same?
-instance ── counters ── server: page, status.json ── Chromium ── what it shows, for a day
+instance ── counters ── hummingbird web ── Chromium ── what it shows, for a day
 """
 
 from __future__ import annotations
@@ -14,20 +14,17 @@ import itertools
 import json
 import random
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser, browser
 from process import Ended, run, service, write_topology
+from web import web
 
 from hummingbird.errors import UserError
-from hummingbird.telemetry.attach import Attached
-from hummingbird.telemetry.status import Meter
 from hummingbird.web.report import render
 from hummingbird.web.run_report import HIDDEN, without_secrets
 
@@ -471,39 +468,8 @@ def test_the_status_of_the_run_comes_first() -> None:
 @contextmanager
 def serving(folder: Path, name: str) -> Iterator[str]:
     """The live page of an instance, and its status."""
-    meters: dict[int, Meter] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, kind, body = 200, "text/html", ""
-            if self.path == "/":
-                body = render(None)
-            else:
-                kind = "application/json"
-                try:
-                    with Attached(name) as attached:
-                        view = attached.view
-                        meter = meters.setdefault(view.pid, Meter(view))
-                        body = json.dumps(meter.measure(view))
-                except UserError as error:
-                    status, body = 503, json.dumps({"v": 1, "error": error.what})
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with web(folder, "--name", name) as page:
+        yield f"http://127.0.0.1:{page.port}/"
 
 
 RECEIVED = "Number(document.querySelector('#summary .received [data-value]').dataset.value)"
