@@ -75,7 +75,8 @@ def command(name: str) -> Callable[[Command], Command]:
 
 def load_commands() -> None:
     """Import the modules that have commands."""
-    import hummingbird.flow_list  # noqa: F401
+    import hummingbird.flow_list
+    import hummingbird.taps  # noqa: F401
 
 
 # ---- the server ----------------------------------------------------------------------------------
@@ -454,6 +455,11 @@ class Reply:
                     self.end = said.get("end") or {}
                     return
                 yield said["item"]
+
+    def hang_up(self) -> None:
+        """No more is wanted; also from another thread, whose iteration then ends with an error."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
     def _next(lines: Any) -> Json:

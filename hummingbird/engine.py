@@ -32,6 +32,7 @@ from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.watch import InterfaceWatch
 from hummingbird.telemetry.rundir import VIEW, StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
+from hummingbird.telemetry.taps import Taps
 from hummingbird.telemetry.view import Node, View, ViewFile
 from hummingbird.topology import Topology
 
@@ -145,6 +146,8 @@ class Engine:
     hosts: dict[str, NfHost] = field(default_factory=dict)
     """What the NFs have on the host."""
     placement: Placement | None = None
+    taps: Taps = field(default_factory=Taps)
+    """Captures and traces."""
     version: int = 0
     """Of the route policy."""
     _undrained: int = 0
@@ -577,6 +580,7 @@ class Engine:
         """Give everything back: threads, device, memory, the instance's name."""
         if self._plane:
             self._plane.stop()
+            self.taps.close()
             let_go = [host.stop() for host in self.hosts.values()]
             if self._plane.device_state() == "hangs" or not all(let_go):
                 _in_use_for_good.append((self.session, self._plane, [*self._keep]))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from hummingbird.errors import UserError
 from hummingbird.flows import PROTOCOLS
+from hummingbird.rules import ANY_ADDRESS, ANY_PORT, IPV4_BITS, PortRange, Prefix, Selector
 
 FIX = "write such as 'tcp 10.0.0.1 -> 10.0.0.0/24:80', or a part of it: 'udp', '10.0.0.1', ':53'"
 V4, V6 = r"[0-9.]+(?:/[0-9]+)?", r"[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:./]*"
@@ -42,6 +43,20 @@ class End:
 
     network: Network | None = None
     port: int | None = None
+
+    @property
+    def prefix(self) -> Prefix:
+        """The network as rules have it."""
+        if self.network is None:
+            return ANY_ADDRESS
+        four = self.network.version == 4
+        address = (_MAPPED if four else b"") + self.network.network_address.packed
+        return Prefix(address, self.network.prefixlen + (IPV4_BITS if four else 0))
+
+    @property
+    def port_range(self) -> PortRange:
+        """The port as rules have it."""
+        return ANY_PORT if self.port is None else PortRange(self.port, self.port)
 
     def holds(self, views: Views, end: int) -> Mask:
         """Which flows have this one as their first (0) or second end in the data plane."""
@@ -94,6 +109,17 @@ class Match:
         if protocol is None and not words and not far.strip():
             raise UserError(f"{text!r} asks for nothing", fix=FIX)
         return cls(protocol, (_end("".join(words)), _end(far.strip())))
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The same as rules of the data plane (``hb_rule``): what one of them matches."""
+        one, other = self.ends
+        found = [self._rule(one, other)]
+        return found if one == other else [*found, self._rule(other, one)]
+
+    def _rule(self, src: End, dst: End) -> dict[str, Any]:
+        return Selector(
+            self.protocol, src.prefix, dst.prefix, src.port_range, dst.port_range, ANY_PORT
+        ).native()
 
     @property
     def about_ends(self) -> bool:

@@ -11,7 +11,20 @@ import sys
 from collections.abc import Sequence
 
 from hummingbird import __version__
-from hummingbird.cli import bench, check, clean, devices, doctor, explain, flows, nf, run, web
+from hummingbird.cli import (
+    bench,
+    capture,
+    check,
+    clean,
+    devices,
+    doctor,
+    explain,
+    flows,
+    nf,
+    run,
+    trace,
+    web,
+)
 from hummingbird.errors import UserError
 
 USER_ERROR = 2
@@ -41,7 +54,20 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"hummingbird {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (run, check, doctor, explain, flows, web, devices, nf, bench, clean):
+    for command in (
+        run,
+        check,
+        doctor,
+        explain,
+        flows,
+        trace,
+        capture,
+        web,
+        devices,
+        nf,
+        bench,
+        clean,
+    ):
         command.add_parser(subparsers)
     return top
 

@@ -79,7 +79,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duration",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="stop after this long (default: when the inputs are exhausted)",
     )
@@ -105,14 +105,15 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """What --duration takes."""
     try:
-        seconds = float(text)
+        found = float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+        found = math.nan
+    if not 0 < found < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds, such as 10 or 0.5")
-    return seconds
+    return found
 
 
 def instance_name(text: str) -> str:

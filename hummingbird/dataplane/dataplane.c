@@ -11,6 +11,7 @@
 #include "device.h"
 #include "stats.h"
 #include "syncer.h"
+#include "taps.h"
 
 int hb_fail(hb_dataplane *dp, const char *format, ...)
 {
@@ -457,6 +458,7 @@ void hb_free(hb_dataplane *dp)
     if (!dp)
         return;
     hb_stop(dp);
+    hb_free_taps(dp);
     hb_close_ports(dp);
     for (uint32_t l = 0; dp->lcore && l < dp->config.lcores; l++)
         free_lcore(&dp->lcore[l]);

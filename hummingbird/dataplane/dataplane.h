@@ -17,9 +17,12 @@
 #include "parse.h"
 #include "port.h"
 #include "ring.h"
+#include "taps_api.h"
+#include "watched.h"
 
 typedef struct hb_device_ctl hb_device_ctl;
 typedef struct hb_syncer hb_syncer;
+typedef struct hb_tap hb_tap;
 
 enum hb_node_kind { HB_NODE_PORT, HB_NODE_CNF, HB_NODE_GNF, HB_NODE_PEER };
 
@@ -152,7 +155,15 @@ struct hb_dataplane {
     _Atomic int draining; /* 1: input ports take nothing in; 2: everything is dropped as shutdown */
     _Atomic int stop;     /* lcores leave */
     bool running;
+    _Atomic uint32_t watched;          /* taps that there are; written by control */
+    hb_tap *_Atomic tap[HB_MOST_TAPS]; /* NULL: none; likewise (taps.h) */
 };
+
+/* Somebody looks at packets. */
+static inline bool hb_watched(const hb_lcore *lc)
+{
+    return hb_any_taps(&lc->dp->watched);
+}
 
 /* One of n by a flow's hash: by its upper bits, because flow caches are indexed by the lower ones.
  */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dataplane.h"
+#include "taps.h"
 
 /* The bits of hb_mbuf.path that decide where a packet goes next: type and route. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -60,6 +61,8 @@ static void count_drop(hb_lcore *lc, uint32_t node, enum hb_reason reason, uint3
 {
     lc->drops[node * HB_REASONS + reason]++;
     lc->node_stats[node].dropped++;
+    if (hb_watched(lc))
+        hb_trace_dropped(lc, node, reason, handle);
     count_end(lc, hb_header(&lc->dp->arena, handle)->path, 1, false);
 }
 
@@ -143,6 +146,8 @@ static void deliver(hb_lcore *lc, uint32_t from, uint32_t next, uint32_t *handle
             hb_drop(lc, from, why, handles[i]);
         return;
     }
+    if (hb_watched(lc))
+        hb_tap_packets(lc, from, next, handles, n);
     const hb_node *node = &dp->node[next];
     lc->edges[from * dp->max_nodes + next] += n;
     if (node->kind != HB_NODE_PORT) {

@@ -37,8 +37,14 @@ typedef struct {
     uint32_t hash;     /* symmetric over the 5-tuple */
     uint32_t flow;     /* index of its flow, or HB_NO_FLOW */
     uint32_t flow_gen; /* generation of that flow: an index is used again */
-    uint16_t owner;    /* lcore whose flow table has it */
-    uint16_t zone;     /* of its input port */
+    union {
+        struct {
+            uint8_t owner; /* lcore whose flow table has it */
+            uint8_t trace; /* number of a trace's slot, from 1; 0: nobody follows it (taps.h) */
+        };
+        uint16_t owner_untraced; /* both, for one store: the owner, and nobody follows it */
+    };
+    uint16_t zone; /* of its input port */
     union {
         struct {
             uint8_t l3;        /* bytes from the first packet byte, or HB_NO_LAYER */
@@ -56,6 +62,7 @@ typedef struct {
 } hb_mbuf;
 _Static_assert(sizeof(hb_mbuf) == 64, "an mbuf header is one cache line");
 _Static_assert(HB_MAX_NODES <= UINT8_MAX, "a node number fits in_port");
+_Static_assert(HB_MAX_LCORES <= UINT8_MAX, "an lcore number fits owner");
 
 /* hb_mbuf.route: which policy version routes a packet, and whether it was admitted in an odd or an
  * even epoch. Epochs tell when all packets that may know a flow index are gone (flow_life.c). */

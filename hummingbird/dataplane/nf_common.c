@@ -4,6 +4,7 @@
 
 #include "dataplane.h"
 #include "inet.h"
+#include "taps.h"
 
 uint32_t hb_keep_with_room(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n)
 {
@@ -142,9 +143,9 @@ void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint6
 {
     hb_nf_seat *seat = &lc->seat[node];
     uint32_t verdict[HB_BURST], made[HB_BURST], mades = 0;
-    bool as_came = !answers->n;
+    bool as_came = !answers->n, judged = answers->n || seat->kind->finish;
     lc->node_stats[node].bursts++;
-    if (answers->n || seat->kind->finish) {
+    if (judged) {
         n = apply(lc, node, handles, n, result, verdict, answers);
         if (seat->kind->finish) {
             seat->resized = false;
@@ -153,9 +154,11 @@ void hb_finish(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint6
             /* a packet that was cut has other bytes than it came with */
             as_came = as_came && !mades && !seat->resized && all_pass(verdict, n);
         }
-        if (!as_came)
-            n = carry_out(lc, node, handles, verdict, n);
     }
+    if (hb_watched(lc))
+        hb_trace_verdicts(lc, node, handles, judged ? verdict : NULL, n);
+    if (!as_came)
+        n = carry_out(lc, node, handles, verdict, n);
     if (sum && sum->alike && as_came && n)
         hb_forward_alike(lc, node, handles, n, sum->bytes);
     else

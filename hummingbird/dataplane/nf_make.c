@@ -16,6 +16,7 @@ uint32_t hb_nf_create(hb_nf_seat *seat, uint32_t about)
     *m = *like;
     m->frame = frame;
     hb_unguard(a, handle);
+    m->trace = 0;
     m->in_port = (uint8_t)seat->node; /* no port gets a credit back for it */
     m->data_off = HB_FRAME_RESERVED + HB_FRAME_HEADROOM;
     m->data_len = 0;

@@ -3,6 +3,7 @@
 #include "dataplane.h"
 #include "guard.h"
 #include "neighbour.h"
+#include "taps.h"
 
 #include <string.h>
 
@@ -44,7 +45,10 @@ static uint32_t drop_refused(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_
 static void classify(hb_lcore *lc, uint32_t node, uint32_t *handles, hb_mbuf *const *m,
                      const hb_key *keys, uint32_t n, uint64_t busy_since)
 {
-    if (n && hb_flow_classify(&lc->flows, &lc->dp->arena, m, keys, n))
+    uint32_t refused = n ? hb_flow_classify(&lc->flows, &lc->dp->arena, m, keys, n) : 0;
+    if (hb_watched(lc))
+        hb_trace_arrivals(lc, node, handles, keys, n);
+    if (refused)
         n = drop_refused(lc, node, handles, m, n);
     hb_count_busy(lc, node, busy_since);
     hb_forward(lc, node, handles, n);
@@ -65,7 +69,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
     uint32_t account = hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     for (uint32_t i = 0; i < n; i++) {
         m[i] = hb_header(a, handles[i]);
-        m[i]->owner = (uint16_t)lc->id;
+        m[i]->owner = (uint8_t)lc->id;
         hb_parse(hb_data(a, m[i]), m[i]->data_len, m[i], &keys[i]);
         hb_flow_prefetch(&lc->flows, m[i]->hash);
     }
@@ -79,7 +83,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
 static inline enum hb_reason admit(const hb_arena *a, hb_mbuf *m, const hb_mbuf *same, hb_key *key)
 {
     m->path = same->path;
-    m->owner = same->owner;
+    m->owner_untraced = same->owner_untraced;
     m->zone = same->zone;
     m->rx_tick = same->rx_tick;
     return hb_parse(hb_data(a, m), m->data_len, m, key);
@@ -103,6 +107,14 @@ static bool answer(hb_lcore *lc, uint32_t node, const hb_owned *owned, uint32_t 
     return true;
 }
 
+/* It has no type yet, and will not get one. */
+static void drop_unclassified(hb_lcore *lc, uint32_t node, enum hb_reason why, uint32_t handle)
+{
+    if (hb_watched(lc))
+        hb_trace_unclassified(lc, node, handle);
+    hb_drop(lc, node, why, handle);
+}
+
 /* What arrived broken, may ask for what the port has (`asked`, else NULL), or may be another
  * lcore's: true if it stays here. */
 static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason bad,
@@ -111,7 +123,7 @@ static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason b
     hb_dataplane *dp = lc->dp;
     hb_mbuf *m = hb_header(&dp->arena, handle);
     if (bad != HB_REASON_none) {
-        hb_drop(lc, node, bad, handle);
+        drop_unclassified(lc, node, bad, handle);
         return false;
     }
     if (asked && answer(lc, node, asked, handle))
@@ -120,7 +132,7 @@ static bool stays(hb_lcore *lc, uint32_t node, uint32_t handle, enum hb_reason b
     if (owner == lc->id)
         return true;
     if (!hb_ring_put(lc->to[owner], HB_HANDED_OVER(node), &handle, 1))
-        hb_drop(lc, node, HB_REASON_ring_full, handle);
+        drop_unclassified(lc, node, HB_REASON_ring_full, handle);
     return false;
 }
 
@@ -138,7 +150,7 @@ static void take_in(hb_lcore *lc, uint32_t node, const hb_port *port, uint32_t *
     uint8_t admission = hb_admission(slot, atomic_load_explicit(&dp->epoch, memory_order_relaxed));
     const hb_mbuf same = {.route = admission,
                           .in_port = (uint8_t)node,
-                          .owner = (uint16_t)lc->id,
+                          .owner = (uint8_t)lc->id,
                           .zone = port->zone,
                           .rx_tick = hb_now()};
     uint64_t bytes = 0;
@@ -256,6 +268,8 @@ static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
     hb_count_port(lc, node, port);
     if (n) {
         count_in(lc, node, n);
+        if (hb_watched(lc))
+            hb_tap_packets(lc, HB_TAP_OUTSIDE, node, handles, n);
         take_in(lc, node, port, handles, n, begin);
     } else if (lc->flows.lives && port->live) {
         hb_flow_clock(lc->flows.lives, node,
@@ -313,6 +327,12 @@ static uint32_t offer(hb_lcore *lc, hb_port *port, const uint32_t *handles, uint
 static void send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *handles, uint32_t n)
 {
     hb_leaving leaving[HB_BURST];
+    uint8_t trace[HB_BURST];
+    bool watched = hb_watched(lc);
+    if (watched) { /* now: sent, the headers may be others' */
+        hb_tap_packets(lc, node, HB_TAP_OUTSIDE, handles, n);
+        hb_trace_remember(lc, handles, n, trace);
+    }
     for (uint32_t i = 0; i < n; i++) {
         const hb_mbuf *m = hb_header(&lc->dp->arena, handles[i]);
         leaving[i] = (hb_leaving){m->path, m->data_len};
@@ -320,6 +340,8 @@ static void send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *han
     for (uint32_t at = 0; at < n;) {
         enum hb_reason why;
         uint32_t sent = offer(lc, port, handles + at, n - at, &why);
+        if (sent && watched)
+            hb_trace_sent(lc, node, leaving + at, handles + at, trace + at, sent);
         if (sent)
             hb_end_sent(lc, node, leaving + at, port->ops->keeps ? NULL : handles + at, sent);
         at += sent;

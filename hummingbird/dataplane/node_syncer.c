@@ -6,6 +6,7 @@
 #include "guard.h"
 #include "publish.h"
 #include "syncer.h"
+#include "taps.h"
 
 #define TICK_US                                                                                    \
     50 /* the tick word moves in steps of this: its line stays in the device's cache between */
@@ -156,6 +157,8 @@ static void publish(hb_lcore *lc, hb_gnf *f, hb_workgroup *g)
                             .generation = 1,
                             .tick = lc->pass_tick};
     g->shadow_count[g->published & (d->config.depth - 1)] = (uint16_t)n;
+    if (hb_watched(lc))
+        hb_trace_published(lc, f->node, g->w, g->published, shadow(d, g, g->published), n);
     f->order[f->order_tail++ & f->order_mask] = (uint32_t)(g - f->group);
     f->rows++;
     if (f->open == g)

@@ -17,6 +17,11 @@ from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 
 MAX_POLICIES: int = lib.HB_MAX_POLICIES
+MOST_TAPS: int = lib.HB_MOST_TAPS
+TAP_ANY: int = lib.HB_TAP_ANY
+"""Any node."""
+TAP_OUTSIDE: int = lib.HB_TAP_OUTSIDE
+"""What lies behind a port."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +331,85 @@ class Dataplane:
     def is_set_up(self, node: int, index: int, generation: int) -> bool:
         """Does this NF have state of the flow?"""
         return bool(lib.hb_flow_is_set_up(self._dp, node, index, generation))
+
+    # ---- taps: captures and traces; numbers from 0, which are used again ----
+
+    def capture_bytes(self, ring_bytes: int) -> int:
+        """Bytes of the region of a capture whose rings, one for each lcore, have so many bytes."""
+        return int(lib.hb_capture_bytes(self._dp, ring_bytes))
+
+    def add_capture(self, edge: tuple[int, int], snap: int, ring_bytes: int, region: int) -> int:
+        """Copy the packets of an edge, from now on.
+
+        Args:
+            edge: two nodes, or TAP_ANY or TAP_OUTSIDE.
+            snap: bytes of each packet at most; 0: all.
+            ring_bytes: a power of two.
+            region: address of capture_bytes(), all zero, there until remove_tap().
+
+        Returns:
+            Its number.
+
+        Raises:
+            UserError: there are too many taps.
+        """
+        values = ffi.new(
+            "hb_capture *",
+            {
+                "from": edge[0],
+                "to": edge[1],
+                "snap": snap,
+                "ring_bytes": ring_bytes,
+                "region": ffi.cast("void *", region),
+            },
+        )
+        return self._add_tap(lib.hb_add_capture(self._dp, values))
+
+    def add_trace(
+        self, rules: Sequence[Mapping[str, Any]], packet_type: int | None, count: int
+    ) -> int:
+        """Follow packets, from now on.
+
+        Args:
+            rules: those that one of these matches (``hb_rule``); none: any.
+            packet_type: those of this type; None: of any.
+            count: so many.
+
+        Returns:
+            Its number.
+
+        Raises:
+            UserError: there are too many taps.
+        """
+        array = ffi.new("hb_rule[]", list(rules) or 1)
+        values = ffi.new("hb_trace *")
+        values.rules, values.nb_rules, values.count = array, len(rules), count
+        values.type = lib.HB_MAX_TYPES if packet_type is None else packet_type
+        return self._add_tap(lib.hb_add_trace(self._dp, values))
+
+    def _add_tap(self, number: int) -> int:
+        if number < 0:
+            text = ffi.string(lib.hb_error(self._dp)).decode()
+            raise UserError(text, fix="end one of them, and try again")
+        return number
+
+    def take_events(self, tap: int) -> Iterator[Any]:
+        """The next events of a trace (``hb_trace_event``), a thousand at most; those of one lcore
+        are in order. Each is there until the next one is asked for."""
+        events = ffi.new("hb_trace_event[]", 1000)
+        n = lib.hb_trace_take(self._dp, tap, events, 1000)
+        for i in range(n):
+            yield events[i]
+
+    def trace_state(self, tap: int) -> Any:
+        """What a trace has done so far (``hb_trace_state``)."""
+        state = ffi.new("hb_trace_state *")
+        lib.hb_trace_look(self._dp, tap, state)
+        return state
+
+    def remove_tap(self, tap: int) -> None:
+        """It sees nothing any more."""
+        lib.hb_remove_tap(self._dp, tap)
 
     def port_away(self, node: int) -> None:
         """The interface of a port is gone: what is to be sent there is dropped as port_down."""

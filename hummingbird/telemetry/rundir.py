@@ -8,6 +8,7 @@ however that ends, so a killed run never stands in the way of the next.
     base_dir()/NAME/stats     the counters; locked as long as the instance runs
     base_dir()/NAME/view      what has to be known to read them (telemetry/view.py), as JSON
     base_dir()/NAME/control   the control socket
+    base_dir()/NAME/tap-N     packets of a capture, on their way to the command that wants them
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from hummingbird.errors import UserError
 STATS = "stats"
 VIEW = "view"
 SOCKET = "control"
+TAP = "tap-"
 
 
 def base_dir() -> Path:
@@ -108,6 +110,8 @@ def remove(name: str) -> None:
     folder = base_dir() / name
     for file in (SOCKET, VIEW, STATS):
         (folder / file).unlink(missing_ok=True)
+    for path in folder.glob(f"{TAP}*"):
+        path.unlink(missing_ok=True)
     with suppress(OSError):  # somebody has put something there
         folder.rmdir()
 

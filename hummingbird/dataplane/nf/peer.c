@@ -28,6 +28,7 @@ SAME(hash, hash);
 SAME(flow, flow);
 SAME(flow_gen, flow_gen);
 SAME(owner, owner);
+SAME(trace, trace);
 SAME(zone, zone);
 SAME(l3, l3);
 SAME(l4, l4);

@@ -31,7 +31,8 @@ typedef struct {
     uint32_t hash;     /* of its flow, the same for both directions */
     uint32_t flow;     /* number in a flow cache, 0xffffffff if none */
     uint32_t flow_gen; /* generation of that */
-    uint16_t owner;    /* lcore whose flow cache that is */
+    uint8_t owner;     /* lcore whose flow cache that is */
+    uint8_t trace;     /* number of a trace's slot, 0 if nobody follows the packet */
     uint16_t zone;
     uint8_t l3;        /* bytes from the first packet byte; 255: there is none */
     uint8_t l4;        /* likewise; 255 also for a later fragment */
