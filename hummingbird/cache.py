@@ -20,7 +20,9 @@ MARK = ".tmp-"
 
 
 def cache_dir() -> Path:
-    """Where it is; may not be there."""
+    """Where it is; may not be there. systemd names a service's in CACHE_DIRECTORY."""
+    if given := os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]:
+        return Path(given)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "hummingbird"
 

@@ -19,23 +19,22 @@ answer in memory: neither a million flows nor a client that does not read hold a
 from __future__ import annotations
 
 import json
-import logging
 import os
 import selectors
 import socket
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hummingbird import logs
 from hummingbird.errors import UserError
 from hummingbird.telemetry.rundir import SOCKET, base_dir
 
 if TYPE_CHECKING:
     from hummingbird.engine import Engine
-
-log = logging.getLogger("hummingbird")
 
 VERSION = 1
 MOST_CLIENTS = 16
@@ -130,7 +129,11 @@ class Server:
         try:
             self._listener = _listen(self.path)
         except OSError as error:  # not worth ending a run for
-            log.warning("no control socket: %s: %s", self.path, error.strerror or error)
+            logs.warning(
+                "no_control_socket",
+                f"nobody can ask this run: {self.path}: {error.strerror or error}",
+                fix="make room and give the right to write there, then start again",
+            )
         else:
             self._selector.register(self._listener, selectors.EVENT_READ)
 
@@ -267,7 +270,12 @@ class Server:
             client.answer = None
             lines.append(_line(client.id, error=error.what, fix=error.fix))
         except Exception as error:  # a mistake of ours, which must not end the run
-            log.exception("a command on the control socket failed")
+            logs.error(
+                "command_failed",
+                f"a command on the control socket failed: {error!r}",
+                fix="report it with the traceback, which --log json has; the run goes on",
+                traceback=traceback.format_exc(),
+            )
             client.answer = None
             lines.append(_line(client.id, error=f"it failed: {error!r}", fix=None))
         client.piece = memoryview(b"".join(lines))

@@ -4,7 +4,6 @@ from nothing; a reload of the route policy is a small one."""
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hummingbird import flows, ports
+from hummingbird import flows, logs, ports
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines, flow_places
 from hummingbird.errors import UserError
@@ -35,8 +34,6 @@ from hummingbird.telemetry.stats import Reader
 from hummingbird.telemetry.taps import Taps
 from hummingbird.telemetry.view import Node, View, ViewFile
 from hummingbird.topology import Topology
-
-log = logging.getLogger("hummingbird")
 
 DRAIN_MS = 10_000
 """Packets that are still in flight after this long are dropped as ``shutdown``."""
@@ -99,15 +96,20 @@ def choose_device(topology: Topology, spare: Sequence[int]) -> DeviceChoice:
     """
     if not topology.uses_device:
         if topology.device.use not in ("auto", "none"):
-            log.warning("device.use is %s, but no NF has engine: gpu", topology.device.use)
+            logs.warning(
+                "device_unused",
+                f"device.use is {topology.device.use}, but no NF has engine: gpu",
+                fix="give an NF engine: gpu, or take device.use away",
+            )
         return DeviceChoice()
     reserve_cores(max(1, len(spare)))
     with on_cpus(spare):
         device = choose(topology.device.use)
     if device is None:
-        log.warning(
-            "no OpenCL device: NFs with engine: gpu run on the CPU "
-            "(fix: apt-get install pocl-opencl-icd, or a GPU driver)"
+        logs.warning(
+            "device_missing",
+            "no OpenCL device: NFs with engine: gpu run on the CPU",
+            fix="apt-get install pocl-opencl-icd, or a GPU driver",
         )
         return DeviceChoice()
     wanted = topology.device.executor
@@ -115,7 +117,8 @@ def choose_device(topology: Topology, spare: Sequence[int]) -> DeviceChoice:
         known = probe.known_tier(device)
         return DeviceChoice(device, LAUNCH, known.tier if known else None, "asked for")
     if probe.known_tier(device) is None:
-        log.info("probing %s once (some seconds; the result is kept)", device.label)
+        what = f"probing {device.label} once (some seconds; the result is kept)"
+        logs.info("probing", what, subject=device.label)
     tier = probe.tier_of(device)
     if tier.tier != "C":
         return DeviceChoice(device, PERSISTENT, tier.tier, tier.reason, tier.binding)
@@ -402,10 +405,12 @@ class Engine:
         limit = None if self.choice.device.is_cpu else watchdog.tightest_ms()
         if limit is None or wanted <= limit // 2:
             return wanted
-        log.warning(
-            "the GPU driver resets kernels after %d ms: device.lifetime_ms is %d instead of %d",
-            limit, limit // 2, wanted,
-        )  # fmt: skip
+        logs.warning(
+            "device_lifetime",
+            f"the GPU driver resets kernels after {limit} ms: "
+            f"device.lifetime_ms is {limit // 2} instead of {wanted}",
+            fix=f"lifetime_ms: {limit // 2}, or what `hummingbird doctor` says of the watchdog",
+        )
         return max(1, limit // 2)
 
     # ---- while it runs ----
@@ -421,9 +426,11 @@ class Engine:
         self.version = version
         if (undrained := self.plane.undrained_reloads()) > self._undrained:
             self._undrained = undrained
-            log.warning(
+            logs.warning(
+                "reload_undrained",
                 "packets were still in flight a second after the route policy changed: those of "
-                "one flow may have overtaken each other (fix: find the NF that is slow)"
+                "one flow may have overtaken each other",
+                fix="find the NF that is slow: hummingbird top",
             )
 
     def _show(self) -> None:
@@ -445,7 +452,8 @@ class Engine:
             try:
                 host.poll()
             except UserError as error:
-                log.error("%s: %s", name, error)
+                fix = "see what the NF is given in the topology"
+                logs.failed("nf_failed", name, error, fix=fix, subject=name)
         if time.monotonic() - self._shown > SHOW_S:
             self._show()
 
@@ -560,14 +568,15 @@ class Engine:
             "state": self.plane.device_state(),
         }
 
-    def port_messages(self) -> Iterator[str]:
-        """What ports have to say and have not said yet: failures, what was odd about a source."""
+    def port_messages(self) -> Iterator[tuple[str, str]]:
+        """Port, and what it has to say and has not said yet: a failure, what was odd about a
+        source."""
         assert self.running is not None
         for index, port in enumerate(self.running.topology.ports):
             message = self.plane.port_message(index)
             if message and self._said.get(port.name) != message:
                 self._said[port.name] = message
-                yield f"{port.name}: {message}"
+                yield port.name, message
 
     def port_notes(self) -> Iterator[tuple[str, str]]:
         """Port, and how it is used, such as the mode of its interface."""

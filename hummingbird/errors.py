@@ -32,5 +32,6 @@ class UserError(Exception):
         self.field = field
         self.fix = fix
         place = ":".join(str(part) for part in (path, line, field) if part is not None)
-        text = f"{place}: {what}" if place else what
-        super().__init__(f"{text}\n  fix: {fix}" if fix else text)
+        self.text = f"{place}: {what}" if place else what
+        """All but the fix, on one line."""
+        super().__init__(f"{self.text}\n  fix: {fix}" if fix else self.text)

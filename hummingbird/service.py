@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -14,26 +13,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 
-from hummingbird import control, policy, topology
+from hummingbird import control, logs, policy, topology
+from hummingbird.attendant import Attendant
 from hummingbird.engine import Engine, Wanted
 from hummingbird.errors import UserError
+from hummingbird.linux.notify import Notifier
 from hummingbird.ports.pcap import PcapParams
 from hummingbird.telemetry import summary
 from hummingbird.telemetry.live import LiveTable, progress
 from hummingbird.topology import PortSpec
 from hummingbird.web.run_report import RunReport
 
-log = logging.getLogger("hummingbird")
-
 REFRESH_S = 0.5
 PROGRESS_S = 2.0
 POLL_S = 0.05
+USER_ERROR = 2
+"""The exit status of a mistake, as of the command line."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -60,6 +60,8 @@ class Options:
     """``executor`` and ``use`` of the section ``device:``."""
     pace: str | None = None
     """``fast`` or ``original`` for every capture that is read; None: as the topology says."""
+    log: str = "text"
+    """``json``: what is said is one object a line, and there is nothing else."""
 
 
 def run(options: Options, console: Console) -> int:
@@ -71,12 +73,23 @@ def run(options: Options, console: Console) -> int:
     Raises:
         UserError: a mistake in the files or the options.
     """
-    _log_to(console)
+    handler = logs.begin(console, as_json=options.log == "json")
+    options = replace(options, live=options.live and not handler.lines_only)
+    notifier = Notifier()
     with _signals() as stop:  # to the end: who asks again still gets the report
-        return _run(options, console, stop)
+        try:
+            return _run(options, console, stop, handler, notifier)
+        except UserError as error:
+            notifier.status(f"failed: {error.text}")
+            if not handler.as_json:
+                raise
+            logs.failed("failed", "", error)
+            return USER_ERROR
 
 
-def _run(options: Options, console: Console, stop: _Stop) -> int:
+def _run(
+    options: Options, console: Console, stop: _Stop, handler: logs.Handler, notifier: Notifier
+) -> int:
     wanted = _load(options)
     _check_writable(options.json, "summary")
     _check_writable(options.report, "report")
@@ -90,15 +103,22 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         engine.apply(wanted)
         server = control.Server(engine)
         stop.catch()
-        _say_start(console, engine, time.monotonic() - began)
+        _say_start(engine, time.monotonic() - began)
         report = RunReport(options.report, engine, options.bindings) if options.report else None
-        _watch_over(engine, options, console, stop, watcher, server, report)
+        attendant = Attendant(engine, handler, notifier)
+        why = _watch_over(engine, options, console, stop, watcher, server, attendant, report)
+        attendant.stopping(why)
         server.close()
         left = engine.stop()
         seconds = time.monotonic() - engine.started
         _say_messages(engine)
         if left:
-            log.warning("%d packets were still in flight after the drain and were dropped", left)
+            logs.warning(
+                "undrained",
+                f"{left} packets were still in flight after the drain and were dropped",
+                fix="find the NF that is slow: hummingbird top",
+                packets=left,
+            )
         result = summary.summarise(engine.view(), engine.counters(), seconds)
         if report:
             report.end(result)
@@ -106,14 +126,22 @@ def _run(options: Options, console: Console, stop: _Stop) -> int:
         if server:
             server.close()
         engine.close()
-    summary.show(console, result)
+    if handler.lines_only:
+        _say_end(result)
+    else:
+        handler.be_patient()
+        summary.show(console, result)
     if options.json:
         _write_json(options.json, result)
     status = 0 if result["balance"] == 0 else 1
     if report:
         status = _write_report(report, status)
     if result["device"].get("state") == "hangs":
-        log.error("the device hangs and was given up (fix: `hummingbird devices --fresh`)")
+        logs.error(
+            "device_hangs",
+            "the device hangs and was given up",
+            fix="`hummingbird devices --fresh`",
+        )
         sys.stdout.flush()
         os._exit(1)  # the OpenCL runtime would wait for the kernel at exit, for ever
     return status
@@ -135,48 +163,57 @@ def _paced(port: PortSpec, pace: str) -> PortSpec:
     return replace(port, params=port.params.model_copy(update={"pace": pace, "rate": None}))
 
 
-class _ConsoleHandler(logging.Handler):
-    """Log lines through the console, so that they go above a live table and not into it."""
-
-    STYLES = MappingProxyType({logging.WARNING: "yellow", logging.ERROR: "red"})
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = f"{record.levelname.lower()}: {record.getMessage()}"
-        style = self.STYLES.get(record.levelno)
-        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _log_to(console: Console) -> None:
-    log.handlers[:] = [_ConsoleHandler(console)]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
-def _say_start(console: Console, engine: Engine, seconds: float) -> None:
+def _say_start(engine: Engine, seconds: float) -> None:
     choice = engine.choice
     if choice.device is None:
         where = "all network functions on the CPU"
     else:
         tier = choice.tier or "not probed"
         where = f"{choice.executor} executor on {choice.device.label}, tier {tier}"
-    console.print(f"running after {seconds:.1f} s: {where}", highlight=False)
+    assert engine.running is not None
+    logs.info(
+        "started",
+        f"running after {seconds:.1f} s: {where}",
+        name=engine.name,
+        topology=str(engine.running.topology.path),
+        pid=os.getpid(),
+        seconds=round(seconds, 3),
+        device=choice.device.label if choice.device else None,
+        executor=choice.executor,
+        tier=choice.tier,
+        engines=dict(engine.engines),
+        policy_version=engine.version,
+    )
     engines = [f"{name} by {by}" for name, by in engine.engines.items() if by not in ("cpu", "gpu")]
     if engines:
-        console.print(f"on the CPU {', '.join(engines)}", highlight=False)
+        logs.info("engines", f"on the CPU {', '.join(engines)}")
     for name, note in engine.port_notes():
-        console.print(f"{name}: {note}", markup=False, highlight=False)
+        logs.info("port", f"{name}: {note}", subject=name)
     for name, table in engine.tables.items():
         for note in table.notes:
-            console.print(f"{name}: {note}", markup=False, highlight=False)
+            logs.info("nf", f"{name}: {note}", subject=name)
 
 
 def _say_messages(engine: Engine) -> None:
-    for message in engine.port_messages():
-        log.warning("%s", message)
+    for name, message in engine.port_messages():
+        what, _, fix = message.partition(" (fix: ")
+        fix = fix.removesuffix(")") or _PORT_FIX
+        logs.warning("port_message", f"{name}: {what}", fix=fix, subject=name)
+
+
+_PORT_FIX = "a whole file, room on its disk; for an interface what `hummingbird doctor` says"
+"""Of messages that have none."""
+
+
+def _say_end(result: Mapping[str, Any]) -> None:
+    """One line instead of the tables."""
+    totals = ("received", "created", "sent", "dropped", "in_flight", "balance")
+    logs.info(
+        "stopped",
+        f"stopped after {result['seconds']:.1f} s. {summary.balance_line(result)}",
+        seconds=round(result["seconds"], 3),
+        **{name: result[name] for name in totals},
+    )
 
 
 class _Stop:
@@ -218,24 +255,27 @@ def _watch_over(
     stop: _Stop,
     watcher: PolicyWatcher | None,
     server: control.Server,
+    attendant: Attendant,
     report: RunReport | None,
-) -> None:
-    """Until the inputs end, the time is over, or somebody asks to stop."""
+) -> str:
+    """Until the inputs end, the time is over, or somebody asks to stop; which one it was."""
     until = None if options.duration is None else time.monotonic() + options.duration
     with _display(engine, options, console) as refresh:
         while not stop.asked:
             server.serve(POLL_S)
-            if engine.plane.finished() or (until and time.monotonic() >= until):
-                break
+            if engine.plane.finished():
+                return "the inputs have ended"
+            if until and time.monotonic() >= until:
+                return "the time is over"
             if watcher:
                 watcher.look()
             engine.poll()
             _say_messages(engine)
+            attendant.poll()
             if report:
                 report.look()
             refresh()
-    if stop.asked:
-        console.print("asked to stop: draining", highlight=False)
+    return "asked to stop"
 
 
 @contextmanager
@@ -304,12 +344,18 @@ class PolicyWatcher:
         try:
             changed = self._engine.reload_policy(policy.load(self._path, names))
         except UserError as error:
-            log.error("the route policy stays as it was: %s", error)
+            what = "the route policy stays as it was"
+            logs.failed("policy_refused", what, error, fix="mend the file")
             if "in flight" in error.what:
                 self._seen = None  # try again at the next look
             return
         what = f"version {self._engine.version}" if changed else "no route changed"
-        log.info("%s reloaded: %s", self._path, what)
+        logs.info(
+            "policy_reloaded",
+            f"{self._path} reloaded: {what}",
+            version=self._engine.version,
+            changed=bool(changed),
+        )
 
 
 def _check_writable(path: Path | None, what: str) -> None:

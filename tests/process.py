@@ -96,6 +96,10 @@ class Service:
         """What it has said so far, without how it is laid out."""
         return " ".join(self._text.read_text(errors="replace").split())
 
+    def lines(self) -> list[str]:
+        """The same line by line."""
+        return self._text.read_text(errors="replace").splitlines(keepends=True)
+
     def snapshot(self) -> Snapshot | None:
         """Its counters now; None before it has any."""
         try:

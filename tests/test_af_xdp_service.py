@@ -145,7 +145,7 @@ def test_down_is_no_error(one: Bed, caplog: pytest.LogCaptureFixture) -> None:
     """The port is opened, a warning says what to do, and it works once the interface is up."""
     one.run("ip", "link", "set", "wan0", "down")
     with wires("lan1", "wan1") as (lan, wan), started(topology(), None, ROWS) as run:
-        assert "wan: interface wan0 is down: bring it up with `ip link set wan0 up`" in caplog.text
+        assert "wan: interface wan0 is down (fix: ip link set wan0 up)" in caplog.text
         one.run("ip", "link", "set", "wan0", "up")
 
         def came() -> bool:

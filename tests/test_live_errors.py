@@ -91,14 +91,14 @@ def test_the_interface_is_down(bed: Bed, driver: str, tmp_path: Path) -> None:
     bed.neighbours(far=True)
     topology, rows = wire(driver)
     with hummingbird(bed, "m", tmp_path / "run", topology, rows) as process:
-        warning = "warning: lan: interface west is down: bring it up with `ip link set west up`"
+        warning = "warning: lan: interface west is down (fix: ip link set west up)"
         process.until(lambda: warning in process.text, "a warning")
         bed.ip("m", "link set west up")
         bed.neighbours(far=True)
         reach(bed)
         summary_of(process)
         assert process.text.count("warning:") == 1, process.text
-        assert "info: lan: interface west is up" in process.text, process.text
+        assert "lan: interface west is up" in process.text, process.text
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_what_fits_no_frame(bed: Namespace, tmp_path: Path) -> None:
         for length in lengths:
             left.send(frame(length))
         assert right.wait(2) == [frame(1664), frame(60)]
-        (says,) = run.engine.port_messages()
+        ((_, says),) = run.engine.port_messages()
         assert "interface t0" in says and "1665 bytes" in says and "memory.frame_size" in says
         result = run.stop()
     assert result.dropped == {"too_long": 2}

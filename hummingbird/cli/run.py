@@ -7,6 +7,7 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 from hummingbird.textfile import NAME, NAME_RULE
 
@@ -103,6 +104,13 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-live", action="store_true", help="show no live counters, only the summary"
     )
+    parser.add_argument(
+        "--log",
+        choices=("text", "json"),
+        default="text",
+        help="json: what happens is one JSON object a line, and nothing else is written to "
+        "standard output (default: %(default)s)",
+    )
 
 
 def seconds(text: str) -> float:
@@ -127,6 +135,7 @@ def main(args: argparse.Namespace) -> int:
     """Do it; returns the exit status."""
     from rich.console import Console
 
+    from hummingbird.logs import Stream
     from hummingbird.service import Options, run
 
     files = {"in": args.input, "out": args.output}
@@ -143,6 +152,8 @@ def main(args: argparse.Namespace) -> int:
         profile=args.profile,
         overrides={name: value for name, value in overrides.items() if value},
         pace=args.pace,
+        log=args.log,
     )
+    out = cast("TextIO", Stream(sys.stdout, alone=args.log == "json"))
     # Files and pipes get whole lines: a file name that is broken in two is hard to find.
-    return run(options, Console(width=None if sys.stdout.isatty() else 1000))
+    return run(options, Console(file=out, width=None if out.isatty() else 1000))

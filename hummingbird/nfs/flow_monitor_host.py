@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import stat
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost
@@ -22,8 +22,6 @@ from hummingbird.nfs.flow_monitor_records import CSV_HEADER, Records, Taker, csv
 if TYPE_CHECKING:
     from hummingbird.dataplane.plane import Dataplane
     from hummingbird.nfs.flow_monitor import FlowMonitorParams
-
-log = logging.getLogger("hummingbird")
 
 RING = 32768
 """Records that may wait on an lcore until poll() takes them; a power of two."""
@@ -157,18 +155,24 @@ class FlowMonitorHost(NfHost):
         try:
             csv.add(records)
         except OSError as error:
-            log.error(
-                "%s: %s: %s; no more flow records are written there",
-                self._name, csv.path, error.strerror,
-            )  # fmt: skip
+            logs.error(
+                "records_lost",
+                f"{self._name}: {csv.path}: {error.strerror}; no more flow records are written "
+                "there",
+                fix="make room on that disk, then start again",
+                subject=self._name,
+            )
 
     def _warn(self) -> None:
         if self._collector and self._collector.trouble and not self._warned:
             self._warned = True
-            log.warning(
-                "%s: the collector %s does not get flow records: %s",
-                self._name, self._place, self._collector.trouble,
-            )  # fmt: skip
+            logs.warning(
+                "collector_lost",
+                f"{self._name}: the collector {self._place} does not get flow records: "
+                f"{self._collector.trouble}",
+                fix="start the collector, or name the place where one listens",
+                subject=self._name,
+            )
 
     def report(self) -> dict[str, Any]:
         """Records, and what became of them."""
@@ -208,7 +212,13 @@ class FlowMonitorHost(NfHost):
         if self._csv:
             self._csv.close()
         if lost := self.report()["lost_records"]:
-            log.warning("%s: %d flow records came too fast to be exported", self._name, lost)
+            logs.warning(
+                "records_lost",
+                f"{self._name}: {lost} flow records came too fast to be exported",
+                fix="longer timeouts in flows:, or fewer flows to monitor",
+                subject=self._name,
+                count=lost,
+            )
         lib.hb_flow_monitor_free(self.pointer)
         self.pointer = ffi.NULL
 

@@ -4,10 +4,10 @@ has the table made that ``cl_kernels/nf/ipsec.cl`` works with; docs/ipsec.md des
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 
+from hummingbird import logs
 from hummingbird.errors import UserError
 from hummingbird.nfs import (
     Affinity,
@@ -23,8 +23,6 @@ from hummingbird.nfs.ipsec_config import AUTHS, CIPHERS, IpsecParams, SaParams
 from hummingbird.nfs.ipsec_host import IpsecHost
 from hummingbird.nfs.ipsec_keys import Keys, NoKeyFile, read_keys
 from hummingbird.nfs.ipsec_table import Sa, make_table
-
-log = logging.getLogger("hummingbird")
 
 __all__ = ["NF", "IpsecParams", "Keys", "build", "read_keys"]
 
@@ -104,7 +102,12 @@ def make_host(params: IpsecParams, table: NfTable, context: HostContext) -> NfHo
     """The host part of an instance."""
     for name, sa in params.sas.items():
         if sa.cipher == "null":
-            log.warning("%s: %s does not encrypt: everybody can read it", context.name, name)
+            logs.warning(
+                "not_encrypted",
+                f"{context.name}: {name} does not encrypt: everybody can read it",
+                fix="another cipher than null, unless this is a test",
+                subject=f"{context.name} {name}",
+            )
     return IpsecHost(params, table.extra.sas, context)
 
 

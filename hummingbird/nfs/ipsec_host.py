@@ -4,12 +4,12 @@ sequence numbers on the disk, counters, and a word in the log when something is 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost
@@ -17,8 +17,6 @@ from hummingbird.nfs.ipsec_config import BYPASS, DISCARD, IpsecParams
 from hummingbird.nfs.ipsec_state import END, SequenceFile, identity
 from hummingbird.nfs.ipsec_table import Sa
 from hummingbird.rules import Selector
-
-log = logging.getLogger("hummingbird")
 
 LEAST_BLOCK, MOST_BLOCK = 1 << 20, 1 << 24
 """Numbers that are reserved on the disk at a time. A run that is killed loses what is left of its
@@ -40,8 +38,14 @@ _TOTALS = (
     "icmp_suppressed",
 )
 _EVENTS = {
-    "not_authentic": "packets with a wrong ICV: forged, damaged, or the peer has another key",
-    "mismatched": "packets that its policies do not allow: the peer has other policies",
+    "not_authentic": (
+        "packets with a wrong ICV: forged, damaged, or the peer has another key",
+        "compare the keys of both ends; if they are the same, find out who forges",
+    ),
+    "mismatched": (
+        "packets that its policies do not allow: the peer has other policies",
+        "compare the policies of both ends",
+    ),
 }
 """Auditable events (RFC 4303): the first of each kind is logged, all are counted."""
 
@@ -133,13 +137,13 @@ class IpsecHost(NfHost):
         numbers = self._numbers[index]
         at = int(lib.hb_ipsec_next(self.pointer, index))
         if at >= END:
-            self._say(numbers, "exhausted", logging.ERROR)
+            self._say(numbers, "exhausted")
             lib.hb_ipsec_set_limit(self.pointer, index, END, (1 << 64) - 1)  # asked no more
             return
         if numbers.limit >= END:
             return
         if at >= NEARLY:
-            self._say(numbers, "nearly", logging.WARNING)
+            self._say(numbers, "nearly")
         limit = min(at + numbers.block(time.monotonic()), END)
         try:
             numbers.file.reserve(limit)
@@ -150,18 +154,21 @@ class IpsecHost(NfHost):
                     path=numbers.file.path,
                     fix="make room on that disk",
                 ) from None
-            self._say(numbers, "unsaved", logging.ERROR, str(error.strerror))
+            self._say(numbers, "unsaved", str(error.strerror))
             return
         numbers.limit = limit
         low = END if limit == END else limit - (limit - at) // 2
         lib.hb_ipsec_set_limit(self.pointer, index, limit, low)
 
-    def _say(self, numbers: _Numbers, what: str, level: int, detail: str = "") -> None:
+    def _say(self, numbers: _Numbers, what: str, detail: str = "") -> None:
         """Once."""
         if (numbers.label, what) in self._told:
             return
         self._told.add((numbers.label, what))
-        log.log(level, _SEQUENCE_EVENTS[what], numbers.label, *([detail] if detail else []))
+        text, fix = _SEQUENCE_EVENTS[what]
+        text = text.format(label=numbers.label, detail=detail)
+        say = logs.warning if what == "nearly" else logs.error
+        say(f"sequence_{what}", text, fix=fix, subject=numbers.label)
 
     # ---- counters ----
 
@@ -172,10 +179,11 @@ class IpsecHost(NfHost):
             if sa.outbound:
                 continue
             counts = self._counts(index)
-            for what, text in _EVENTS.items():
+            for what, (text, fix) in _EVENTS.items():
                 if counts[what] and (name, what) not in self._told:
                     self._told.add((name, what))
-                    log.warning("%s: %s: %s", self._name, name, text)
+                    text = f"{self._name}: {name}: {text}"
+                    logs.warning(f"ipsec_{what}", text, fix=fix, subject=f"{self._name} {name}")
 
     def _counts(self, index: int) -> dict[str, int]:
         counts = ffi.new("hb_ipsec_counts *")
@@ -217,16 +225,24 @@ class IpsecHost(NfHost):
             try:
                 numbers.file.close(exact)
             except OSError as error:  # the block is used up then, no more
-                self._say(numbers, "unsaved", logging.ERROR, str(error.strerror))
+                self._say(numbers, "unsaved", str(error.strerror))
         self._numbers = {}
 
 
 _SEQUENCE_EVENTS = {
-    "exhausted": "%s has used all its sequence numbers and sends nothing any more; "
-    "give both ends new keys",
-    "nearly": "%s has used 15 of 16 parts of its sequence numbers; give both ends new keys",
-    "unsaved": "cannot keep the sequence numbers of %s: %s; it stops when the reserved ones are "
-    "used up",
+    "exhausted": (
+        "{label} has used all its sequence numbers and sends nothing any more",
+        "give both ends new keys",
+    ),
+    "nearly": (
+        "{label} has used 15 of 16 parts of its sequence numbers",
+        "give both ends new keys",
+    ),
+    "unsaved": (
+        "cannot keep the sequence numbers of {label}: {detail}; it stops when the reserved ones "
+        "are used up",
+        "make room on the disk of /var/lib/hummingbird",
+    ),
 }
 
 

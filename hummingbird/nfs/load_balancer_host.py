@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 from ipaddress import IPv4Address, IPv6Address
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost
@@ -22,8 +22,6 @@ from hummingbird.rules import ANY_PORT
 
 if TYPE_CHECKING:
     from hummingbird.dataplane.plane import Dataplane
-
-log = logging.getLogger("hummingbird")
 
 FLOW_STATE = np.dtype(
     [("head", "<u4"), ("slot", "<u4"), ("port", "<u4"), ("mac", "<u4"), ("address", "<u4", (4,))]
@@ -95,7 +93,8 @@ class LoadBalancerHost(NfHost):
             wanted = plan(self._params, self._context.base, name, before)
             slots = self._slots.assign(wanted)
         except UserError as error:
-            log.error("the backends of %s stay as they were: %s", name, error)
+            what = f"the backends of {name} stay as they were"
+            logs.failed("backends_refused", what, error, fix="mend the file", subject=name)
             return
         for slot in self._slots.take(slots, before):
             self._base[slot] = self._counted(slot)
@@ -103,9 +102,11 @@ class LoadBalancerHost(NfHost):
         self._swap()
         old, new = backends_of(before), backends_of(wanted)
         changed = sum(key in old and old[key][1] != one for key, (_, one) in new.items())
-        log.info(
-            "backends of %s: %d added, %d changed, %d removed",
-            name, len(new.keys() - old.keys()), changed, len(old.keys() - new.keys()),
+        added, removed = len(new.keys() - old.keys()), len(old.keys() - new.keys())
+        logs.info(
+            "backends_reloaded",
+            f"backends of {name}: {added} added, {changed} changed, {removed} removed",
+            subject=name, added=added, changed=changed, removed=removed,
         )  # fmt: skip
 
     def _swap(self) -> None:

@@ -4,7 +4,6 @@ what to; docs/nat.md describes the parameters."""
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from ipaddress import IPv4Address
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import (
@@ -24,8 +24,6 @@ from hummingbird.nfs import (
     Writes,
 )
 from hummingbird.nfs.nat_config import Forward, NatParams
-
-log = logging.getLogger("hummingbird")
 
 _ENDS = np.dtype([("src", "u4"), ("dst", "u4"), ("dport", "u2"), ("sport", "u2")])
 STATE = np.dtype(
@@ -88,10 +86,15 @@ class NatHost(NfHost):
         if refused == self._refused or now - self._warned < WARN_EVERY_S:
             return
         self._refused, self._warned = refused, now
-        log.warning(
-            "%s: packets that found no free port: %d, no room for a mapping or peer: %d",
-            self._name, counts.no_port, counts.full,
-        )  # fmt: skip
+        logs.warning(
+            "nat_full",
+            f"{self._name}: packets that found no free port: {counts.no_port}, "
+            f"no room for a mapping or peer: {counts.full}",
+            fix="more addresses or ports in the pool; more mappings",
+            subject=self._name,
+            no_port=int(counts.no_port),
+            full=int(counts.full),
+        )
 
     def report(self) -> dict[str, Any]:
         """Mappings, free ports, and what found neither."""

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, TextIO
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost
@@ -13,8 +13,6 @@ from hummingbird.nfs.nids_eve import Alert, EveWriter
 
 if TYPE_CHECKING:
     from hummingbird.nfs.nids import Loaded, NidsParams
-
-log = logging.getLogger("hummingbird")
 
 RING = 16384
 """Alerts that may wait on an lcore until poll() takes them."""
@@ -69,7 +67,10 @@ class NidsHost(NfHost):
             self._file.flush()
         except OSError as error:
             name, self._file = self._file.name, None
-            raise UserError(f"{name}: {error.strerror}; no more alerts are written") from None
+            raise UserError(
+                f"{name}: {error.strerror}; no more alerts are written",
+                fix="make room on that disk, then start again",
+            ) from None
 
     def counters(self) -> dict[str, int]:
         """hb_nids_counters by name."""
@@ -95,7 +96,8 @@ class NidsHost(NfHost):
             if self._file:
                 self._write(self._writer.stats(self.counters(), self._suppressed()))
         except UserError as error:
-            log.error("%s: %s", self._name, error)
+            fix = "make room on the disk of eve:"
+            logs.failed("alerts_lost", self._name, error, fix=fix, subject=self._name)
         self._warn()
         if self._file:
             self._file.close()
@@ -110,10 +112,19 @@ class NidsHost(NfHost):
     def _warn(self) -> None:
         counters = self.counters()
         if counters["lost"]:
-            log.warning("%s: %d alerts came too fast to be written", self._name, counters["lost"])
+            logs.warning(
+                "alerts_lost",
+                f"{self._name}: {counters['lost']} alerts came too fast to be written",
+                fix="a threshold in the rules that alert most",
+                subject=self._name,
+                count=counters["lost"],
+            )
         if counters["gave_up"]:
-            log.warning(
-                "%s: %d times a rule took too long and was taken for not matching",
-                self._name,
-                counters["gave_up"],
+            logs.warning(
+                "rules_gave_up",
+                f"{self._name}: {counters['gave_up']} times a rule took too long and was taken "
+                "for not matching",
+                fix="regular expressions that backtrack less",
+                subject=self._name,
+                count=counters["gave_up"],
             )

@@ -4,7 +4,6 @@ lcores hand packets to and get them back from (dataplane/peer.h)."""
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
@@ -33,8 +33,6 @@ from hummingbird.nfs import (
 from hummingbird.nfs.burst import HEADER, Array, Burst, drop
 from hummingbird.ports import mistake
 from hummingbird.textfile import quoted
-
-log = logging.getLogger("hummingbird")
 
 IDLE_MS = 200
 """A thread without packets looks this often whether it shall end."""
@@ -126,7 +124,12 @@ class PythonHost(NfHost):
         if self._thread.ident is not None:
             self._thread.join(END_S)
         if self._thread.is_alive():
-            log.error("%s: the function does not return; it is left behind", self._name)
+            logs.error(
+                "function_hangs",
+                f"{self._name}: the function does not return; it is left behind",
+                fix="let it wait for nothing: it has to return soon, also without packets",
+                subject=self._name,
+            )
             return False
         self._views = {}
         return all(sys.getrefcount(memory) <= KEPT for memory in self._memory)

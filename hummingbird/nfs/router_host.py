@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hummingbird import logs
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 from hummingbird.nfs import HostContext, NfHost
@@ -30,8 +30,6 @@ from hummingbird.nfs.watched import WatchedFiles
 if TYPE_CHECKING:
     from hummingbird.dataplane.plane import Dataplane
     from hummingbird.nfs.router import RouterParams
-
-log = logging.getLogger("hummingbird")
 
 BY_RULES = 0xFFFF  # HB_TYPE_BY_RULES of nf.h
 MOST_LEARNED = 4096
@@ -104,15 +102,19 @@ class RouterHost(NfHost):
             ]
             self._check_room(changes)
         except UserError as error:
-            log.error("the routes of %s stay as they were: %s", self._context.name, error)
+            name = self._context.name
+            what = f"the routes of {name} stay as they were"
+            logs.failed("routes_refused", what, error, fix="mend the file", subject=name)
             return
         self._apply(wanted, changes)
         added, changed, withdrawn = (
             sum(getattr(one, what) for one in changes) for what in ("added", "changed", "withdrawn")
         )
-        log.info(
-            "routes of %s: %d added, %d changed, %d withdrawn",
-            self._context.name, added, changed, withdrawn,
+        name = self._context.name
+        logs.info(
+            "routes_reloaded",
+            f"routes of {name}: {added} added, {changed} changed, {withdrawn} withdrawn",
+            subject=name, added=added, changed=changed, withdrawn=withdrawn,
         )  # fmt: skip
 
     def _check_room(self, changes: list[Changes]) -> None:
@@ -192,7 +194,12 @@ class RouterHost(NfHost):
             return
         if len(learned) >= MOST_LEARNED and address not in learned and not self._make_room():
             if not self._full:
-                log.warning("%s: no room for another neighbour", self._context.name)
+                logs.warning(
+                    "neighbours_full",
+                    f"{self._context.name}: no room for another neighbour",
+                    fix="cut the attached network into smaller ones, or write neighbours:",
+                    subject=self._context.name,
+                )
             self._full = True
             return
         learned[address] = mac
@@ -204,7 +211,13 @@ class RouterHost(NfHost):
         except UserError as error:
             learned.pop(address)
             self._heard_at.pop(address)
-            log.warning("%s: neighbour %s: %s", self._context.name, address, error)
+            logs.warning(
+                "neighbour_failed",
+                f"{self._context.name}: neighbour {address}: {error.text}",
+                fix=error.fix or "leave out routes, or start again",
+                subject=self._context.name,
+                neighbour=str(address),
+            )
 
     def _age(self, now: float) -> None:
         """Those of whom nothing was heard for a while are asked when a packet goes there."""
@@ -223,7 +236,12 @@ class RouterHost(NfHost):
         if address not in hops.old or self._heard_at[address] + SILENT_S > time.monotonic():
             return
         self._drop(address)
-        log.info("%s: neighbour %s does not answer any more", self._context.name, address)
+        logs.info(
+            "neighbour_gone",
+            f"{self._context.name}: neighbour {address} does not answer any more",
+            subject=self._context.name,
+            neighbour=str(address),
+        )
 
     def _drop(self, address: Address) -> None:
         hops = self._loaded.hops

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform as machine
 import warnings
@@ -12,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hummingbird import logs
 from hummingbird.errors import UserError
-
-log = logging.getLogger("hummingbird")
 
 FINE = "fine-grain buffer"
 ATOMICS = "atomics"
@@ -168,7 +166,12 @@ def choose(use: str) -> Device | None:
         if fault is None:
             return device
         faults.append(f"{device.label} compiles no program here: {fault}")
-        log.warning("%s", faults[-1])
+        logs.warning(
+            "device_unusable",
+            faults[-1],
+            fix="install another driver for it, or name another device with device.use",
+            subject=device.label,
+        )
     if use == "auto":
         return None
     what = (

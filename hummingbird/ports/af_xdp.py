@@ -10,17 +10,15 @@ where they are), ``native`` (its driver runs the XDP program, the kernel copies 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Literal
 
+from hummingbird import logs
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
 from hummingbird.ports import Port
 from hummingbird.ports.interface import InterfaceParams
 from hummingbird.ports.netdev import queues
-
-log = logging.getLogger("hummingbird")
 
 
 class AfXdpParams(InterfaceParams):
@@ -39,11 +37,13 @@ def attach(plane: Dataplane, lcores: Sequence[int], params: AfXdpParams) -> int:
         )
     node = plane.add_af_xdp(lcores, params.interface, params.mode)
     if has is not None and has > params.queues:
-        log.warning(
-            "interface %s has %d queues and %d are served: packets of the others go to the kernel "
-            "(fix: queues: %d, or `ethtool -L %s combined %d`)",
-            params.interface, has, params.queues, has, params.interface, params.queues,
-        )  # fmt: skip
+        logs.warning(
+            "port_queues",
+            f"interface {params.interface} has {has} queues and {params.queues} are served: "
+            "packets of the others go to the kernel",
+            fix=f"queues: {has}, or `ethtool -L {params.interface} combined {params.queues}`",
+            subject=params.interface,
+        )
     return node
 
 

@@ -12,7 +12,6 @@ the region that the device shares. docs/dpdk.md has the rest.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from hummingbird import dataplane
+from hummingbird import dataplane, logs
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
 from hummingbird.ports import Port, PortParams, mistake
@@ -40,8 +39,6 @@ ETHERNET = 1514
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 PCI_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio", "mlx5_core", "mlx4_core", "mana")
 """Kernel drivers that leave a NIC to DPDK, or share it."""
-
-log = logging.getLogger("hummingbird")
 
 PCI = re.compile(r"(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])(?=,|$)")
 VIRTUAL = re.compile(r"(?:net|eth)_[a-z0-9_]+(?:,[^,=\s]+=[^,]+)*")
@@ -188,11 +185,13 @@ def _for_frames(device: str, frame_size: int) -> str:
     if device.startswith("net_af_xdp"):
         room = frame_size - XDP_HEADROOM
         if room < ETHERNET:
-            log.warning(
-                "%s: packets of more than %d bytes do not come in and count as missed "
-                "(fix: memory.frame_size: 4096)",
-                device.partition(",")[0], room,
-            )  # fmt: skip
+            name = device.partition(",")[0]
+            logs.warning(
+                "port_mtu_too_big",
+                f"{name}: packets of more than {room} bytes do not come in and count as missed",
+                fix="memory.frame_size: 4096",
+                subject=name,
+            )
     return device
 
 

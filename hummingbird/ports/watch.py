@@ -4,20 +4,17 @@ off one that is deleted, and opens it again when it is back."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from hummingbird import ports
+from hummingbird import logs, ports
 from hummingbird.dataplane.plane import Dataplane
 from hummingbird.errors import UserError
 from hummingbird.ports import PortParams
 from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.interface import Interface, look
-
-log = logging.getLogger("hummingbird")
 
 LOOK_S = 0.2
 """Between two looks at an interface."""
@@ -45,6 +42,7 @@ class _Port:
         assert port.params.watched is not None
         self._plane, self._node, self._room, self._port = plane, node, room, port
         self._says = f"{port.name}: interface {port.params.watched}"
+        self._about = {"subject": port.name, "interface": port.params.watched}
         self._name = port.params.watched
         self._makes = ports.load(port.driver).makes_interface
         self._seen = look(self._name)
@@ -74,9 +72,11 @@ class _Port:
     def _leave(self) -> None:
         self._plane.port_away(self._node)
         self._away, self._complaint = True, ""
-        log.warning(
-            "%s is gone: what is to be sent there is dropped as port_down until it is back",
-            self._says,
+        logs.warning(
+            "port_gone",
+            f"{self._says} is gone: what is to be sent there is dropped as port_down",
+            fix="make it again, or plug it in; it is taken into use when it is back",
+            **self._about,
         )
 
     def _return(self, now: float) -> None:
@@ -85,44 +85,60 @@ class _Port:
         except UserError as error:
             self._try_at = now + AGAIN_S
             if error.what != self._complaint:
-                log.warning("%s cannot be used again yet: %s", self._says, error.what)
+                logs.warning(
+                    "port_not_back",
+                    f"{self._says} cannot be used again yet: {error.what}",
+                    fix=error.fix or f"see `ip link show {self._name}`; it is tried again",
+                    **self._about,
+                )
             self._complaint = error.what
             return
         self._away = False
         self._seen = look(self._name)
         self._set_addresses()
-        log.info("%s is back", self._says)
+        logs.info("port_back", f"{self._says} is back", **self._about)
 
     def _set_addresses(self) -> None:
         try:
             set_addresses(self._plane, self._node, self._port)
         except UserError as error:
-            log.warning("%s: its address is not answered for: %s", self._says, error.what)
+            logs.warning(
+                "port_no_address",
+                f"{self._says}: its address is not answered for: {error.what}",
+                fix=error.fix or "give the interface an Ethernet address: ip link set address",
+                **self._about,
+            )
 
     def _say_changes(self, is_: Interface, was: Interface) -> None:
         if is_.up != was.up:
-            down = f"down: bring it up with `ip link set {self._name} up`"
-            self._say_state(is_.up, "up", down)
+            self._say_state(is_.up, "up", "down", f"ip link set {self._name} up")
         elif is_.carrier != was.carrier:
-            self._say_state(is_.carrier, "linked again", "without a link: its peer is off")
+            fix = "switch on what is at the other end, and look at the cable"
+            self._say_state(is_.carrier, "linked again", "without a link", fix)
         if is_.mac != was.mac:
             self._set_addresses()
-            log.info("%s has Ethernet address %s now", self._says, is_.mac.hex(":"))
+            mac = is_.mac.hex(":")
+            what = f"{self._says} has Ethernet address {mac} now"
+            logs.info("port_mac", what, mac=mac, **self._about)
         if is_.mtu != was.mtu:
-            log.info("%s has MTU %d, it was %d", self._says, is_.mtu, was.mtu)
+            what = f"{self._says} has MTU {is_.mtu}, it was {was.mtu}"
+            logs.info("port_mtu", what, mtu=is_.mtu, **self._about)
             self._say_mtu(is_)
 
     def _say_mtu(self, is_: Interface) -> None:
         if is_.mtu + LINK_HEADER > self._room:
-            log.warning(
-                "%s: packets of more than %d bytes are dropped as too_long "
-                "(fix: memory.frame_size: 4096, or MTU %d)",
-                self._says, self._room, self._room - LINK_HEADER,
-            )  # fmt: skip
+            logs.warning(
+                "port_mtu_too_big",
+                f"{self._says}: packets of more than {self._room} bytes are dropped as too_long",
+                fix=f"memory.frame_size: 4096, or MTU {self._room - LINK_HEADER}",
+                **self._about,
+            )
 
-    def _say_state(self, good: bool, yes: str, no: str) -> None:
-        level = logging.INFO if good else logging.WARNING
-        log.log(level, "%s is %s", self._says, yes if good else no)
+    def _say_state(self, good: bool, yes: str, no: str, fix: str) -> None:
+        if good:
+            logs.info("port_up", f"{self._says} is {yes}", **self._about)
+        else:
+            logs.warning("port_down", f"{self._says} is {no}", fix=fix, **self._about)
 
 
 class InterfaceWatch:

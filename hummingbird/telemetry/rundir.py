@@ -34,7 +34,10 @@ TAP = "tap-"
 
 
 def base_dir() -> Path:
-    """Where run directories are made: /run for root, else the user's runtime directory."""
+    """Where run directories are made: what systemd names in RUNTIME_DIRECTORY, else /run for root,
+    else the user's runtime directory."""
+    if given := _given("RUNTIME_DIRECTORY"):
+        return given
     if os.geteuid() == 0 and os.access("/run", os.W_OK):
         return Path("/run/hummingbird")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -44,13 +47,18 @@ def base_dir() -> Path:
 def state_dir(name: str) -> Path:
     """Where an instance keeps what has to survive a restart; not made yet. systemd names a
     directory in STATE_DIRECTORY."""
-    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if given:
-        return Path(given) / name
+    if given := _given("STATE_DIRECTORY"):
+        return given / name
     if os.geteuid() == 0:
         return Path("/var/lib/hummingbird") / name
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "hummingbird" / name
+
+
+def _given(variable: str) -> Path | None:
+    """A directory that systemd has made; the first, if it has made several."""
+    given = os.environ.get(variable, "").partition(":")[0]
+    return Path(given) if given else None
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(table)
     console.print()
     console.print(_device_line(summary["device"]), highlight=False)
-    console.print(_balance_line(summary), highlight=False)
+    console.print(balance_line(summary), highlight=False)
     for name, port in summary["ports"].items():
         if port["missed"]:
             what = f"{name}: {port['missed']:,} more packets were dropped by interface or kernel"
@@ -216,7 +216,8 @@ def _device_line(device: Mapping[str, Any]) -> str:
     )
 
 
-def _balance_line(summary: Mapping[str, Any]) -> str:
+def balance_line(summary: Mapping[str, Any]) -> str:
+    """All packets on one line."""
     dropped = sum(summary["dropped"].values())
     ok = "balanced" if summary["balance"] == 0 else f"OFF BY {summary['balance']}"
     return (
