@@ -23,6 +23,7 @@ from hummingbird.cli import (
     nf,
     run,
     trace,
+    unit,
     web,
 )
 from hummingbird.errors import UserError
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         nf,
         bench,
         clean,
+        unit,
     ):
         command.add_parser(subparsers)
     return top
