@@ -104,7 +104,7 @@ def choose_device(topology: Topology, spare: Sequence[int]) -> DeviceChoice:
         return DeviceChoice()
     reserve_cores(max(1, len(spare)))
     with on_cpus(spare):
-        device = choose(topology.device.use)
+        device = choose(topology.device.use, probe.has_run)
     if device is None:
         logs.warning(
             "device_missing",

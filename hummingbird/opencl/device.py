@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform as machine
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -141,12 +141,17 @@ def compiles(device: Device) -> str | None:
     return None
 
 
-def choose(use: str) -> Device | None:
+def _nothing_known(device: Device) -> bool:
+    return False
+
+
+def choose(use: str, known: Callable[[Device], bool] = _nothing_known) -> Device | None:
     """The device that ``device.use`` of a topology asks for.
 
     Args:
         use: ``auto`` (a GPU before a CPU), ``none``, ``required``, or part of a device's or
             platform's name.
+        known: devices that have compiled programs before and are not tried again.
 
     Returns:
         The first such device that compiles programs; None for ``none``, and for ``auto`` where
@@ -162,7 +167,7 @@ def choose(use: str) -> Device | None:
         found = [d for d in found if use.lower() in f"{d.platform} {d.name}".lower()]
     faults = []
     for device in found:
-        fault = compiles(device)
+        fault = None if known(device) else compiles(device)
         if fault is None:
             return device
         faults.append(f"{device.label} compiles no program here: {fault}")

@@ -87,6 +87,12 @@ def known_tier(device: Device) -> Tier | None:
         return None
 
 
+def has_run(device: Device) -> bool:
+    """A probe has seen programs run on it; quicker to know than to try."""
+    tier = known_tier(device)
+    return tier is not None and tier.tier != "C"
+
+
 def _key(device: Device) -> str:
     forced = [os.environ.get(f"HUMMINGBIRD_{n}", "") for n in ("BINDING", "DIALECT", "HIDE_SVM")]
     return " | ".join([device.identity, f"layouts {lib.HB_LAYOUTS:x}", *forced])
