@@ -18,7 +18,7 @@ from hummingbird.telemetry.stats import Snapshot
 
 LOOK_S = 1.0
 """Between two looks at drops and device."""
-STATUS_S = 5.0
+STATUS_S = 2.0
 """Between two lines for `systemctl status`."""
 STUCK_S = 5.0
 """An lcore that makes no pass for this long is said to be stuck; an idle one makes one every

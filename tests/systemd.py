@@ -40,7 +40,9 @@ done
 mount --bind "$1" {INSIDE}/repo && mount -o remount,bind,ro {INSIDE}/repo
 mount --bind "$2" {INSIDE}/python && mount -o remount,bind,ro {INSIDE}/python
 for node in null zero full random urandom tty net/tun; do
-    if [ -e /dev/$node ]; then touch {INSIDE}/dev/$node && mount --bind /dev/$node {INSIDE}/dev/$node; fi
+    [ -e /dev/$node ] || continue
+    touch {INSIDE}/dev/$node
+    mount --bind /dev/$node {INSIDE}/dev/$node
 done
 mount --rbind {INSIDE}/dev /dev
 mount -t tmpfs tmpfs /tmp
@@ -57,8 +59,8 @@ exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH=/etc/systemd/system:/r
     SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent \\
     {SYSTEMD} --system --unit=basic.target --log-target=null --show-status=no
 """
-"""What it boots with: its own /run, /etc, /var, /tmp and /dev, and none of the machine's units: those
-would clean /tmp, set up devices and set what /proc/sys has. All else is read-only."""
+"""What it boots with: its own /run, /etc, /var, /tmp and /dev, and none of the machine's units: they
+would clean /tmp, set up devices, and set what /proc/sys has. All else is read-only."""
 
 
 def needs_systemd() -> None:

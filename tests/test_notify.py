@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a run says to systemd: ready when packets flow, alive while all lcores make passes.
+
+hummingbird run ── datagrams ── a socket of the test, as systemd's
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import udp
+from namespaces import namespace, needs, raw
+from process import service, write_topology
+
+from hummingbird.linux.notify import Notifier
+
+TOPOLOGY: dict[str, Any] = {
+    "ports": {
+        "gen0": {"driver": "generator", "flows": 10, "rate": 20_000},
+        "out0": {"driver": "sink"},
+    },
+    "nfs": {"nf0": {"type": "forward"}},
+}
+ROWS = "*,gen0,nf0\n*,nf0,out0\n"
+NEVER_PY = "from hummingbird.nfs import Nf\nNF = Nf('never')\n"
+NEVER_CL = """\
+static hb_u32 hb_nf_never(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+{
+    (void)t, (void)arg, (void)result;
+    for (volatile hb_u32 turn = 0; p->length == 666; turn++)
+        ;
+    return HB_PASS;
+}
+"""
+"""A packet of this length never comes out of it."""
+
+
+class Listener:
+    """The other end."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.said: list[str] = []
+
+    def hear(self, seconds: float) -> list[str]:
+        """All that comes within some time."""
+        end, before = time.monotonic() + seconds, len(self.said)
+        while (left := end - time.monotonic()) > 0:
+            if select.select([self.socket], [], [], left)[0]:
+                self.said.append(self.socket.recv(4096).decode())
+        return self.said[before:]
+
+    def until(self, word: str, seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while not any(text.startswith(word) for text in self.said):
+            assert time.monotonic() < end, f"waited for {word}: {self.said}"
+            self.hear(0.02)
+
+
+@contextmanager
+def listening(address: str) -> Iterator[Listener]:
+    listener = Listener(address)
+    with listener.socket:
+        yield listener
+
+
+@pytest.mark.parametrize("kind", ["file", "abstract"])
+def test_the_life_of_a_run(kind: str, tmp_path: Path) -> None:
+    """READY=1 when packets flow and not before; STATUS= and WATCHDOG=1 go on; then STOPPING=1."""
+    name = str(tmp_path / "notify") if kind == "file" else f"\0hb-notify-{os.getpid()}"
+    path = write_topology(tmp_path, TOPOLOGY, ROWS)
+    environment = {"NOTIFY_SOCKET": name.replace("\0", "@"), "WATCHDOG_USEC": "400000"}
+    with listening(name) as ear, service(tmp_path, path, **environment) as process:
+        ear.until("READY=1")
+        assert ear.said[0] == "READY=1", "nothing before"
+        snapshot = process.snapshot()
+        assert snapshot is not None and snapshot.lcores["passes"].all()
+        ear.until("STATUS=running, policy version 1")
+        heard = ear.hear(3.0)
+        assert 7 <= heard.count("WATCHDOG=1") <= 16, heard
+        rates = next(text for text in ear.said if " packets/s in" in text)
+        assert re.fullmatch(r"STATUS=[\d,]+ packets/s in, [\d,]+ out, 0 dropped; .* 1", rates)
+        process.process.terminate()
+        ear.until("STOPPING=1")
+        ear.until("STATUS=asked to stop: draining")
+        assert process.wait().balanced["sent"] > 0
+        assert ear.hear(0.1) == [] and ear.said.count("READY=1") == 1
+
+
+def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+    name = str(tmp_path / "notify")
+    path = write_topology(tmp_path, TOPOLOGY, "*,gen0,nowhere\n")
+    with listening(name) as ear, service(tmp_path, path, NOTIFY_SOCKET=name) as process:
+        assert process.wait().status == 2
+        ear.until("STATUS=failed: ", 1)
+        assert "nowhere" in ear.said[-1] and "READY=1" not in ear.said
+
+
+def test_an_lcore_that_never_returns_stops_the_watchdog(tmp_path: Path) -> None:
+    """An NF of the user's own that loops for ever at one packet: from then on no WATCHDOG=1, and
+    the log says which lcore it is."""
+    needs()
+    name = str(tmp_path / "notify")
+    for file, text in {"never.py": NEVER_PY, "never.cl": NEVER_CL}.items():
+        (tmp_path / file).write_text(text)
+    port = {"driver": "af_packet", "interface": "ia"}
+    topology = {"ports": {"lan": port}, "nfs": {"nf0": {"type": "./never.py"}}}
+    path = write_topology(tmp_path, topology, "*,lan,nf0\n*,nf0,drop\n")
+    with namespace() as bed, listening(name) as ear:
+        bed.wire("ia", "pa")
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"}
+        through = ["ip", "netns", "exec", bed.name]
+        with service(tmp_path, path, "--log", "json", through=through, **environment) as process:
+            ear.until("READY=1")
+            with raw(bed, "pa") as out:
+                out.send(udp("10.0.0.1", "10.0.0.2", 1, 2, bytes(100)))
+                process.until(lambda: process.packets(0, "in_packets") == 1, "a packet")
+                assert "WATCHDOG=1" in ear.hear(1.0)
+                out.send(udp("10.0.0.1", "10.0.0.2", 1, 2, bytes(666 - 42)))
+            process.until(lambda: "lcore_stuck" in process.text, "a word of it")
+            ear.hear(0.1)
+            assert "WATCHDOG=1" not in ear.hear(2.0)
+            assert process.process.poll() is None
+            assert "has made no pass for 5 s" in process.text
+
+
+def test_a_control_loop_that_stands_still_stops_the_watchdog(tmp_path: Path) -> None:
+    """As the whole process does that is stopped."""
+    name = str(tmp_path / "notify")
+    path = write_topology(tmp_path, TOPOLOGY, ROWS)
+    environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"}
+    with listening(name) as ear, service(tmp_path, path, **environment) as process:
+        ear.until("WATCHDOG=1")
+        process.process.send_signal(signal.SIGSTOP)
+        ear.hear(0.3)
+        assert ear.hear(1.5) == []
+        process.process.send_signal(signal.SIGCONT)
+        ear.said.clear()
+        ear.until("WATCHDOG=1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, None),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "x"}, None),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "0"}, None),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "1000"}, None),
+    ],
+)
+def test_nobody_listens(environment: dict[str, str], seconds: float | None) -> None:
+    """Nothing happens then."""
+    notifier = Notifier(environment)
+    assert notifier.watchdog_s == seconds
+    for say in (notifier.ready, notifier.reloading, notifier.stopping, notifier.alive):
+        say()
+    notifier.status("two\nlines")
+
+
+def test_a_full_socket_is_not_waited_for(tmp_path: Path) -> None:
+    with listening(str(tmp_path / "notify")) as ear:
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        began = time.monotonic()
+        for number in range(5000):
+            notifier.status(f"line {number}\nof many")
+        assert time.monotonic() - began < 20
+        assert ear.hear(0.1)[0] == "STATUS=line 0 of many"
+        notifier.reloading()
+        assert any(text.startswith("RELOADING=1\nMONOTONIC_USEC=") for text in ear.hear(0.1))
