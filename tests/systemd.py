@@ -59,8 +59,8 @@ exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH=/etc/systemd/system:/r
     SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent \\
     {SYSTEMD} --system --unit=basic.target --log-target=null --show-status=no
 """
-"""What it boots with: its own /run, /etc, /var, /tmp and /dev, and none of the machine's units: they
-would clean /tmp, set up devices, and set what /proc/sys has. All else is read-only."""
+"""What it boots with: its own /run, /etc, /var, /tmp and /dev, and none of the machine's units,
+which would clean /tmp, set up devices, and set what /proc/sys has. All else is read-only."""
 
 
 def needs_systemd() -> None:
