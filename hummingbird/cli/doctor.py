@@ -9,9 +9,9 @@ from pathlib import Path
 
 DESCRIPTION = """\
 Check whether this machine can do what a topology asks for: rights, memory, kernel, interfaces,
-DPDK, OpenCL. Each check says ok, warning or problem, and what mends it. Exit status 1: a run
-would fail. Without a topology it looks at what any port driver may need. It changes nothing and
-needs no rights; run it as the user who is to run the topology."""
+DPDK, OpenCL, directories, the service. Each check says ok, warning or problem, and what mends it.
+Exit status 1: a run would fail. Without a topology it looks at what any port driver may need. It
+changes nothing and needs no rights; run it as the user who is to run the topology."""
 
 EPILOG = """\
 example:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hummingbird import policy, topology
-from hummingbird.doctor import devices, dpdk, interfaces, kernel, needs, system
+from hummingbird.doctor import devices, dpdk, interfaces, kernel, needs, service, system
 from hummingbird.doctor.finding import Finding, problem, warning
 from hummingbird.doctor.needs import Needs
 from hummingbird.errors import UserError
@@ -38,6 +38,12 @@ CHECKS: tuple[Check, ...] = (
     devices.opencl,
     devices.watchdogs,
     interfaces.interfaces,
+    service.captures,
+    service.run_directory,
+    service.dead_runs,
+    service.cache_directory,
+    service.cpu_frequency,
+    service.unit,
 )
 """In the order in which they are shown."""
 

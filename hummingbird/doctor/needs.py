@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hummingbird.ports.dpdk import DpdkParams, DpdkSection
+from hummingbird.ports.pcap import PcapParams
 from hummingbird.topology import Device, Memory, PortSpec, Topology
 
 LIVE = ("af_packet", "af_xdp", "tap", "dpdk")
@@ -53,6 +56,8 @@ class Needs:
     device: Device | None
     """How the OpenCL device is used; None: not at all."""
     dpdk: DpdkSection
+    captures: tuple[tuple[str, Path], ...] = ()
+    """Ports that write one, and where."""
     any: bool = False
     """No topology was named: ``ports`` has one of each driver, without an interface."""
 
@@ -89,7 +94,16 @@ def of_topology(topology: Topology) -> Needs:
         memory=topology.memory,
         device=topology.device if topology.uses_device else None,
         dpdk=topology.dpdk,
+        captures=tuple(_captures(topology)),
     )
+
+
+def _captures(topology: Topology) -> Iterator[tuple[str, Path]]:
+    for spec in topology.ports:
+        if isinstance(spec.params, PcapParams):
+            for path in spec.params.writes():
+                if not path.name.startswith("$"):  # which the command line of the run names
+                    yield spec.name, path
 
 
 def _port(spec: PortSpec) -> Port:
