@@ -163,6 +163,8 @@ class Engine:
     """What ports have said, by their names."""
     _stats: StatsFile | None = None
     _view_file: ViewFile | None = None
+    _not_shown: bool = False
+    """The view could not be written."""
     _shown: float = 0.0
     """When it was last looked whether the view has changed, time.monotonic()."""
     _keep: list[Any] = field(default_factory=list)
@@ -437,7 +439,19 @@ class Engine:
         """Let readers in other processes know."""
         if self._view_file:
             self._shown = time.monotonic()
-            self._view_file.write(replace(self.view(), details=self._modes()))
+            try:
+                self._view_file.write(replace(self.view(), details=self._modes()))
+            except OSError as error:
+                self._say_not_shown(error)
+            else:
+                self._not_shown = False
+
+    def _say_not_shown(self, error: OSError) -> None:
+        """Once: it is tried again and again."""
+        if not self._not_shown:
+            what = f"other programs do not see what has changed: {error.strerror}"
+            logs.warning("not_shown", what, fix="make room in the run directory")
+        self._not_shown = True
 
     def reload_policy(self, policy: Policy) -> tuple[Part, ...]:
         """Packets admitted from now on follow ``policy``; those in flight finish on theirs."""

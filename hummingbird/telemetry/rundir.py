@@ -124,6 +124,22 @@ def remove(name: str) -> None:
         folder.rmdir()
 
 
+def _reserve(file: BinaryIO, size: int, path: Path) -> None:
+    """Make it this long, all zero, with pages behind it: the first write to one that has none on a
+    full disk would end the process."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        file.close()
+        with suppress(OSError):
+            remove(path.parent.name)
+        raise UserError(
+            f"no room for the counters: {error.strerror}",
+            path=path,
+            fix=f"make room there: {size >> 10} KiB are needed",
+        ) from error
+
+
 class StatsFile:
     """The counters' region as a file, so that other processes can read it without asking."""
 
@@ -148,7 +164,7 @@ class StatsFile:
                 f"an instance named {name!r} is running already",
                 fix="stop it, or give this one another name: --name OTHER",
             )
-        self._file.truncate(size)
+        _reserve(self._file, size, self.path)
         self._map = mmap.mmap(self._file.fileno(), size)
         self.region: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A run directory that is full, or becomes so: a clear message at the start, and later nothing that
+packets notice.
+
+    hummingbird run ── RUNTIME_DIRECTORY on a tmpfs of a few pages, filled by the test
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from namespaces import needs
+from process import Service, service, write_rows, write_topology
+from test_logs import NOWHERE, ROWS, TOPOLOGY, named
+
+MOUNT = 'mount -t tmpfs -o size=$0 tmpfs "$RUNTIME_DIRECTORY" && exec "$@"'
+
+
+def on_a_disk_of(size: str, folder: Path) -> dict[str, Any]:
+    """For a run whose run directory lies on one of its own."""
+    needs("unshare")
+    (folder / "run").mkdir()
+    through = ["unshare", "--mount", "sh", "-c", MOUNT, size]
+    return {"through": through, "RUNTIME_DIRECTORY": str(folder / "run")}
+
+
+def test_no_room_at_the_start(tmp_path: Path) -> None:
+    """Shared memory that has no pages behind it would end the process at the first count."""
+    path = write_topology(tmp_path, TOPOLOGY, ROWS)
+    with service(tmp_path, path, **on_a_disk_of("8k", tmp_path)) as process:
+        ended = process.wait()
+    assert ended.status == 2, ended
+    assert "no room for the counters: No space left on device" in ended.text
+    assert "fix: make room" in ended.text and "Traceback" not in ended.text
+
+
+def test_no_room_any_more(tmp_path: Path) -> None:
+    path = write_topology(tmp_path, TOPOLOGY, ROWS)
+    disk = on_a_disk_of("256k", tmp_path)
+    with service(tmp_path, path, "--watch", "--log", "json", **disk) as process:
+        process.until(lambda: bool(named(process, "started")), "its start")
+        folder = Path(f"/proc/{process.process.pid}/root{tmp_path}/run")
+        fill(folder)
+        write_rows(tmp_path, NOWHERE)
+        process.until(lambda: bool(named(process, "not_shown")), "a word of it")
+        view = folder / process.name / "view"
+        assert json.loads(view.read_text())["policy_version"] == 1, "the old one is whole"
+        (folder / "filler").unlink()
+        process.until(lambda: version(process, view) == 2, "the new one")
+        summary = process.stop().balanced
+        assert len(named(process, "not_shown")) == 1
+    assert summary["sent"] > 0 and summary["dropped"].keys() == {"policy"}
+
+
+def version(process: Service, view: Path) -> int:
+    return int(json.loads(view.read_text())["policy_version"])
+
+
+def fill(folder: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), open(folder / "filler", "wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
