@@ -23,6 +23,8 @@ STATUS_S = 2.0
 STUCK_S = 5.0
 """An lcore that makes no pass for this long is said to be stuck; an idle one makes one every
 0.8 ms at least."""
+MOST_AWAY_S = 300.0
+"""A change of what runs that takes longer is taken for stuck."""
 
 
 class Attendant:
@@ -35,6 +37,7 @@ class Attendant:
         self._pulse = Pulse()
         self._drops, self._device = DropWatch(), DeviceWatch()
         self._ready = False
+        self._away_since: float | None = None
         self._look_at = 0.0
         self._status = _Status()
 
@@ -55,7 +58,7 @@ class Attendant:
         for stuck in self._pulse.look(snapshot.lcores["passes"], now):
             _say_pulse(self.engine, stuck, self._notifier.watchdog_s is not None)
         if not self._ready and snapshot.lcores["passes"].all():
-            self._ready = True
+            self._ready, self._away_since = True, None
             self._notifier.ready()
         if self._is_due(now) and self._pulse.beats():
             self._pulse.said = now
@@ -67,13 +70,19 @@ class Attendant:
         if self._notifier.listening and (line := self._status.line(self.engine, snapshot, now)):
             self._notifier.status(line)
 
-    def reloading(self) -> None:
-        """Until `ready`: what runs is being changed."""
-        self._notifier.reloading()
-
-    def ready(self) -> None:
-        """The change is over."""
-        self._notifier.ready()
+    def away(self) -> None:
+        """Call it instead of poll() while what runs is being replaced: there are no lcores then,
+        and it is enough that the control loop turns."""
+        self._handler.tick()
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since, self._ready = now, False
+            self._pulse = Pulse()
+            self._notifier.reloading()
+        every = self._notifier.watchdog_s
+        if now < self._away_since + MOST_AWAY_S and every and now >= self._pulse.said + every / 2:
+            self._pulse.said = now
+            self._notifier.alive()
 
     def stopping(self, why: str) -> None:
         """The drain begins."""
@@ -94,14 +103,18 @@ class Pulse:
         self._passes: list[int] = []
         self._moved: list[float] = []
         """When each lcore was last seen to have moved."""
+        self._looked = -STUCK_S
         self._stuck: set[int] = set()
 
     def look(self, passes: Iterable[int], now: float) -> Iterator[int]:
         """Lcores that are stuck from now on; ``~lcore`` for one that moves again."""
         counts = [int(count) for count in passes]
         if len(counts) != len(self._passes):
-            self._passes, self._moved = [-1] * len(counts), [now] * len(counts)
+            self._passes, self._looked = [-1] * len(counts), -STUCK_S
             self._stuck.clear()
+        if now - self._looked >= STUCK_S:  # the process stood still: lcores, too
+            self._moved = [now] * len(counts)
+        self._looked = now
         for lcore, count in enumerate(counts):
             if count != self._passes[lcore]:
                 self._passes[lcore], self._moved[lcore] = count, now
@@ -182,6 +195,8 @@ class DeviceWatch:
                     fix="`hummingbird devices --fresh`, then start again",
                 )
             return
+        if failures < self._failures:  # another run in this process
+            self._failures, self._launches, self._lost = 0, 0, False
         if failures > self._failures:
             logs.warning(
                 "device_lost",

@@ -6,22 +6,26 @@ hummingbird run ── datagrams ── a socket of the test, as systemd's
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import udp
+from chain import started, udp
 from namespaces import namespace, needs, raw
 from process import service, write_topology
+from rich.console import Console
 
+from hummingbird import logs
+from hummingbird.attendant import Attendant
 from hummingbird.linux.notify import Notifier
 
 TOPOLOGY: dict[str, Any] = {
@@ -148,6 +152,33 @@ def test_a_control_loop_that_stands_still_stops_the_watchdog(tmp_path: Path) -> 
         process.process.send_signal(signal.SIGCONT)
         ear.said.clear()
         ear.until("WATCHDOG=1")
+
+
+def test_what_runs_is_replaced(tmp_path: Path) -> None:
+    """Meanwhile there are no lcores, and it is enough that the control loop turns."""
+    name = str(tmp_path / "notify")
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "100000"})
+    stream = logs.Stream(io.StringIO())
+    handler = logs.Handler(Console(file=io.StringIO()), stream)
+    with listening(name) as ear, started(TOPOLOGY, rows=ROWS) as run:
+        attendant = Attendant(run.engine, handler, notifier)
+        polled_until(attendant.poll, ear, "READY=1")
+        polled_until(attendant.away, ear, "RELOADING=1\nMONOTONIC_USEC=")
+        polled_until(attendant.away, ear, "WATCHDOG=1")
+        assert not any(text.startswith(("READY", "RELOADING")) for text in ear.said)
+        polled_until(attendant.poll, ear, "READY=1")
+        polled_until(attendant.poll, ear, "WATCHDOG=1")
+        run.stop()
+
+
+def polled_until(poll: Callable[[], None], ear: Listener, word: str) -> None:
+    """Forgets what it has heard before."""
+    ear.said.clear()
+    end = time.monotonic() + 20
+    while not any(text.startswith(word) for text in ear.said):
+        assert time.monotonic() < end, ear.said
+        poll()
+        ear.hear(0.01)
 
 
 @pytest.mark.parametrize(
