@@ -44,6 +44,7 @@ for node in null zero full random urandom tty net/tun; do
     touch {INSIDE}/dev/$node
     mount --bind /dev/$node {INSIDE}/dev/$node
 done
+ln -s pts/ptmx {INSIDE}/dev/ptmx
 mount --rbind {INSIDE}/dev /dev
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /etc/systemd/system
@@ -130,6 +131,7 @@ def _install(system: Systemd) -> None:
         command,
         "#!/bin/sh\n"
         f"export PYTHONPATH={INSIDE}/repo:{INSIDE}/repo/{packages}\n"
+        f"export LD_LIBRARY_PATH={INSIDE}/python/lib\n"
         f'exec {INSIDE}/python/{python} -m hummingbird.cli "$@"\n',
     )
     system.path(command).chmod(0o755)

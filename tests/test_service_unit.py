@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from chain import HEADER, udp
+from process import ROOT
 from systemd import Systemd, needs_systemd, systemd
 from test_notify import NEVER_CL, NEVER_PY
 
@@ -63,7 +64,7 @@ def test_systemd_has_nothing_to_say_against_them(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "exposure"), [("hummingbird@.service", 25), ("hummingbird-web@.service", 13)]
+    ("name", "exposure"), [("hummingbird@.service", 25), ("hummingbird-web@.service", 14)]
 )
 def test_exposure_is_no_more_than_the_docs_say(name: str, exposure: int, tmp_path: Path) -> None:
     """In tenths, of 100 for a service without limits."""
@@ -215,6 +216,26 @@ def test_an_opencl_runtime_compiles_within_its_limits(machine: Systemd) -> None:
     assert machine.path("/run/hummingbird/edge/stats").exists(), "the other's directory stays"
     assert list(machine.path("/var/cache/hummingbird/pocl").rglob("*.so"))
     machine.ctl("stop", UNIT)
+
+
+@pytest.mark.skipif(
+    not (ROOT / "hummingbird/cli/web.py").exists(), reason="there is no `hummingbird web` yet"
+)
+def test_the_page_needs_no_rights(machine: Systemd) -> None:
+    """It reads the run directory, of a run that is there or will be."""
+    ask = ("curl", "-sS", "--fail", "http://127.0.0.1:9464/status.json")
+    started(machine)
+    machine.ctl("start", "hummingbird-web@edge")
+    machine.until(lambda: '"name": "edge"' in machine.run(*ask, may_fail=True), "a status")
+    pid = machine.show("hummingbird-web@edge", "MainPID")
+    assert "CapEff:\t0000000000000000" in machine.run("cat", f"/proc/{pid}/status")
+    machine.ctl("stop", UNIT)
+    machine.until(lambda: "503" in machine.run(*ask, may_fail=True), "its end to be seen")
+    started(machine)
+    machine.until(lambda: '"name": "edge"' in machine.run(*ask, may_fail=True), "the next run")
+    machine.ctl("stop", UNIT, "hummingbird-web@edge")
+    assert machine.show("hummingbird-web@edge", "Result") == "success"
+    assert sorted(os.listdir(machine.path("/run/hummingbird"))) == [".lock"]
 
 
 def test_killed_it_is_back_at_once(machine: Systemd) -> None:
