@@ -63,10 +63,10 @@ class Attendant:
         if self._is_due(now) and self._pulse.beats():
             self._pulse.said = now
             self._notifier.alive()
-        for drops in self._drops.look(_rising(snapshot), now):
-            _say_drops(self.engine, drops)
         failures, launches = (int(snapshot.device[name]) for name in ("failures", "launches"))
         self._device.look(failures, launches, self.engine.plane.device_state())
+        for drops in self._drops.look(_rising(snapshot), now):
+            _say_drops(self.engine, drops)
         if self._notifier.listening and (line := self._status.line(self.engine, snapshot, now)):
             self._notifier.status(line)
 

@@ -7,9 +7,10 @@ import argparse
 from pathlib import Path
 
 DESCRIPTION = """\
-Print the units of systemd that run a topology as a service, or put them into place: the service
-hummingbird@NAME runs /etc/hummingbird/NAME.yaml, hummingbird-web@NAME serves its page and
-metrics, and a file for systemd-sysusers makes the user that they run as."""
+Print the units of systemd that run a topology as a service, or put them into
+place: hummingbird@NAME runs /etc/hummingbird/NAME.yaml, hummingbird-web@NAME
+serves its page and metrics, and a file for systemd-sysusers makes the user that
+they run as."""
 
 EPILOG = """\
 example:
