@@ -379,8 +379,8 @@ def _write_report(report: RunReport, status: int) -> int:
     try:
         report.write()
     except UserError as error:
-        log.error("%s", error)
-        return status or 2
+        logs.failed("report_unwritten", "", error)
+        return status or USER_ERROR
     return status
 
 
