@@ -11,6 +11,7 @@ PoCL plays the GPU; its compiled programs are in the cache, as they are after an
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -122,9 +123,12 @@ def leftovers(bed: Bed, name: str) -> dict[str, object]:
 
 
 def waited(pid: int) -> float:
-    """Seconds in which a process's first thread could have run and other threads had all CPUs: on a
-    machine that does other things, too."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    """Seconds in which a process could have run and others had all CPUs, on a machine that does
+    other things, too: of its first thread, which starts the others, and the one that waited most of
+    these."""
+    tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    delays = {t: int(Path(f"/proc/{pid}/task/{t}/schedstat").read_text().split()[1]) for t in tasks}
+    return (delays.pop(pid) + max(delays.values(), default=0)) / 1e9
 
 
 CLEAN = ("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "hummingbird.cli", "clean", "--dry-run")
@@ -147,7 +151,7 @@ def test_killed_a_hundred_times_under_traffic(
     needs()
     name = f"killed-{os.getpid()}"
     random.seed(7)
-    from_kill, from_start, own = [], [], []
+    from_kill, from_start, own, parts = [], [], [], []
     with line("a", "m", "b", addresses=False) as bed, Traffic(bed) as traffic:
         write_topology(tmp_path, TOPOLOGY, ROWS)
         before = leftovers(bed, name)
@@ -160,9 +164,12 @@ def test_killed_a_hundred_times_under_traffic(
             started = time.monotonic_ns()
             with one_run(bed, tmp_path, name) as process:
                 took = traffic.forwarded_since(started)
+                process.until(lambda p=process: bool(p.lines()), "its start")
+                ready = float(json.loads(process.lines()[0])["fields"]["seconds"])
                 from_start.append(took)
                 from_kill.append(took + (started - killed) / 1e9)
                 own.append(from_kill[-1] - waited(process.process.pid))
+                parts.append((own[-1], from_kill[-1], took, ready))
                 time.sleep(random.uniform(0, 0.1))  # kills at any phase of what it does
                 killed = time.monotonic_ns()
                 process.process.send_signal(signal.SIGKILL)
@@ -181,4 +188,4 @@ def test_killed_a_hundred_times_under_traffic(
             ("from the kill, without waiting for CPUs that others had", own),
         ):
             print(f"  {what}: median {statistics.median(times):.2f}, most {max(times):.2f}")
-    assert max(own) < WITHIN_S, sorted(own)[-5:]
+    assert max(own) < WITHIN_S, sorted(parts)[-3:]

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import yaml
 from chain import HEADER, udp
-from process import ROOT
 from systemd import Systemd, needs_systemd, systemd
 from test_notify import NEVER_CL, NEVER_PY
 
@@ -218,9 +217,6 @@ def test_an_opencl_runtime_compiles_within_its_limits(machine: Systemd) -> None:
     machine.ctl("stop", UNIT)
 
 
-@pytest.mark.skipif(
-    not (ROOT / "hummingbird/cli/web.py").exists(), reason="there is no `hummingbird web` yet"
-)
 def test_the_page_needs_no_rights(machine: Systemd) -> None:
     """It reads the run directory, of a run that is there or will be."""
     ask = ("curl", "-sS", "--fail", "http://127.0.0.1:9464/status.json")

@@ -7,18 +7,17 @@ is all that this can cost, whatever clients do."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from hummingbird import logs
 from hummingbird.web import http
 from hummingbird.web.listen import address_of, is_loopback
 from hummingbird.web.source import Source
-
-log = logging.getLogger("hummingbird")
 
 MOST_CLIENTS = 64
 """For the next one, the connection that has been quiet longest is closed."""
@@ -200,7 +199,9 @@ class Server:
         try:
             return self._answer(request)
         except Exception as error:  # a mistake of ours, which must not end the server
-            log.exception("a request failed")
+            fix = "report it, with the lines below; the page goes on"
+            logs.error("request_failed", f"a request failed: {error!r}", fix=fix)
+            traceback.print_exc()
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             return _Answer(status, TEXT, f"it failed: {error!r}\n".encode())
 
