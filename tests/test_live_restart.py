@@ -126,8 +126,10 @@ def waited(pid: int) -> float:
     """Seconds in which a process could have run and others had all CPUs, on a machine that does
     other things, too: of its first thread, which starts the others, and the one that waited most of
     these."""
-    tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
-    delays = {t: int(Path(f"/proc/{pid}/task/{t}/schedstat").read_text().split()[1]) for t in tasks}
+    delays = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            delays[int(task.name)] = int((task / "schedstat").read_text().split()[1])
     return (delays.pop(pid) + max(delays.values(), default=0)) / 1e9
 
 
