@@ -26,6 +26,7 @@ import yaml
 from child import prepare
 
 from hummingbird.errors import UserError
+from hummingbird.telemetry import rundir
 from hummingbird.telemetry.rundir import base_dir
 from hummingbird.telemetry.stats import Counts, Reader, Snapshot
 
@@ -243,9 +244,9 @@ def watched(
         if process.poll() is None:
             process.kill()
         process.wait()
-        (base_dir() / name / "stats").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            (base_dir() / name).rmdir()
+        with rundir.held(name) as dead:
+            if dead:
+                rundir.remove(name)
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ def is_running(name: str) -> bool:
 def remove(name: str) -> None:
     """Remove a run directory and what an instance makes there; only while the name is held."""
     folder = base_dir() / name
-    for file in (SOCKET, VIEW, STATS):
+    for file in (SOCKET, VIEW, f"{VIEW}.new", STATS):
         (folder / file).unlink(missing_ok=True)
     for path in folder.glob(f"{TAP}*"):
         path.unlink(missing_ok=True)
