@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
 import socket
 import time
@@ -31,7 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 from hummingbird import logs
 from hummingbird.errors import UserError
-from hummingbird.telemetry.rundir import SOCKET, base_dir
+from hummingbird.telemetry.rundir import OF_ROOT, SOCKET, base_dir
+from hummingbird.textfile import quoted
 
 if TYPE_CHECKING:
     from hummingbird.engine import Engine
@@ -50,6 +52,8 @@ TURN_S = 0.002
 """A client's turn; then the others have theirs."""
 SILENT_S = 30.0
 """A client that neither asks nor reads for this long is hung up on."""
+FINISH_S = 0.01
+AGAIN = "ask again in a moment"
 ANSWER_S = 30.0
 """A client waits for the next piece of an answer for this long."""
 
@@ -60,13 +64,17 @@ Answer = Generator[Json | None, None, Json]
 Command = Callable[["Engine", Mapping[str, Any]], Answer]
 COMMANDS: dict[str, Command] = {}
 """By name. A command's module adds itself with `command`; see `load_commands`."""
+ABOUT: dict[str, str] = {}
+"""What each of them is for, in a line."""
 
 
-def command(name: str) -> Callable[[Command], Command]:
-    """Make a generator function the command of this name."""
+def command(name: str, about: str = "") -> Callable[[Command], Command]:
+    """Make a generator function the command of this name; ``about`` says in a line what it is for,
+    else the first line of the function's docstring does."""
 
     def add(function: Command) -> Command:
         COMMANDS[name] = function
+        ABOUT[name] = about or (function.__doc__ or "").partition("\n")[0].replace("``", "")
         return function
 
     return add
@@ -116,13 +124,19 @@ class _Client:
 class Server:
     """Answers whoever asks this instance."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Listen in the run directory, which the engine has made."""
+    def __init__(self, engine: Engine, own: Mapping[str, Command] | None = None) -> None:
+        """Listen in the run directory, which the engine has made; ``own`` are commands of this
+        server besides `COMMANDS`."""
         load_commands()
         self._engine = engine
+        self._own = own or {}
+        self.away: str | None = None
+        """Why no request is answered for now, if that is so."""
         self._clients: dict[int, _Client] = {}
         self._paused: list[_Client] = []
         """They are not registered with the selector."""
+        self._making: _Client | None = None
+        """Whose answer is being made."""
         self._selector = selectors.DefaultSelector()
         self.path = base_dir() / engine.name / SOCKET
         self._listener: socket.socket | None = None
@@ -152,6 +166,24 @@ class Server:
                     turn = min(end, time.monotonic() + TURN_S)
                     self._attend(self._clients[key.fd], events, turn)
         self._drop_silent()
+
+    def interrupt(self, why: str) -> None:
+        """End all answers that are being made but the one whose command calls this: what they look
+        at is about to go. Nobody else is answered until `away` is None again."""
+        self.away = why
+        for client in self._clients.values():
+            if client.answer is not None and client is not self._making:
+                client.answer.close()
+                client.answer = None  # behind what is still to go out of a line
+                client.piece = memoryview(
+                    bytes(client.piece) + _line(client.id, error=why, fix=AGAIN)
+                )
+
+    def finish(self, seconds: float) -> None:
+        """Bring out the answers that are being made, for at most this long."""
+        end = time.monotonic() + seconds
+        while any(client.busy for client in self._clients.values()) and time.monotonic() < end:
+            self.serve(FINISH_S)
 
     def close(self) -> None:
         """Hang up on everybody, and be gone."""
@@ -214,10 +246,14 @@ class Server:
                 f"this instance speaks version {VERSION} of the protocol",
                 "use the 'hummingbird' that it was started with",
             )
-        name = request.get("command")
-        if not isinstance(name, str) or name not in COMMANDS:
-            raise _Refused(f"this instance knows no command {name!r}, only {', '.join(COMMANDS)}")
-        client.answer = COMMANDS[name](self._engine, request)
+        name, known = request.get("command"), {**COMMANDS, **self._own}
+        if not isinstance(name, str) or name not in known:
+            what = f"this instance knows no command {quoted(name)}, only {', '.join(sorted(known))}"
+            raise _Refused(what)
+        if self.away is None:
+            client.answer = known[name](self._engine, request)
+        else:
+            client.piece = memoryview(_line(client.id, error=self.away, fix=AGAIN))
         client.heard = time.monotonic()
         self._watch(client, selectors.EVENT_WRITE)
 
@@ -251,6 +287,7 @@ class Server:
     def _make(self, client: _Client, end: float) -> None:
         """The next piece of an answer."""
         assert client.answer is not None
+        self._making = client
         lines: list[bytes] = []
         size = 0
         try:
@@ -268,7 +305,7 @@ class Server:
             lines.append(_line(client.id, end=stop.value or {}))
         except UserError as error:
             client.answer = None
-            lines.append(_line(client.id, error=error.what, fix=error.fix))
+            lines.append(_line(client.id, **_mistake(error)))
         except Exception as error:  # a mistake of ours, which must not end the run
             logs.error(
                 "command_failed",
@@ -312,10 +349,12 @@ class Server:
 
 
 def _check_there(connection: socket.socket) -> None:
-    """OSError if it has hung up, which somebody who sends it nothing does not see."""
-    with suppress(BlockingIOError):
-        if not connection.recv(1, socket.MSG_PEEK):
-            raise ConnectionResetError
+    """OSError if it has hung up, which somebody who sends it nothing does not see. One that has
+    said all and only listens is there."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    if poll.poll(0):
+        raise ConnectionResetError
 
 
 def _listen(path: Path) -> socket.socket:
@@ -351,6 +390,13 @@ def _parse(line: bytes) -> Json:
     if not isinstance(request, dict):
         raise _Refused("a request is one JSON object on a line")
     return request
+
+
+def _mistake(error: UserError) -> Json:
+    """A user's mistake as the last line of an answer has it."""
+    place = {"path": error.path and str(error.path), "line": error.line, "field": error.field}
+    given = {name: value for name, value in place.items() if value is not None}
+    return {"error": error.what, "fix": error.fix, **given}
 
 
 def _line(number: Any, **fields: Any) -> bytes:
@@ -408,6 +454,8 @@ def open_instance(name: str | None) -> socket.socket:
         what = f"no instance named {name!r} is running"
         what += "; the one that was has been killed" if dead else ""
         others = ", ".join(running())
+        if name in _of_root():
+            raise UserError(f"{what} as this user, but root has one", fix=_SUDO) from None
         fix = f"write --name with one of: {others}" if others else _START
         raise UserError(what, fix=fix) from None
     except OSError as error:
@@ -417,11 +465,21 @@ def open_instance(name: str | None) -> socket.socket:
         ) from None
 
 
+def _of_root() -> list[str]:
+    """Instances of root's that somebody else cannot ask."""
+    if os.geteuid() == 0:
+        return []
+    return [path.parent.name for path in OF_ROOT.glob(f"*/{SOCKET}")]
+
+
+_SUDO = "ask as root, with sudo"
 _START = "start one with 'hummingbird run', as the user who asks"
 
 
 def _only_one() -> str:
     names = running()
+    if not names and _of_root():
+        raise UserError("no instance of this user is running, but root has one", fix=_SUDO)
     if not names:
         raise UserError("no instance is running", fix=_START)
     if len(names) > 1:
@@ -445,7 +503,8 @@ class Reply:
             UserError: nobody can be asked.
         """
         self.end: Json = {}
-        self._socket = open_instance(name)
+        self.name = name or _only_one()
+        self._socket = open_instance(self.name)
         request = {"v": VERSION, "id": 1, "command": command, **fields}
         with suppress(OSError):  # hung up on: what it said stands in the answer
             self._socket.sendall(json.dumps(request).encode() + b"\n")
@@ -456,7 +515,13 @@ class Reply:
             while True:
                 said = self._next(lines)
                 if "error" in said:
-                    raise UserError(str(said["error"]), fix=said.get("fix"))
+                    raise UserError(
+                        str(said["error"]),
+                        path=said.get("path"),
+                        line=said.get("line"),
+                        field=said.get("field"),
+                        fix=said.get("fix"),
+                    )
                 if "wait" in said:
                     continue
                 if "item" not in said:

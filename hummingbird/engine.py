@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,9 @@ DRAIN_MS = 10_000
 SHOW_S = 1.0
 """Readers in other processes learn of a change that is no reload after this long at most."""
 
+BRIEF_S = 0.05
+"""Changes may follow each other this fast before those between are left out."""
+
 Part = Literal["nodes", "types", "device", "cores", "memory", "flows", "telemetry", "policy"]
 
 
@@ -50,6 +54,8 @@ class Wanted:
 
     topology: Topology
     policy: Policy
+    files: Mapping[str, Mapping[Path, str]] = field(default_factory=dict, compare=False)
+    """Of each NF: its files and digests of what is in them (changes.digests())."""
 
 
 def difference(running: Wanted | None, wanted: Wanted) -> tuple[Part, ...]:
@@ -140,6 +146,8 @@ class Engine:
     """Count where the time of the lcores goes."""
     watch: bool = False
     """NFs read files again that have changed."""
+    held: bool = False
+    """Input ports take nothing in: see hold()."""
     running: Wanted | None = None
     choice: DeviceChoice = field(default_factory=DeviceChoice)
     session: Session | None = None
@@ -167,6 +175,8 @@ class Engine:
     """The view could not be written."""
     _shown: float = 0.0
     """When it was last looked whether the view has changed, time.monotonic()."""
+    _stale: bool = False
+    """It has changed since."""
     _keep: list[Any] = field(default_factory=list)
     _cpu_engines: Mapping[str, int] = field(default_factory=dict)
     """Number of the engine of each NF that a CPU runs."""
@@ -211,8 +221,26 @@ class Engine:
         elif parts:
             self._publish(wanted)
         self.running = wanted
-        self._show()
+        self._changed()
         return parts
+
+    def restart(self, wanted: Wanted) -> None:
+        """Start ``wanted`` in the place of what ran, which has been stop()ped; name and run
+        directory stay, counters begin anew.
+
+        Raises:
+            UserError: it cannot start. Then nothing runs, and restart() may be tried again.
+        """
+        self._give_back()
+        self.version = self._undrained = 0
+        self._said.clear()
+        try:
+            self._start(wanted)
+        except BaseException:
+            self._give_back()
+            raise
+        self.running = wanted
+        self._show()
 
     # ---- start ----
 
@@ -234,11 +262,15 @@ class Engine:
         assert self.placement is not None
         topology = wanted.topology
         sizes = _sizes(topology, self.placement, self.profile)
-        self._stats = StatsFile(self.name, sizes.stats_bytes)
+        if self._stats:
+            self._stats.renew(sizes.stats_bytes)
+        else:
+            self._stats = StatsFile(self.name, sizes.stats_bytes)
         self._view_file = ViewFile(self._stats.path.with_name(VIEW))
         frames, tables, device_config = self._memory(topology, sizes)
         self._make_hosts(topology)
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
+        self._plane.hold(self.held)
         behind = sizes.behind_frames
         self._plane.dpdk = dpdk.prepare(
             topology.dpdk,
@@ -435,10 +467,17 @@ class Engine:
                 fix="find the NF that is slow: hummingbird top",
             )
 
+    def _changed(self) -> None:
+        """Let readers in other processes know, of many changes in short time at the next poll()."""
+        if time.monotonic() - self._shown > BRIEF_S:
+            self._show()
+        else:
+            self._stale = True
+
     def _show(self) -> None:
         """Let readers in other processes know."""
         if self._view_file:
-            self._shown = time.monotonic()
+            self._shown, self._stale = time.monotonic(), False
             try:
                 self._view_file.write(replace(self.view(), details=self._modes()))
             except OSError as error:
@@ -468,16 +507,29 @@ class Engine:
             except UserError as error:
                 fix = "see what the NF is given in the topology"
                 logs.failed("nf_failed", name, error, fix=fix, subject=name)
-        if time.monotonic() - self._shown > SHOW_S:
+        if self._stale or time.monotonic() - self._shown > SHOW_S:
             self._show()
 
-    def stop(self) -> int:
+    def hold(self) -> None:
+        """Take no packets in until resume(), also after a restart. Returns at once:
+        plane.held_in_flight() says how many are left."""
+        self.held = True
+        self.plane.hold(True)
+        self._changed()
+
+    def resume(self) -> None:
+        """Take packets in again."""
+        self.held = False
+        self.plane.hold(False)
+        self._changed()
+
+    def stop(self, drain_ms: int = DRAIN_MS) -> int:
         """Drain and end all threads; counters stay readable until close().
 
         Returns:
             Packets that did not make it out in time and were dropped as ``shutdown``.
         """
-        left = self.plane.drain(DRAIN_MS)
+        left = self.plane.drain(drain_ms)
         self.plane.stop()
         self.poll()
         return left
@@ -561,8 +613,14 @@ class Engine:
             device=self._describe_device(),
             lanes=int(self.session.config.lanes) if self.session else 0,
             policy_version=self.version,
+            state=self._state(),
             details={name: host.report() for name, host in self.hosts.items()} | self._modes(),
         )
+
+    def _state(self) -> str:
+        if not self.held:
+            return "running"
+        return "draining" if self.plane.held_in_flight() else "drained"
 
     def _modes(self) -> dict[str, dict[str, str]]:
         return {name: {"mode": note} for name, note in self.port_notes()}
@@ -601,6 +659,14 @@ class Engine:
 
     def close(self) -> None:
         """Give everything back: threads, device, memory, the instance's name."""
+        self._give_back()
+        if self._stats:
+            self._stats.close()
+            self._stats = self._view_file = None
+
+    def _give_back(self) -> None:
+        """Everything but the name."""
+        self._interfaces = None
         if self._plane:
             self._plane.stop()
             self.taps.close()
@@ -613,9 +679,6 @@ class Engine:
         for host in self.hosts.values():
             host.close()
         self.hosts.clear()
-        if self._stats:
-            self._stats.close()
-            self._stats = self._view_file = None
         self.session = None
         self._keep.clear()
 

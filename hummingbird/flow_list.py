@@ -29,7 +29,7 @@ SHOWN = 1000
 # ---- in the instance -----------------------------------------------------------------------------
 
 
-@command("flows")
+@command("flows", "The live flows, an item each; only those that match.")
 def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says
     how many flows there were, and whether the limit has cut them."""

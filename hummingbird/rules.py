@@ -14,7 +14,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -87,7 +87,7 @@ class Rule(Selector):
 
     type: int
     """Number of the packet type."""
-    line: int
+    line: int = field(compare=False)
     """Where it stands in the topology."""
 
     def native(self) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from hummingbird import control, logs, policy, topology
+from hummingbird import changes, control, logs, policy, topology
 from hummingbird.attendant import Attendant
-from hummingbird.engine import Engine, Wanted
+from hummingbird.engine import DRAIN_MS, Engine, Wanted
 from hummingbird.errors import UserError
 from hummingbird.linux.notify import Notifier
+from hummingbird.operator import LAST_DRAIN_MS, Operator
 from hummingbird.ports.pcap import PcapParams
 from hummingbird.telemetry import summary
 from hummingbird.telemetry.live import LiveTable, progress
@@ -34,6 +35,8 @@ PROGRESS_S = 2.0
 POLL_S = 0.05
 USER_ERROR = 2
 """The exit status of a mistake, as of the command line."""
+ANSWERS_S = 1.0
+"""For what is still to be said on the control socket when a run ends."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -96,20 +99,22 @@ def _run(
     if options.report and options.report == options.json:
         raise _unwritable(options.report, "report", "the summary goes there")
     engine = Engine(options.name, profile=options.profile, watch=options.watch)
-    watcher = PolicyWatcher(engine, wanted.policy.path) if options.watch else None
+    operator = Operator(engine, lambda: _load(options), stop.ask_now, restarted=stop.catch)
+    watcher = PolicyWatcher(operator, wanted.policy.path) if options.watch else None
     server = None
     try:
         began = time.monotonic()
         engine.apply(wanted)
-        server = control.Server(engine)
+        server = operator.server = control.Server(engine, operator.commands())
         stop.catch()
         _say_start(engine, time.monotonic() - began)
         report = RunReport(options.report, engine, options.bindings) if options.report else None
         attendant = Attendant(engine, handler, notifier)
-        why = _watch_over(engine, options, console, stop, watcher, server, attendant, report)
+        why = _watch_over(operator, options, console, stop, watcher, server, attendant, report)
         attendant.stopping(why)
+        server.finish(ANSWERS_S)
         server.close()
-        left = engine.stop()
+        left = engine.stop(LAST_DRAIN_MS if operator.drained else DRAIN_MS)
         seconds = time.monotonic() - engine.started
         _say_messages(engine)
         if left:
@@ -120,6 +125,7 @@ def _run(
                 packets=left,
             )
         result = summary.summarise(engine.view(), engine.counters(), seconds)
+        result["runs"] = operator.runs
         if report:
             report.end(result)
     finally:
@@ -133,7 +139,7 @@ def _run(
         summary.show(console, result)
     if options.json:
         _write_json(options.json, result)
-    status = 0 if result["balance"] == 0 else 1
+    status = 0 if all(run["balance"] == 0 for run in (result, *operator.runs)) else 1
     if report:
         status = _write_report(report, status)
     if result["device"].get("state") == "hangs":
@@ -154,7 +160,8 @@ def _load(options: Options) -> Wanted:
         wanted = replace(wanted, device=device)
     if options.pace:
         wanted = replace(wanted, ports=tuple(_paced(p, options.pace) for p in wanted.ports))
-    return Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary()))
+    files = changes.digests(wanted)
+    return Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary()), files)
 
 
 def _paced(port: PortSpec, pace: str) -> PortSpec:
@@ -228,6 +235,10 @@ class _Stop:
         """A signal handler."""
         self.asked = True
 
+    def ask_now(self) -> None:
+        """Ask without a signal."""
+        self.asked = True
+
     def catch(self) -> None:
         """From here on SIGINT and SIGTERM ask for the end. PoCL's compiler takes them for itself
         when it first runs, and a second signal then ends the process: catch them once more."""
@@ -249,7 +260,7 @@ def _signals() -> Iterator[_Stop]:
 
 
 def _watch_over(
-    engine: Engine,
+    operator: Operator,
     options: Options,
     console: Console,
     stop: _Stop,
@@ -259,10 +270,14 @@ def _watch_over(
     report: RunReport | None,
 ) -> str:
     """Until the inputs end, the time is over, or somebody asks to stop; which one it was."""
+    engine = operator.engine
     until = None if options.duration is None else time.monotonic() + options.duration
     with _display(engine, options, console) as refresh:
         while not stop.asked:
             server.serve(POLL_S)
+            if operator.away():
+                attendant.away()
+                continue
             if engine.plane.finished():
                 return "the inputs have ended"
             if until and time.monotonic() >= until:
@@ -275,6 +290,7 @@ def _watch_over(
             if report:
                 report.look()
             refresh()
+        operator.wait()
     return "asked to stop"
 
 
@@ -284,10 +300,13 @@ def _display(engine: Engine, options: Options, console: Console) -> Iterator[Cal
     if not options.live:
         yield lambda: None
     elif console.is_terminal:
-        table = LiveTable(engine.view())
+        table, began = LiveTable(engine.view()), engine.started
         with Live(console=console, auto_refresh=False) as live:
 
             def show() -> None:
+                nonlocal table, began
+                if began != engine.started:  # another topology
+                    table, began = LiveTable(engine.view()), engine.started
                 live.update(table.render(engine.view()), refresh=True)
 
             show()
@@ -313,9 +332,9 @@ def _every(seconds: float, act: Callable[[], None]) -> Callable[[], None]:
 class PolicyWatcher:
     """Reloads the route policy when its file changes; a broken edit changes nothing."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, operator: Operator, path: Path) -> None:
         """Make one before the engine starts, which may take long enough for an edit."""
-        self._engine = engine
+        self._operator = operator
         self._path = path
         self._seen = self._mark()
         self._pending: tuple[int, int, int] | None = None
@@ -329,6 +348,7 @@ class PolicyWatcher:
 
     def look(self) -> None:
         """Reload if the file has changed and then stayed the same for one look."""
+        self._follow()
         mark = self._mark()
         if mark is None or mark == self._seen:
             return
@@ -338,23 +358,28 @@ class PolicyWatcher:
         self._seen, self._pending = mark, None
         self._reload()
 
+    def _follow(self) -> None:
+        """Another topology may name another file, which may have been edited since it was read."""
+        running = self._operator.engine.running
+        if running and running.topology.policy != self._path:
+            self._path = running.topology.policy
+            self._seen = None
+
     def _reload(self) -> None:
-        assert self._engine.running is not None
-        names = self._engine.running.topology.vocabulary()
         try:
-            changed = self._engine.reload_policy(policy.load(self._path, names))
+            found = self._operator.reload_policy()
         except UserError as error:
             what = "the route policy stays as it was"
             logs.failed("policy_refused", what, error, fix="mend the file")
             if "in flight" in error.what:
                 self._seen = None  # try again at the next look
             return
-        what = f"version {self._engine.version}" if changed else "no route changed"
+        version = f"version {self._operator.engine.version}: " if found else ""
         logs.info(
             "policy_reloaded",
-            f"{self._path} reloaded: {what}",
-            version=self._engine.version,
-            changed=bool(changed),
+            f"{self._path} reloaded: {version}{changes.sentence(found)}",
+            version=self._operator.engine.version,
+            changes=[change["text"] for change in found],
         )
 
 

@@ -33,7 +33,9 @@ LEAST_RING = 64 << 10
 # ---- captures ------------------------------------------------------------------------------------
 
 
-@command("capture")
+@command(
+    "capture", "A copy of the packets of an edge of the graph, for as long as the client stays."
+)
 def capture(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """Fields of the request: ``edge``, ``snap`` (bytes; 0: all), ``ring`` (bytes; 0: the most that
     there are). The only item says where the packets are; the end comes when somebody else removes
@@ -69,7 +71,7 @@ def _ring_bytes(engine: Engine, wanted: int) -> int:
 # ---- traces --------------------------------------------------------------------------------------
 
 
-@command("trace")
+@command("trace", "What happens to some packets at every hop, an item an event.")
 def trace(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """Fields of the request: ``flow``, ``type``, ``count`` (packets), ``seconds``. The first item
     says what is traced, the others are events; the end line tells how many packets there were."""
@@ -243,7 +245,7 @@ def _address(data: bytes) -> IPv4Address | IPv6Address:
 # ---- both ----------------------------------------------------------------------------------------
 
 
-@command("taps")
+@command("taps", "The captures and traces that there are, an item each.")
 def list_taps(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """An item for each capture and trace: its number, kind, what it looks at, and how many packets
     it has seen so far."""
@@ -262,7 +264,7 @@ def _so_far(engine: Engine, tap: Tap) -> Json:
     return {"packets": int(state.sampled), "missed": int(state.skipped)}
 
 
-@command("remove")
+@command("remove", "End the capture or trace with the number tap.")
 def remove(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """Field of the request: ``tap``, the number of a capture or trace, which ends."""
     number = _number(request, "tap", 0, 0, MOST)

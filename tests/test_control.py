@@ -246,6 +246,76 @@ def test_end_of_an_instance(runtime: Path) -> None:
             list(items)
 
 
+def test_a_client_that_only_listens(runtime: Path) -> None:
+    """It has said that it says no more, as `socat` and `nc -N` do, and still gets its answer, also
+    one that takes long."""
+
+    @control.command("later")
+    def later(engine: Any, request: Mapping[str, Any]) -> Answer:
+        for _ in range(3):
+            yield control.PAUSE
+        return {"late": True}
+
+    with instance(runtime), open_instance("default") as connection:
+        connection.sendall(b'{"v": 1, "id": 1, "command": "later"}\n')
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as lines:
+            assert json.loads(lines.read())["end"] == {"late": True}
+
+
+def test_an_interruption(runtime: Path) -> None:
+    """A command ends those of all others, within a line of theirs too; they are told, and so is
+    whoever asks before it is over."""
+    closed = threading.Event()
+
+    @control.command("endless")
+    def endless(engine: Any, request: Mapping[str, Any]) -> Answer:
+        try:
+            for _ in itertools.count():
+                yield {"much": "x" * 1000}
+        finally:
+            closed.set()
+        return {}
+
+    with instance(runtime) as run, contextlib.ExitStack() as stack:
+
+        @control.command("interrupt")
+        def interrupt(engine: Any, request: Mapping[str, Any]) -> Answer:
+            run.server.interrupt("all is new")
+            yield control.PAUSE
+            assert closed.is_set()
+            return {"done": True}
+
+        streaming, pausing = (stack.enter_context(open_instance("default")) for _ in range(2))
+        streaming.sendall(b'{"v": 1, "id": 1, "command": "endless"}\n')
+        pausing.sendall(b'{"v": 1, "id": 2, "command": "idle"}\n')
+        lines = streaming.makefile("rb")
+        assert json.loads(lines.readline())["item"]
+        reply = Reply("default", "interrupt")
+        assert list(reply) == [] and reply.end == {"done": True}
+        for connection in (lines, pausing.makefile("rb")):
+            said = json.loads(connection.readline())
+            while "item" in said:
+                said = json.loads(connection.readline())
+            assert said["error"] == "all is new"
+        with pytest.raises(UserError, match=r"all is new\n  fix: ask again in a moment"):
+            list(Reply("default", "count", to=1))
+        run.server.away = None
+        assert list(Reply("default", "count", to=1)) == [{"number": 0}]
+
+
+def test_the_place_of_a_mistake(runtime: Path) -> None:
+    """File, line and field come over, too."""
+
+    @control.command("placed")
+    def placed(engine: Any, request: Mapping[str, Any]) -> Answer:
+        yield None
+        raise UserError("no", path="a.yaml", line=3, field="nfs.x", fix="yes")
+
+    with instance(runtime), pytest.raises(UserError, match=r"^a.yaml:3:nfs.x: no\n  fix: yes$"):
+        list(Reply("default", "placed"))
+
+
 # ---- what a client may do wrong ------------------------------------------------------------------
 
 
@@ -380,5 +450,5 @@ def test_a_pause_costs_nothing_and_ends(runtime: Path) -> None:
         with contextlib.closing(iter(Reply("default", "waits"))) as items:
             assert [next(items)["number"] for _ in range(3)] == [3, 6, 9]
         rounds = (time.monotonic() - began) / TICK_S
-        assert 9 <= asked <= rounds + 9 // 3 + 1
+        assert 9 <= asked <= rounds + 9 // 3 + 2  # rounds begun
         assert closed.wait(10)

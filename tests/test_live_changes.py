@@ -26,6 +26,8 @@ from testbed import (
     wire,
 )
 
+from hummingbird.control import Reply
+
 DRIVERS = ("af_xdp", "af_packet")
 UNSENT = {"port_down", "port_error", "port_full"}
 """Reasons for which a port drops what it cannot send; `port_full` also without a link."""
@@ -132,3 +134,26 @@ def test_an_interface_that_vanishes_for_good(driver: str, tmp_path: Path) -> Non
         summary = summary_of(process)
         assert process.text.count("warning: lan:") == 1, process.text
     assert set(summary["dropped"]) <= UNSENT
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_drain_and_a_restart(driver: str, tmp_path: Path) -> None:
+    """Drained nothing is taken in: the interface's queue keeps what comes, and goes first after
+    that. A restart opens the same interfaces again."""
+    with flowing(driver, tmp_path) as (bed, process):
+        reply = Reply(process.name, "drain")
+        assert list(reply) == [] and reply.end["drained"]
+        before = bed.counts("b", "west").rx
+        assert ping(bed, 3, wait=A_MOMENT_S) == 0
+        assert bed.counts("b", "west").rx == before
+        list(Reply(process.name, "resume"))
+        process.until(lambda: bed.counts("b", "west").rx >= before + 3, "what waited")
+        again(bed)
+        path = tmp_path / "run" / "topology.yaml"
+        path.write_text(path.read_text() + "memory: {mbufs: 8192}\n")
+        reply = Reply(process.name, "reload", restart=True)
+        assert [change["part"] for change in reply] == ["memory"]
+        assert reply.end["drained"]["dropped"] == {}
+        again(bed)
+        summary = summary_of(process)
+    assert summary["dropped"] == {} and len(summary["runs"]) == 1

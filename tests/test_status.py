@@ -136,7 +136,7 @@ def test_the_view_follows_a_reload() -> None:
     with started(topology, PACKETS, rows) as run, Attached(run.engine.name) as other:
         assert other.view.policy_version == 1
         run.reload("*,in0,nf1\n*,nf1,out0\n")
-        assert other.view.policy_version == 2
+        run.until(lambda: other.view.policy_version == 2, what="a look at the new one")
         assert other.view.paths["other"] == ("in0", "nf1", "out0")
         run.wait()
         run.stop()

@@ -3,9 +3,9 @@
  * api.h: everything the control plane may call. Plain declarations, because cffi reads this file.
  *
  * Order of calls: hb_new, then ports, device, NFs, types and hb_publish_policy in any order,
- * hb_start, ... hb_drain, hb_stop, hb_free. Only hb_publish_policy, hb_drain and the readers may be
- * called while it runs. One control thread calls; none of these functions is on the packet path.
- * Functions that can fail return a negative number and leave a text in hb_error().
+ * hb_start, ... hb_drain, hb_stop, hb_free. Only hb_publish_policy, hb_hold, hb_drain and the
+ * readers may be called while it runs. One control thread calls; none of these functions is on the
+ * packet path. Functions that can fail return a negative number and leave a text in hb_error().
  */
 #ifndef HB_API_H
 #define HB_API_H
@@ -434,6 +434,13 @@ int hb_finished(hb_dataplane *dp);
 /* Stop taking packets in, then wait until none is in flight: 0, or the packets that were still in
  * flight after the timeout and were dropped as shutdown. Data-plane threads keep running. */
 int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms);
+/* Input ports take nothing in (1), or do again (0); whoever has its own queue, such as an
+ * interface, keeps or loses there what comes meanwhile. Does not wait: see hb_held_in_flight(). May
+ * be called before hb_start(). */
+void hb_hold(hb_dataplane *dp, int hold);
+/* While inputs are held: packets in flight, which only become fewer; -1: an input may not have seen
+ * yet that it is held. */
+int64_t hb_held_in_flight(const hb_dataplane *dp);
 /* End all threads. After hb_drain nothing is left in flight. */
 void hb_stop(hb_dataplane *dp);
 /* Packets outside the pool, its caches and the drivers, counted by themselves (not a remainder). */

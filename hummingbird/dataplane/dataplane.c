@@ -386,23 +386,49 @@ int hb_finished(hb_dataplane *dp)
     return hb_in_flight(dp) == 0;
 }
 
+/* What every lcore has come to when it has begun a pass from here on, and ended it. */
+static void mark_passes(const hb_dataplane *dp, uint64_t *seen)
+{
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        seen[l] = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) + 2;
+}
+
+static bool have_passed(const hb_dataplane *dp, const uint64_t *seen)
+{
+    bool passed = true;
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        passed &= atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) >= seen[l];
+    return passed;
+}
+
 int64_t hb_wait_empty(hb_dataplane *dp, uint32_t timeout_ms)
 {
     struct timespec t = {0, 200000};
     uint64_t until = hb_monotonic_ns() + timeout_ms * 1000000ull;
     /* inputs see `draining` or `held` at their next pass; only then is "none in flight" final */
     uint64_t seen[HB_MAX_LCORES];
-    for (uint32_t l = 0; l < dp->config.lcores; l++)
-        seen[l] = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) + 2;
+    mark_passes(dp, seen);
     for (;;) {
-        bool passed = true;
-        for (uint32_t l = 0; l < dp->config.lcores; l++)
-            passed &= atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) >= seen[l];
+        bool passed = have_passed(dp, seen);
         int64_t left = hb_in_flight(dp);
         if ((passed && !left) || hb_monotonic_ns() > until)
             return left;
         nanosleep(&t, NULL);
     }
+}
+
+void hb_hold(hb_dataplane *dp, int hold)
+{
+    dp->holding = hold != 0;
+    /* release: pairs with allowance() of node_port.c, as in change_to() of policy.c */
+    atomic_store_explicit(&dp->held, dp->holding, memory_order_release);
+    mark_passes(dp, dp->hold_seen);
+}
+
+int64_t hb_held_in_flight(const hb_dataplane *dp)
+{
+    bool seen = !dp->running || have_passed(dp, dp->hold_seen); /* passes before packets */
+    return seen ? hb_in_flight(dp) : -1;
 }
 
 int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms)

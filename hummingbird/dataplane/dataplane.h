@@ -151,7 +151,9 @@ struct hb_dataplane {
     hb_stats_head *stats;
     hb_device_stats *device_stats;
     hb_device_ctl *device; /* NULL without GNFs */
-    _Atomic int held;      /* 1: input ports take nothing in for a moment; written by control */
+    _Atomic int held;      /* 1: input ports take nothing in for now; written by control */
+    bool holding;          /* control's own: held by hb_hold() ... */
+    uint64_t hold_seen[HB_MAX_LCORES]; /* ... and seen by an lcore that has come so far */
     _Atomic int draining; /* 1: input ports take nothing in; 2: everything is dropped as shutdown */
     _Atomic int stop;     /* lcores leave */
     bool running;

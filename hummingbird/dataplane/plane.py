@@ -275,6 +275,15 @@ class Dataplane:
         """Take nothing in and wait; the packets that had to be dropped as ``shutdown``."""
         return int(lib.hb_drain(self._dp, timeout_ms))
 
+    def hold(self, on: bool) -> None:
+        """Input ports take nothing in, or do again; returns at once."""
+        lib.hb_hold(self._dp, on)
+
+    def held_in_flight(self) -> int | None:
+        """Packets in flight while inputs are held; None while one may not have seen that yet."""
+        left = int(lib.hb_held_in_flight(self._dp))
+        return None if left < 0 else left
+
     def stop(self) -> None:
         """End all threads."""
         lib.hb_stop(self._dp)

@@ -52,12 +52,12 @@ static int free_slot(hb_dataplane *dp)
 static void change_to(hb_dataplane *dp, uint32_t slot)
 {
     bool hold = dp->running && dp->tracked;
-    atomic_store_explicit(&dp->held, hold, memory_order_relaxed);
+    atomic_store_explicit(&dp->held, hold || dp->holding, memory_order_relaxed);
     dp->undrained += hold && hb_wait_empty(dp, HOLD_MS);
     /* release: the table before the slot that names it */
     atomic_store_explicit(&dp->current, slot, memory_order_release);
     /* release: who takes in again, does so by the new one */
-    atomic_store_explicit(&dp->held, 0, memory_order_release);
+    atomic_store_explicit(&dp->held, dp->holding, memory_order_release);
 }
 
 uint32_t hb_undrained_reloads(const hb_dataplane *dp)

@@ -118,12 +118,22 @@ class NfHost:
 
     pointer: Any = ffi.NULL
     """hb_nf.host."""
+    rereads: bool = False
+    """It can read its files again while it runs: see read_again()."""
 
     def attach(self, plane: Dataplane, node: int) -> None:
         """The node exists, nothing runs yet."""
 
     def poll(self) -> None:
         """Called some 20 times a second while it runs, and once when all lcores have ended."""
+
+    def read_again(self) -> str:
+        """Apply its files as they are now; returns what has changed, in a line.
+
+        Raises:
+            UserError: a mistake in them, which changes nothing.
+        """
+        raise NotImplementedError
 
     def flow(self, state: np.void) -> dict[str, Any]:
         """What `hummingbird flows` shows of a flow whose state this is."""

@@ -46,6 +46,8 @@ def seed_of(params: LoadBalancerParams, name: str) -> int:
 class LoadBalancerHost(NfHost):
     """One load balancer."""
 
+    rereads = True
+
     def __init__(self, params: LoadBalancerParams, wanted: Plan, context: HostContext) -> None:
         self._params, self._plan, self._context = params, wanted, context
         self._files = WatchedFiles([context.base / params.backends] if params.backends else [])
@@ -88,14 +90,18 @@ class LoadBalancerHost(NfHost):
 
     def reload(self) -> None:
         """Apply the file as it is now; a mistake in it changes nothing."""
-        name, before = self._context.name, self._plan
         try:
-            wanted = plan(self._params, self._context.base, name, before)
-            slots = self._slots.assign(wanted)
+            self.read_again()
         except UserError as error:
+            name = self._context.name
             what = f"the backends of {name} stay as they were"
             logs.failed("backends_refused", what, error, fix="mend the file", subject=name)
-            return
+
+    def read_again(self) -> str:
+        """The same; raises the mistake, says and returns what has changed."""
+        name, before = self._context.name, self._plan
+        wanted = plan(self._params, self._context.base, name, before)
+        slots = self._slots.assign(wanted)
         for slot in self._slots.take(slots, before):
             self._base[slot] = self._counted(slot)
         self._plan = wanted
@@ -103,11 +109,11 @@ class LoadBalancerHost(NfHost):
         old, new = backends_of(before), backends_of(wanted)
         changed = sum(key in old and old[key][1] != one for key, (_, one) in new.items())
         added, removed = len(new.keys() - old.keys()), len(old.keys() - new.keys())
+        text = f"backends of {name}: {added} added, {changed} changed, {removed} removed"
         logs.info(
-            "backends_reloaded",
-            f"backends of {name}: {added} added, {changed} changed, {removed} removed",
-            subject=name, added=added, changed=changed, removed=removed,
-        )  # fmt: skip
+            "backends_reloaded", text, subject=name, added=added, changed=changed, removed=removed
+        )
+        return text
 
     def _swap(self) -> None:
         """Put the plan as it is now in the place of what the data plane looks at; that goes when

@@ -46,6 +46,8 @@ LOOK_S = 1.0
 class RouterHost(NfHost):
     """One router."""
 
+    rereads = True
+
     def __init__(self, params: RouterParams, loaded: Loaded, context: HostContext) -> None:
         self._params, self._loaded, self._context = params, loaded, context
         loaded.fib.move(context.table)
@@ -95,27 +97,31 @@ class RouterHost(NfHost):
     def reload(self) -> None:
         """Apply the files as they are now; a mistake in them changes nothing."""
         try:
-            wanted = plan(self._params, self._context.base, self._loaded.hops)
-            changes = [
-                difference(old, new)
-                for old, new in zip(self._loaded.plan.families, wanted.families, strict=True)
-            ]
-            self._check_room(changes)
+            self.read_again()
         except UserError as error:
             name = self._context.name
             what = f"the routes of {name} stay as they were"
             logs.failed("routes_refused", what, error, fix="mend the file", subject=name)
-            return
+
+    def read_again(self) -> str:
+        """The same; raises the mistake, says and returns what has changed."""
+        wanted = plan(self._params, self._context.base, self._loaded.hops)
+        changes = [
+            difference(old, new)
+            for old, new in zip(self._loaded.plan.families, wanted.families, strict=True)
+        ]
+        self._check_room(changes)
         self._apply(wanted, changes)
         added, changed, withdrawn = (
             sum(getattr(one, what) for one in changes) for what in ("added", "changed", "withdrawn")
         )
         name = self._context.name
+        text = f"routes of {name}: {added} added, {changed} changed, {withdrawn} withdrawn"
         logs.info(
-            "routes_reloaded",
-            f"routes of {name}: {added} added, {changed} changed, {withdrawn} withdrawn",
+            "routes_reloaded", text,
             subject=name, added=added, changed=changed, withdrawn=withdrawn,
         )  # fmt: skip
+        return text
 
     def _check_room(self, changes: list[Changes]) -> None:
         """While old and new routes are there, there is room for both."""

@@ -71,11 +71,7 @@ class Attached:
         if not _is_running(self.name):
             raise _not_there(self.name, self._folder)
         try:
-            with open(self._folder / rundir.STATS, "rb") as file:
-                self._file = os.fstat(file.fileno()).st_ino
-                region = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-            self._reader = Reader(np.frombuffer(region, dtype=np.uint8))
-            self._view = self._read()
+            self._view = self._open()
         except OSError as error:
             raise UserError(
                 f"the instance {self.name!r} cannot be looked at: {error.strerror or error}",
@@ -87,6 +83,14 @@ class Attached:
                 fix="wait a moment, or use the 'hummingbird' that it was started with",
             ) from None
 
+    def _open(self) -> View:
+        """The counters as they lie there now, and the view on them."""
+        with open(self._folder / rundir.STATS, "rb") as file:
+            self._file = os.fstat(file.fileno()).st_ino
+            region = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self._reader = Reader(np.frombuffer(region, dtype=np.uint8))
+        return self._read()
+
     def _read(self) -> View:
         text = (self._folder / rundir.VIEW).read_text(encoding="utf-8")
         return View.from_json(text, self._reader)
@@ -96,7 +100,9 @@ class Attached:
         """The run as it is now; once it has ended, as it was last."""
         try:
             fresh = self._read()
-        except (OSError, ValueError, TypeError, KeyError):
+            if not self._is_ours() and fresh.pid == self._view.pid:
+                fresh = self._open()  # it has restarted, and counts anew
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
             return self._view
         if self._is_ours():
             self._view = fresh
@@ -111,8 +117,13 @@ class Attached:
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
-        return self._is_ours() and _is_running(self.name)
+        """Whether it still runs; also with other counters after a restart in the same process."""
+        if not _is_running(self.name):
+            return False
+        try:
+            return self._is_ours() or self._read().pid == self._view.pid
+        except (OSError, ValueError, TypeError, KeyError):
+            return True  # that takes it a moment
 
     def close(self) -> None:
         """Let go of it. What was read stays valid."""

@@ -29,8 +29,11 @@ from hummingbird.errors import UserError
 
 STATS = "stats"
 VIEW = "view"
+NEW_STATS = "stats.new"
+"""For the moment of a restart."""
 SOCKET = "control"
 TAP = "tap-"
+OF_ROOT = Path("/run/hummingbird")
 
 
 def base_dir() -> Path:
@@ -39,7 +42,7 @@ def base_dir() -> Path:
     if given := _given("RUNTIME_DIRECTORY"):
         return given
     if os.geteuid() == 0 and os.access("/run", os.W_OK):
-        return Path("/run/hummingbird")
+        return OF_ROOT
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime or tempfile.gettempdir()) / f"hummingbird-{os.geteuid()}"
 
@@ -116,7 +119,7 @@ def is_running(name: str) -> bool:
 def remove(name: str) -> None:
     """Remove a run directory and what an instance makes there; only while the name is held."""
     folder = base_dir() / name
-    for file in (SOCKET, VIEW, f"{VIEW}.new", STATS):
+    for file in (SOCKET, VIEW, f"{VIEW}.new", STATS, NEW_STATS):
         (folder / file).unlink(missing_ok=True)
     for path in folder.glob(f"{TAP}*"):
         path.unlink(missing_ok=True)
@@ -133,11 +136,15 @@ def _reserve(file: BinaryIO, size: int, path: Path) -> None:
         file.close()
         with suppress(OSError):
             remove(path.parent.name)
-        raise UserError(
-            f"no room for the counters: {error.strerror}",
-            path=path,
-            fix=f"make room there: {size >> 10} KiB are needed",
-        ) from error
+        raise _no_room(error, size, path) from error
+
+
+def _no_room(error: OSError, size: int, path: Path) -> UserError:
+    return UserError(
+        f"no room for the counters: {error.strerror}",
+        path=path,
+        fix=f"make room there: {size >> 10} KiB are needed",
+    )
 
 
 class StatsFile:
@@ -165,6 +172,9 @@ class StatsFile:
                 fix="stop it, or give this one another name: --name OTHER",
             )
         _reserve(self._file, size, self.path)
+        self._map_all(size)
+
+    def _map_all(self, size: int) -> None:
         self._map = mmap.mmap(self._file.fileno(), size)
         self.region: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
 
@@ -178,6 +188,29 @@ class StatsFile:
             self.path.with_name(VIEW).unlink(missing_ok=True)  # the names of others' counters
             self._file = open(self.path, "x+b")  # noqa: SIM115 (lives as long as the run)
             return _take(self._file)
+
+    def renew(self, size: int) -> None:
+        """Other counters for the same name, all zero, in a new file that takes the old one's place:
+        who reads the old one keeps its last values.
+
+        Raises:
+            UserError: the file cannot be made.
+        """
+        old, new = self._file, self.path.with_name(NEW_STATS)
+        try:
+            with _names():
+                new.unlink(missing_ok=True)
+                self._file = open(new, "x+b")  # noqa: SIM115 (lives as long as the run)
+                _take(self._file)
+                os.posix_fallocate(self._file.fileno(), 0, size)
+                self._map_all(size)
+                self.path.with_name(VIEW).unlink(missing_ok=True)  # it is of the old ones
+                os.replace(new, self.path)
+                old.close()  # and with it its lock; nobody looks at one while we have all names
+        except OSError as error:
+            self._file = old  # and its lock
+            new.unlink(missing_ok=True)
+            raise _no_room(error, size, self.path) from error
 
     def close(self) -> None:
         """Give the name free; readers that still have the file keep the last values."""

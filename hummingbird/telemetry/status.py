@@ -30,11 +30,16 @@ class Meter:
 
     def __init__(self, view: View) -> None:
         """Rates of the first measure are of the time since the start."""
+        self._begin(view)
+
+    def _begin(self, view: View) -> None:
         self._before: Snapshot | None = None
         self._start = int(view.reader.head["start_ticks"])
 
     def measure(self, view: View) -> Json:
         """The status now."""
+        if int(view.reader.head["start_ticks"]) != self._start:
+            self._begin(view)  # after a restart all counters begin anew
         now = view.reader.snapshot()
         status = _Interval(view, now, self._before, self._start).status()
         self._before = now
@@ -59,6 +64,7 @@ class _Interval:
             "name": view.name,
             "title": view.title,
             "pid": view.pid,
+            "state": view.state,
             "started": view.reader.started,
             "time": time.time(),
             "uptime_s": uptime,

@@ -143,6 +143,9 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     console.print()
     console.print(_device_line(summary["device"]), highlight=False)
     console.print(balance_line(summary), highlight=False)
+    for run in summary.get("runs", ()):
+        before = f"Before a restart, {run['title']} for {run['seconds']:.1f} s: "
+        console.print(before + balance_line(run), highlight=False)
     for name, port in summary["ports"].items():
         if port["missed"]:
             what = f"{name}: {port['missed']:,} more packets were dropped by interface or kernel"

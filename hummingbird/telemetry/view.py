@@ -54,6 +54,8 @@ class View:
     lanes: int
     """Of the device's rows; 0 without a device."""
     policy_version: int
+    state: str
+    """``running``; ``draining``: nothing is taken in; ``drained``: nothing is in flight either."""
     details: Mapping[str, Mapping[str, Any]]
     """What ports and NFs have to say of themselves, by name; in other processes of ports only."""
 
