@@ -134,8 +134,8 @@ def notes(result: Result) -> Sequence[str]:
     had = f"{min(shares):.0%} to {max(shares):.0%}" if shares else "none"
     return [
         f"Mpps by CPU time of the lcore, which had {had} of its CPU. {NFS} NFs that do nothing, "
-        "64 B (60 and the FCS), 65,536 flows, everything on one lcore. 'watched': the status of the "
-        f"instance is read twice every {READ_S:g} s by another process.",
+        "64 B (60 and the FCS), 65,536 flows, everything on one lcore. 'watched': the status of "
+        f"the instance is read twice every {READ_S:g} s by another process.",
     ]
 
 

@@ -41,9 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SECONDS",
         help="over which rates, busy times and latencies are taken (default: 1)",
     )
-    parser.add_argument(
-        "--once", action="store_true", help="show one interval, all of it, and end"
-    )
+    parser.add_argument("--once", action="store_true", help="show one interval, all of it, and end")
     parser.add_argument(
         "--json", action="store_true", help="one interval as a JSON object (docs/top.md)"
     )

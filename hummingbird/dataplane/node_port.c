@@ -23,7 +23,11 @@ static uint32_t allowance(hb_lcore *lc, uint32_t node, const hb_port *port)
         ended += atomic_load_explicit(&dp->lcore[l].ended_from[node], memory_order_relaxed);
     uint64_t in_flight = lc->admitted[node] - ended;
     uint64_t left = in_flight < dp->credits ? dp->credits - in_flight : 0;
-    return left < dp->rx_burst ? (uint32_t)left : dp->rx_burst;
+    if (left >= dp->rx_burst)
+        return dp->rx_burst;
+    if (lc->sampling && in_flight)
+        lc->node_stats[node].held_ticks += lc->pass_ticks;
+    return (uint32_t)left;
 }
 
 /* Packets of IP that are of no flow, because the table is full, end here. Returns how many stay. */

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hummingbird.telemetry.figures import amount, latency, percent
+from hummingbird.telemetry.view import PYTHON
 
 BUSY = 0.9
 """Who is busy for this share of the time has none left: the rest is polls that find nothing."""
@@ -64,7 +65,7 @@ def _nodes(status: Json) -> Iterator[tuple[str, Json]]:
 
 def _is_peer(node: Json) -> bool:
     """It has a thread of its own beside the lcores."""
-    return node.get("engine") == "python"
+    return bool(node.get("engine") == PYTHON)
 
 
 # ---- the signs -------------------------------------------------------------------------------
@@ -184,15 +185,12 @@ def _is_saturated(lcore: Json) -> bool:
 
 
 def _lcore(lcore: Json) -> str:
-    """An lcore and how busy it is; that others have its CPU, if they do."""
-    where = f"lcore {lcore['id']} (CPU {lcore['cpu']}) is {percent(lcore['busy'])} busy"
-    taken = lcore["taken"] or 0.0
-    return where + (f", others have its CPU {percent(taken)}" if taken >= TAKEN else "")
+    """An lcore and how busy it is."""
+    cpu = "" if lcore["cpu"] is None else f" (CPU {lcore['cpu']})"
+    return f"lcore {lcore['id']}{cpu} is {percent(lcore['busy'])} busy"
 
 
-def _of_lcore(
-    status: Json, lcore: Json | None, name: str | None = None, lost: str = ""
-) -> Found:
+def _of_lcore(status: Json, lcore: Json | None, name: str | None = None, lost: str = "") -> Found:
     """An lcore has no time left: the node that takes most of it."""
     if lcore is None:
         return _found(name, "cpu", lost)
@@ -209,6 +207,8 @@ def _of_lcore(
         why += f" with {len(nodes)} nodes, {most} most: {share}"
     else:
         why += f", {most} takes {share}"
+    if (lcore["taken"] or 0.0) >= TAKEN:
+        why += f", others have its CPU {percent(lcore['taken'])} of the time"
     return _found(most, "cpu", f"{lost}: {why}" if lost else why)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from hummingbird.telemetry.bottleneck import TAKEN
 from hummingbird.telemetry.figures import amount, gbps, latency, percent, span
 
 CUT = "~"
@@ -24,6 +25,8 @@ HOT = 0.9
 NAME = 20
 """Columns for a name where the terminal has 80."""
 CHAIN_NAME = 14
+WIDER = 1 << 16
+"""Columns that all has room in."""
 LEAST_NAME = 8
 BUCKET_SHARE = 0.005
 """Rows of a size that are fewer than this share of all are not shown."""
@@ -34,8 +37,11 @@ Json = Mapping[str, Any]
 def lines(status: Json, width: int, height: int | None = None) -> list[Text]:
     """The status as lines of at most ``width`` columns; at most ``height`` of them."""
     head = [*_title(status, width), *_bottleneck(status, width), *_totals(status)]
+    head.append(_lcores(status, width))
     device = _device(status["device"], width) if status["device"] else []
-    sections = [s for s in (_ports(status, width), _nfs(status, width), _chains(status, width)) if s]
+    sections = [
+        s for s in (_ports(status, width), _nfs(status, width), _chains(status, width)) if s
+    ]
     room = None if height is None else height - len(head) - len(device)
     found = [*head, *(line for section in _fit(sections, room) for line in section), *device]
     for line in found:
@@ -88,9 +94,25 @@ def _totals(status: Json) -> Iterator[Text]:
     counts |= {"dropped": dropped, "missed": totals["missed"]}
     shown = (f"{name} {count:,}" for name, count in counts.items() if count)
     yield Text(f"in all: {', '.join(shown) or 'nothing yet'}")
-    cpus = (f"{n['id']} on CPU {n['cpu']} {percent(n['busy'])}" for n in status["lcores"])
-    hot = any((n["busy"] or 0) > HOT for n in status["lcores"])
-    yield Text(f"lcores: {', '.join(cpus)}", style="red" if hot else "")
+
+
+def _lcores(status: Json, width: int) -> Text:
+    """In their order; the busiest first where not all have room."""
+    found = status["lcores"]
+    if cell_len(line := _listed_lcores(found, WIDER)) > width:
+        line = _listed_lcores(sorted(found, key=lambda lcore: -(lcore["busy"] or 0)), width)
+    hot = any((lcore["busy"] or 0) > HOT for lcore in found)
+    return Text(line, style="red" if hot else "")
+
+
+def _listed_lcores(found: Sequence[Json], width: int) -> str:
+    parts = [
+        f"{lcore['id']}{'' if lcore['cpu'] is None else ' on CPU ' + str(lcore['cpu'])} "
+        f"{percent(lcore['busy'])}"
+        + (f" (others {percent(lcore['taken'])})" if (lcore["taken"] or 0) >= TAKEN else "")
+        for lcore in found
+    ]
+    return listed("lcores: ", parts, width)
 
 
 # ---- tables ----------------------------------------------------------------------------------
@@ -130,7 +152,9 @@ _FIGURES = (
 )
 
 
-def _node_columns(title: str, kind: str, names: Iterable[str], kinds: Iterable[str], width: int) -> list[_Column]:
+def _node_columns(
+    title: str, kind: str, names: Iterable[str], kinds: Iterable[str], width: int
+) -> list[_Column]:
     """Names get what the terminal has beyond 80 columns."""
     kind_width = 7 if width <= 80 else max(7, *map(len, kinds))
     rest = width - sum(c.width + 1 for c in _FIGURES) - kind_width - 1
@@ -138,7 +162,9 @@ def _node_columns(title: str, kind: str, names: Iterable[str], kinds: Iterable[s
     return [_Column(title, name_width, False), _Column(kind, kind_width, False), *_FIGURES]
 
 
-def _row(columns: Sequence[_Column], cells: Sequence[str], styles: Mapping[int, str] | None = None) -> Text:
+def _row(
+    columns: Sequence[_Column], cells: Sequence[str], styles: Mapping[int, str] | None = None
+) -> Text:
     line = Text()
     for n, (column, cell) in enumerate(zip(columns, cells, strict=True)):
         shown = cut(cell, column.width)
@@ -162,7 +188,7 @@ def _ports(status: Json, width: int) -> _Section | None:
     columns = _node_columns("port", "way", ports, (), width)
     section = _Section(_heading(columns))
     for name, port in ports.items():
-        rows = []
+        rows: list[Text] = []
         for way in ("in", "out"):
             if port[way] is None:
                 continue
@@ -319,6 +345,15 @@ def _most_important(section: _Section, count: int) -> list[_Item]:
 def _height(section: _Section, items: Sequence[_Item]) -> int:
     """Lines of a section of which these items are shown."""
     return 1 + sum(len(i.lines) for i in items) + (len(items) < len(section.items))
+
+
+def progress(status: Json) -> str:
+    """One line, for where there is no terminal."""
+    totals = status["totals"]
+    return (
+        f"{totals['received']:,} received, {totals['sent']:,} sent, "
+        f"{sum(totals['dropped'].values()):,} dropped, {totals['in_flight']:,} in flight"
+    )
 
 
 # ---- the device ------------------------------------------------------------------------------
