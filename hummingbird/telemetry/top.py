@@ -156,9 +156,9 @@ def _node_columns(
     title: str, kind: str, names: Iterable[str], kinds: Iterable[str], width: int
 ) -> list[_Column]:
     """Names get what the terminal has beyond 80 columns."""
-    kind_width = 7 if width <= 80 else max(7, *map(len, kinds))
+    kind_width = 7 if width <= 80 else max([7, *map(len, kinds)])
     rest = width - sum(c.width + 1 for c in _FIGURES) - kind_width - 1
-    name_width = max(LEAST_NAME, min(rest, max(NAME, *map(len, names))))
+    name_width = max(LEAST_NAME, min(rest, max([NAME, *map(len, names)])))
     return [_Column(title, name_width, False), _Column(kind, kind_width, False), *_FIGURES]
 
 
@@ -316,7 +316,7 @@ def _fit(sections: Sequence[_Section], room: int | None) -> Iterator[list[Text]]
         items = _most_important(section, count)
         found = [section.head, *(line for item in items for line in item.lines)]
         if left := len(section.items) - count:
-            found.append(Text(f"... {left} more, --once shows all", style="dim"))
+            found.append(Text(f"... {left} more; hummingbird top --once shows all", style="dim"))
         yield found
 
 
