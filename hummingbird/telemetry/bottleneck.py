@@ -204,7 +204,7 @@ def _of_lcore(status: Json, lcore: Json | None, name: str | None = None, lost: s
     share = percent(here[most]) if nodes[most]["busy"] is not None else "most"
     why = _lcore(lcore)
     if here[most] < MOST and len(nodes) > 2:
-        why += f" with {len(nodes)} nodes, {most} most: {share}"
+        why += f" with {len(nodes)} nodes, most by {most}: {share}"
     else:
         why += f", {most} takes {share}"
     if (lcore["taken"] or 0.0) >= TAKEN:

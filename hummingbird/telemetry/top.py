@@ -57,6 +57,14 @@ def cut(text: str, width: int) -> str:
     return set_cell_size(text, max(width - 1, 0)) + CUT if width > 0 else ""
 
 
+def cut_name(name: str, width: int) -> str:
+    """The name, or its begin and its end: names that are numbered differ there."""
+    if cell_len(name) <= width or width < LEAST_NAME:
+        return cut(name, width)
+    tail = (width - 1) * 2 // 5
+    return set_cell_size(name, width - 1 - tail) + CUT + name[-tail:]
+
+
 def _shorten(line: Text, width: int) -> None:
     if cell_len(line.plain) > width:
         line.truncate(max(width - 1, 0))
@@ -79,7 +87,8 @@ def _bottleneck(status: Json, width: int) -> list[Text]:
     kind = f" ({found['kind']})" if found["node"] else ""
     text = f"bottleneck{kind}: {found['why']}"
     style = "bold red" if found["node"] else "green"
-    return [Text(line, style=style) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+    found = textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    return [Text(line, style=style) for line in found]
 
 
 def _totals(status: Json) -> Iterator[Text]:
@@ -167,7 +176,7 @@ def _row(
 ) -> Text:
     line = Text()
     for n, (column, cell) in enumerate(zip(columns, cells, strict=True)):
-        shown = cut(cell, column.width)
+        shown = cut(cell, column.width) if n else cut_name(cell, column.width)
         shown = shown.rjust(column.width) if column.right else shown.ljust(column.width)
         line.append(" " if n else "")
         line.append(shown, style=(styles or {}).get(n, ""))
@@ -260,10 +269,11 @@ def listed(lead: str, parts: Sequence[str], width: int) -> str:
 
 
 def _weight(name: str, node: Json, status: Json) -> tuple[float, ...]:
-    """The bottleneck first, then who drops, who is busy, who has packets."""
+    """The bottleneck first, then who drops, where packets wait, who is busy, who has packets."""
     moved = max((node[way]["pps"] or 0.0) for way in ("in", "out") if node[way] is not None)
     drops = sum(node["drops_pps"].values()) + (node.get("missed_pps") or 0)
-    return (status["bottleneck"]["node"] == name, drops, node["busy"] or 0, moved)
+    full = node["depth"] > node["depth_most"] / 2
+    return (status["bottleneck"]["node"] == name, drops, full, node["busy"] or 0.0, moved)
 
 
 def _chains(status: Json, width: int) -> _Section | None:
@@ -300,7 +310,8 @@ def path_text(path: Sequence[str], width: int) -> str:
         text = " > ".join((*path[:kept], "..", path[-1]))
         if cell_len(text) <= width:
             return text
-    return f"{path[0]} > .. > {path[-1]}"
+    each = (width - len(" > .. > ")) // 2
+    return f"{cut_name(path[0], each)} > .. > {cut_name(path[-1], each)}"
 
 
 # ---- what has room ---------------------------------------------------------------------------
