@@ -262,6 +262,17 @@ static inline void hb_count_busy(hb_lcore *lc, uint32_t node, uint64_t since)
         lc->node_stats[node].busy_ticks += hb_now() - since;
 }
 
+/* The node has worked since `begin` and answers a packet that came to it at `came`: busy time and
+ * latency by one look at the clock. */
+static inline void hb_sample_work(hb_lcore *lc, uint32_t node, uint64_t begin, uint64_t came)
+{
+    if (!lc->sampling)
+        return;
+    uint64_t now = hb_now();
+    lc->node_stats[node].busy_ticks += now - begin;
+    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, now - came);
+}
+
 /* ---- nodes: each takes what waits for it and returns how many packets it handled ----------------
  */
 

@@ -33,8 +33,7 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
                                                .arg = seat->kind->prepare ? arg : NULL,
                                                .result = result,
                                                .answers = &answers});
-        hb_count_busy(lc, node, begin);
-        hb_sample_latency(lc, node, waited_since ? waited_since : begin);
+        hb_sample_work(lc, node, begin, waited_since ? waited_since : begin);
         hb_finish(lc, node, handles, n, result, &answers, n == came ? sum : NULL);
     }
     hb_account(lc, account);

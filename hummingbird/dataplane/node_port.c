@@ -355,15 +355,16 @@ static void send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *han
     }
 }
 
-/* A packet of this type came in at this tick, and is sent: an output's latency, and a chain's, is
- * the whole stay. */
-static void sample_stay(hb_lcore *lc, uint32_t node, uint32_t type, uint64_t came)
+/* A packet of this type came in at this tick, and is sent after work since `begin`: an output's
+ * latency, and a chain's, is the whole stay. */
+static void sample_stay(hb_lcore *lc, uint32_t node, uint32_t type, uint64_t came, uint64_t begin)
 {
     if (!lc->sampling)
         return;
-    uint64_t ticks = hb_now() - came;
-    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, ticks);
-    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, ticks);
+    uint64_t now = hb_now();
+    lc->node_stats[node].busy_ticks += now - begin;
+    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, now - came);
+    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, now - came);
 }
 
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
@@ -380,8 +381,7 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     uint64_t came = m->rx_tick;
     uint32_t type = m->type;
     send(lc, node, port, handles, n);
-    hb_count_busy(lc, node, begin);
-    sample_stay(lc, node, type, came);
+    sample_stay(lc, node, type, came, begin);
     lc->node_stats[node].bursts++;
     hb_count_port(lc, node, port);
     return n;

@@ -45,7 +45,8 @@ def find(status: Json) -> Found:
         status: of telemetry/status.py, without its ``bottleneck``.
 
     Returns:
-        ``node``, or None; ``kind``: ``cpu``, ``device``, ``port``, or ``input`` if nothing does;
+        ``node``, or None; ``kind``: ``cpu``, ``device``, ``port``, ``input`` if nothing does, or
+        ``none`` if there is no saying;
         and ``why``, one sentence.
     """
     for look in (_device_lost, _drops, _missed, _busy_lcore, _behind):
@@ -117,32 +118,50 @@ def _busy_lcore(status: Json) -> Found | None:
 
 
 def _behind(status: Json) -> Found | None:
-    """Who has no time left beside the lcores, where nothing is dropped."""
+    """Who has no time left beside the lcores, where nothing is dropped; of several, who has most
+    packets in its hands."""
     held = max(((p["held"] or 0.0, name) for name, p in status["ports"].items()), default=(0.0, ""))
     waits = held[0] >= HELD
-    by_busy = sorted(status["nfs"].items(), key=lambda entry: -(entry[1]["busy"] or 0.0))
-    for name, nf in by_busy:
-        if (nf["busy"] or 0.0) < BUSY:
-            break
-        if nf["runs_on"] == "gpu" and (waits or _is_full(status["device"], nf)):
-            return _of_device(status, name)
-        if _is_peer(nf) and (waits or nf["depth"] > BURST):
-            return _of_peer(name, nf)
+    behind = {
+        name: nf
+        for name, nf in status["nfs"].items()
+        if (nf["busy"] or 0.0) >= BUSY and (waits or _queues(status["device"], nf))
+        if _is_peer(nf) or nf["runs_on"] == "gpu"
+    }
+    if behind:
+        name = max(behind, key=lambda nf: _in_hands(behind[nf]))
+        if _is_peer(behind[name]):
+            return _of_peer(name, behind[name])
+        return _of_device(status, name)
     return _held(status, *held) if waits else None
 
 
+def _queues(device: Json | None, nf: Json) -> bool:
+    """Packets have waited for it: more than go into one call or row, or rows are full."""
+    if _is_peer(nf) or not device:
+        return bool(nf["depth"] > BURST)
+    return (device["fill"] or 0.0) >= FULL_ROWS or nf["depth"] >= device["lanes"]
+
+
+def _in_hands(nf: Json) -> float:
+    """Packets that an NF has, or that wait for it: what comes, times how long it stays."""
+    stay_us = nf["latency_us"]["p50"] if nf["latency_us"] else 0.0
+    return float(nf["in"]["pps"]) * float(stay_us) / 1e6
+
+
 def _held(status: Json, share: float, port: str) -> Found:
-    """An input waits, and nobody is busy all the time: packets stay where it takes long."""
+    """An input waits, and nobody is busy all the time: packets are where they stay long."""
     waits = f"{port} waits for the chain {percent(share)} of the time"
     lcore = max(status["lcores"], key=lambda one: one["taken"] or 0.0)
     if (lcore["taken"] or 0.0) >= TAKEN and _is_saturated(lcore):
         return _of_lcore(status, lcore, None, waits)
-    slow = {n: nf["latency_us"]["p50"] for n, nf in status["nfs"].items() if nf["latency_us"]}
-    name = max(slow, key=lambda node: float(slow[node]), default=None)
-    if name is None:
+    nfs = status["nfs"]
+    name = max(nfs, key=lambda nf: _in_hands(nfs[nf]), default=None)
+    if name is None or not nfs[name]["latency_us"]:
         return _found(None, "none", waits)
-    kind = "device" if status["nfs"][name]["runs_on"] == "gpu" else "cpu"
-    return _found(name, kind, f"{waits}, longest at {name}, p50 {latency(slow[name])}")
+    kind = "device" if nfs[name]["runs_on"] == "gpu" else "cpu"
+    stay = latency(nfs[name]["latency_us"]["p50"])
+    return _found(name, kind, f"{waits}, most packets are at {name}, p50 {stay}")
 
 
 def _nothing(status: Json) -> Found:
@@ -196,25 +215,23 @@ def _of_lcore(status: Json, lcore: Json | None, name: str | None = None, lost: s
         return _found(name, "cpu", lost)
     nodes = {n: node for n, node in _nodes(status) if lcore["id"] in node["lcores"]}
     here = {
-        n: float(node["busy"] or 0.0)
+        n: float(node["busy"])
         for n, node in nodes.items()
-        if node.get("runs_on") != "gpu" and not _is_peer(node)  # their time is not the lcore's
+        if node["busy"] is not None  # telemetry.latency: false
+        and node.get("runs_on") != "gpu"  # whose time, and a peer's, is not the lcore's
+        and not _is_peer(node)
     }
-    most = max(here, key=lambda node: here[node])
-    share = percent(here[most]) if nodes[most]["busy"] is not None else "most"
+    most = max(here, key=lambda node: here[node], default=name)
     why = _lcore(lcore)
-    if here[most] < MOST and len(nodes) > 2:
-        why += f" with {len(nodes)} nodes, most by {most}: {share}"
+    if most not in here:
+        why += "; telemetry.latency: true says with what"
+    elif here[most] < MOST and len(nodes) > 2:
+        why += f" with {len(nodes)} nodes, most by {most}: {percent(here[most])}"
     else:
-        why += f", {most} takes {share}"
+        why += f", {most} takes {percent(here[most])}"
     if (lcore["taken"] or 0.0) >= TAKEN:
         why += f", others have its CPU {percent(lcore['taken'])} of the time"
     return _found(most, "cpu", f"{lost}: {why}" if lost else why)
-
-
-def _is_full(device: Json, nf: Json) -> bool:
-    """Packets have waited for the device: rows are full, or more wait than go into one."""
-    return (device["fill"] or 0.0) >= FULL_ROWS or nf["depth"] >= device["lanes"]
 
 
 def _of_device(status: Json, name: str, lost: str = "") -> Found:

@@ -390,15 +390,12 @@ def _device(device: Json, width: int) -> list[Text]:
 
 
 def _batches(device: Json) -> list[str]:
-    """What share of the rows had so many packets."""
+    """What share of the rows had so many packets, the most frequent first."""
     rows = device["batch"]
     total = sum(rows)
-    shares = [
-        f"{_bucket(n, device['lanes'])} {percent(count / total)}"
-        for n, count in enumerate(rows)
-        if total and count / total >= BUCKET_SHARE
-    ]
-    return shares or ["-"]
+    order = sorted(range(len(rows)), key=lambda n: -rows[n])
+    shown = [n for n in order if total and rows[n] / total >= BUCKET_SHARE]
+    return [f"{_bucket(n, device['lanes'])} {percent(rows[n] / total)}" for n in shown] or ["-"]
 
 
 def _bucket(n: int, lanes: int) -> str:
