@@ -555,8 +555,8 @@ typedef struct {
     uint64_t created;  /* packets this node made */
     uint64_t retyped;
     uint64_t bursts;
-    uint64_t busy_ticks; /* port: receiving, parsing and sending; CNF: running; GNF and peer: time
-                            in which it had packets in its hands */
+    uint64_t busy_ticks; /* port: receiving, parsing and sending; CNF: being given packets and
+                            running; GNF and peer: time in which it had packets in its hands */
     uint64_t held_ticks; /* input port that waits: time in which it could not take in a burst,
                             because so many of its packets were in flight */
     uint64_t depth; /* packets that waited here when the lcore last looked; a level, not a count */

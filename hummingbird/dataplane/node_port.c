@@ -361,10 +361,8 @@ static void sample_stay(hb_lcore *lc, uint32_t node, uint32_t type, uint64_t cam
 {
     if (!lc->sampling)
         return;
-    uint64_t now = hb_now();
-    lc->node_stats[node].busy_ticks += now - begin;
-    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, now - came);
-    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, now - came);
+    hb_sample_work(lc, node, begin, came);
+    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, lc->sampled - came);
 }
 
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
@@ -377,7 +375,7 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     uint64_t begin = hb_sample_begin(lc);
     hb_port *port = own_queue(lc, &lc->dp->node[node]);
     /* not always the first: types that are rare would rarely be seen. Sent, it is another's */
-    const hb_mbuf *m = hb_header(&lc->dp->arena, handles[lc->stats->passes % n]);
+    const hb_mbuf *m = hb_header(&lc->dp->arena, handles[(uint32_t)lc->stats->passes % n]);
     uint64_t came = m->rx_tick;
     uint32_t type = m->type;
     send(lc, node, port, handles, n);
