@@ -9,10 +9,11 @@ import math
 from hummingbird.cli.run import instance_name
 
 DESCRIPTION = """\
-Watch a running instance: what passes each port, NF and chain, how busy they are, how many packets
-wait, which are dropped and why, how long they take, what the device does, and one line that names
-the bottleneck. It only reads the instance's counters in shared memory, which costs that nothing.
-On a terminal it goes on until q or Ctrl-C."""
+Watch a running instance: what passes each port, NF and chain, how busy they
+are, how many packets wait, which are dropped and why, how long they take, what
+the device does, and one line that names the bottleneck. It only reads counters
+in shared memory, which costs the instance nothing. On a terminal it goes on
+until q or Ctrl-C."""
 
 EPILOG = """\
 example:

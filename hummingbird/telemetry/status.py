@@ -145,7 +145,7 @@ class _Interval:
         ]
 
     def _taken(self, lcore: int) -> float | None:
-        """The share of the time in which others had the lcore's CPU while it wanted it."""
+        """The share of the time in which others had the lcore's CPU while it was ready to run."""
         waited = self.waited.get(lcore)
         return None if waited is None else min(1.0, waited / 1e9 / self.seconds)
 
