@@ -41,8 +41,7 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
 void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, const hb_burst_sum *sum)
 {
     /* right behind the node before, whose look at the clock will do: the way from there counts */
-    uint64_t begin = lc->sampled > lc->pass_tick ? lc->sampled : lc->pass_tick;
-    run(lc, node, handles, n, begin, begin, sum);
+    run(lc, node, handles, n, lc->sampled, lc->sampled, sum);
 }
 
 uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
@@ -51,7 +50,7 @@ uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
     lc->node_stats[node].depth = hb_fifo_count(&lc->input[node]);
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (n)
-        run(lc, node, handles, n, hb_sample_begin(lc),
-            hb_header(&lc->dp->arena, handles[0])->hop_tick, NULL);
+        run(lc, node, handles, n, lc->sampled, hb_header(&lc->dp->arena, handles[0])->hop_tick,
+            NULL);
     return n;
 }

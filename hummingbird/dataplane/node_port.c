@@ -69,7 +69,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
     uint32_t n = hb_fifo_take(&lc->input[HB_HANDED_OVER(node)], handles, HB_RX_BURST);
     if (!n)
         return 0;
-    uint64_t begin = hb_sample_begin(lc);
+    uint64_t begin = lc->sampled;
     uint32_t account = hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     for (uint32_t i = 0; i < n; i++) {
         m[i] = hb_header(a, handles[i]);
@@ -267,7 +267,7 @@ static void count_in(hb_lcore *lc, uint32_t node, uint32_t n)
 static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
 {
     uint32_t handles[HB_RX_BURST];
-    uint64_t begin = hb_sample_begin(lc);
+    uint64_t begin = lc->sampled;
     uint32_t n = receive(lc, node, port, handles);
     hb_count_port(lc, node, port);
     if (n) {
@@ -275,7 +275,11 @@ static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
         if (hb_watched(lc))
             hb_tap_packets(lc, HB_TAP_OUTSIDE, node, handles, n);
         take_in(lc, node, port, handles, n, begin);
-    } else if (lc->flows.lives && port->live) {
+        return n;
+    }
+    if (lc->sampling)
+        lc->sampled = hb_now(); /* looking for nothing is nobody's work */
+    if (lc->flows.lives && port->live) {
         hb_flow_clock(lc->flows.lives, node,
                       hb_clock_time_ns()); /* flows age also without packets */
     }
@@ -372,7 +376,7 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (!n)
         return 0;
-    uint64_t begin = hb_sample_begin(lc);
+    uint64_t begin = lc->sampled;
     hb_port *port = own_queue(lc, &lc->dp->node[node]);
     /* not always the first: types that are rare would rarely be seen. Sent, it is another's */
     const hb_mbuf *m = hb_header(&lc->dp->arena, handles[(uint32_t)lc->stats->passes % n]);
