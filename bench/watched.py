@@ -111,6 +111,10 @@ class Watched:
                 used[f"{name} {task.name}"] = int((task / "schedstat").read_text().split()[0]) / 1e9
         return used
 
+    def lcore_cpu(self) -> float:
+        """CPU seconds of the lcores so far."""
+        return sum(cpu for name, cpu in self._cpu().items() if name.startswith("hb-lcore"))
+
     def look(self) -> tuple[Reader, Snapshot]:
         """The counters now, cheap enough for every millisecond.
 

@@ -33,8 +33,8 @@ from hummingbird.ports.watch import InterfaceWatch
 from hummingbird.telemetry.rundir import VIEW, StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
 from hummingbird.telemetry.taps import Taps
-from hummingbird.telemetry.view import Node, View, ViewFile
-from hummingbird.topology import Topology
+from hummingbird.telemetry.view import PYTHON, Node, View, ViewFile
+from hummingbird.topology import NfSpec, Topology
 
 DRAIN_MS = 10_000
 """Packets that are still in flight after this long are dropped as ``shutdown``."""
@@ -153,7 +153,7 @@ class Engine:
     session: Session | None = None
     tables: Mapping[str, NfTable] = field(default_factory=dict)
     engines: Mapping[str, str] = field(default_factory=dict)
-    """What runs each NF: ``gpu``, ``cpu`` or a library."""
+    """What runs each NF: ``gpu``, ``cpu``, a library, or ``python`` for a peer."""
     hosts: dict[str, NfHost] = field(default_factory=dict)
     """What the NFs have on the host."""
     placement: Placement | None = None
@@ -291,12 +291,14 @@ class Engine:
     def _choose_engines(self, topology: Topology) -> None:
         assert self.placement is not None
         self._cpu_engines = topology.choose_engines(self.placement.engines)
-        self.engines = {
-            spec.name: cpu_engines(spec.nf.kind)[self._cpu_engines[spec.name]].name
-            if spec.name in self._cpu_engines
-            else "gpu"
-            for spec in topology.nfs
-        }
+        self.engines = {spec.name: self._engine_of(spec) for spec in topology.nfs}
+
+    def _engine_of(self, spec: NfSpec) -> str:
+        if spec.nf.peer:
+            return PYTHON
+        if spec.name not in self._cpu_engines:
+            return "gpu"
+        return cpu_engines(spec.nf.kind)[self._cpu_engines[spec.name]].name
 
     def _make_hosts(self, topology: Topology) -> None:
         for spec, table in zip(topology.nfs, self._table_views, strict=True):

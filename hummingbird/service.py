@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from hummingbird import changes, control, logs, policy, topology
@@ -25,8 +25,8 @@ from hummingbird.errors import UserError
 from hummingbird.linux.notify import Notifier
 from hummingbird.operator import LAST_DRAIN_MS, Operator
 from hummingbird.ports.pcap import PcapParams
-from hummingbird.telemetry import summary
-from hummingbird.telemetry.live import LiveTable, progress
+from hummingbird.telemetry import summary, top
+from hummingbird.telemetry.status import Meter
 from hummingbird.topology import PortSpec
 from hummingbird.web.run_report import RunReport
 
@@ -297,23 +297,26 @@ def _watch_over(
 @contextmanager
 def _display(engine: Engine, options: Options, console: Console) -> Iterator[Callable[[], None]]:
     """The live table on a terminal, a line now and then elsewhere; yields what refreshes it."""
+    meter = Meter(engine.view())
     if not options.live:
         yield lambda: None
     elif console.is_terminal:
-        table, began = LiveTable(engine.view()), engine.started
         with Live(console=console, auto_refresh=False) as live:
 
             def show() -> None:
-                nonlocal table, began
-                if began != engine.started:  # another topology
-                    table, began = LiveTable(engine.view()), engine.started
-                live.update(table.render(engine.view()), refresh=True)
+                width, height = console.size
+                lines = top.lines(meter.measure(engine.view()), width, height - 1)
+                live.update(Group(*lines), refresh=True)
 
             show()
             yield _every(REFRESH_S, show)
             show()
     else:
-        yield _every(PROGRESS_S, lambda: console.print(progress(engine.view()), highlight=False))
+
+        def say() -> None:
+            console.print(top.progress(meter.measure(engine.view())), highlight=False)
+
+        yield _every(PROGRESS_S, say)
 
 
 def _every(seconds: float, act: Callable[[], None]) -> Callable[[], None]:

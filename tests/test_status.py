@@ -106,7 +106,7 @@ def test_another_process_reads_rates(tmp_path: Path) -> None:
             status = meter.measure(other.view)
             assert other.running and status["pid"] == run.process.pid
         assert 0.5 <= status["interval_s"] < 5
-        assert status["rates"]["received_pps"] == pytest.approx(20_000, rel=0.2)
+        assert status["rates"]["received_pps"] == pytest.approx(20_000, rel=0.5)  # other work
         assert status["ports"]["in0"]["in"]["pps"] == status["rates"]["received_pps"]
         assert all(0 < lcore["busy"] <= 1 for lcore in status["lcores"])
         run.stop()

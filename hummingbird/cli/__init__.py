@@ -23,6 +23,7 @@ from hummingbird.cli import (
     flows,
     nf,
     run,
+    top,
     trace,
     unit,
     web,
@@ -48,19 +49,20 @@ example:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; each leaves its function in ``main``."""
-    top = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         prog="hummingbird",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"hummingbird {__version__}")
-    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    whole.add_argument("--version", action="version", version=f"hummingbird {__version__}")
+    subparsers = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         run,
         check,
         doctor,
         explain,
+        top,
         flows,
         trace,
         capture,
@@ -73,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         unit,
     ):
         command.add_parser(subparsers)
-    return top
+    return whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:

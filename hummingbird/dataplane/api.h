@@ -516,7 +516,7 @@ typedef struct {
     uint64_t ticks_per_second;
 } hb_stats_head;
 #define HB_STATS_MAGIC 0x48625354
-#define HB_STATS_VERSION 2
+#define HB_STATS_VERSION 3
 
 /* Where an lcore's time goes beside the nodes: parsing and the flow cache; routing and counting;
  * the poll loop, with polls that find nothing; resting because nothing is to be done. */
@@ -562,8 +562,10 @@ typedef struct {
     uint64_t created;  /* packets this node made */
     uint64_t retyped;
     uint64_t bursts;
-    uint64_t busy_ticks; /* port: receiving, parsing and sending; CNF: running; GNF and peer: time
-                            in which it had packets in its hands */
+    uint64_t busy_ticks; /* port: receiving, parsing and sending; CNF: being given packets and
+                            running; GNF and peer: time in which it had packets in its hands */
+    uint64_t held_ticks; /* input port that waits: time in which it could not take in a burst,
+                            because so many of its packets were in flight */
     uint64_t depth; /* packets that waited here when the lcore last looked; a level, not a count */
     uint64_t end;   /* input port: 1 once all that this lcore reads there is exhausted */
 } hb_node_stats;

@@ -117,6 +117,8 @@ struct hb_lcore {
     uint32_t nested;         /* CNFs that run within each other now */
     uint64_t pass_tick;      /* when this pass began ... */
     uint64_t pass_ticks;     /* ... and how long that was after the one before ... */
+    uint64_t sampled;        /* when it last looked at the clock: what it does next began then,
+                                for looking is most of what busy times and latencies cost */
     bool worked;             /* ... which found something to do */
     _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
                                 pointers are forgotten */
@@ -243,25 +245,33 @@ static inline void hb_count_sample(uint64_t *histogram, uint64_t ticks)
     histogram[bucket]++;
 }
 
-/* A time to reckon from, of what is only looked at when samples are taken. */
-static inline uint64_t hb_sample_begin(const hb_lcore *lc)
-{
-    return lc->sampling ? hb_now() : 0;
-}
-
 /* Latency at a node of a packet that came there at the tick `since`: one of a burst is enough,
  * every counter is exact. */
 static inline void hb_sample_latency(hb_lcore *lc, uint32_t node, uint64_t since)
 {
-    if (lc->sampling)
-        hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, hb_now() - since);
+    if (!lc->sampling)
+        return;
+    lc->sampled = hb_now();
+    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, lc->sampled - since);
 }
 
-/* The lcore, or the node, was at it since this tick (hb_sample_begin). */
-static inline void hb_count_busy(hb_lcore *lc, uint32_t node, uint64_t since)
+/* The node was at it since the tick `begin`. */
+static inline void hb_count_busy(hb_lcore *lc, uint32_t node, uint64_t begin)
 {
-    if (lc->sampling)
-        lc->node_stats[node].busy_ticks += hb_now() - since;
+    if (!lc->sampling)
+        return;
+    lc->sampled = hb_now();
+    lc->node_stats[node].busy_ticks += lc->sampled - begin;
+}
+
+/* The node was at it since `begin` and answers a packet that came to it at `came`. */
+static inline void hb_sample_work(hb_lcore *lc, uint32_t node, uint64_t begin, uint64_t came)
+{
+    if (!lc->sampling)
+        return;
+    lc->sampled = hb_now();
+    lc->node_stats[node].busy_ticks += lc->sampled - begin;
+    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, lc->sampled - came);
 }
 
 /* ---- nodes: each takes what waits for it and returns how many packets it handled ----------------

@@ -86,7 +86,7 @@ void hb_quarantine(hb_lcore *lc, uint32_t node, uint32_t handle)
 static void queue(hb_lcore *lc, uint32_t to, uint32_t target, const uint32_t *handles, uint32_t n)
 {
     bool here = target == lc->id;
-    uint64_t now = hb_now();
+    uint64_t now = lc->sampled = hb_now();
     for (uint32_t i = 0; i < n; i++)
         hb_header(&lc->dp->arena, handles[i])->hop_tick = now;
     uint32_t put = here ? hb_fifo_put(&lc->input[to], handles, n)

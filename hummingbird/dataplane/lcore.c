@@ -73,7 +73,7 @@ static uint32_t pass(hb_lcore *lc)
     hb_account_shared(lc, HB_ACCOUNT_POLL);
     uint64_t now = hb_now();
     lc->pass_ticks = now - lc->pass_tick;
-    lc->pass_tick = now;
+    lc->pass_tick = lc->sampled = now;
     lc->stats->busy_ticks += lc->worked ? lc->pass_ticks : 0;
     uint32_t work = drain_rings(lc);
     if (atomic_load_explicit(&lc->dp->draining, memory_order_relaxed) > 1)

@@ -3,11 +3,10 @@
 #include "dataplane.h"
 #include "guard.h"
 
-/* The packets have waited since a tick, or 0: they have just come. */
-static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t waited_since,
-                const hb_burst_sum *sum)
+/* The NF begins at one tick, and the packets came to it at another: before, if they have waited. */
+static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint64_t begin,
+                uint64_t came_at, const hb_burst_sum *sum)
 {
-    uint64_t begin = hb_sample_begin(lc);
     const hb_nf *nf = &lc->dp->node[node].nf;
     hb_nf_seat *seat = &lc->seat[node];
     uint64_t arg[HB_BURST], results[HB_BURST];
@@ -33,8 +32,7 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
                                                .arg = seat->kind->prepare ? arg : NULL,
                                                .result = result,
                                                .answers = &answers});
-        hb_count_busy(lc, node, begin);
-        hb_sample_latency(lc, node, waited_since ? waited_since : begin);
+        hb_sample_work(lc, node, begin, came_at);
         hb_finish(lc, node, handles, n, result, &answers, n == came ? sum : NULL);
     }
     hb_account(lc, account);
@@ -42,7 +40,8 @@ static void run(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, uint
 
 void hb_run_cnf(hb_lcore *lc, uint32_t node, uint32_t *handles, uint32_t n, const hb_burst_sum *sum)
 {
-    run(lc, node, handles, n, 0, sum);
+    /* right behind the node before, whose look at the clock will do: the way from there counts */
+    run(lc, node, handles, n, lc->sampled, lc->sampled, sum);
 }
 
 uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
@@ -51,6 +50,7 @@ uint32_t hb_poll_cnf(hb_lcore *lc, uint32_t node)
     lc->node_stats[node].depth = hb_fifo_count(&lc->input[node]);
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (n)
-        run(lc, node, handles, n, hb_header(&lc->dp->arena, handles[0])->hop_tick, NULL);
+        run(lc, node, handles, n, lc->sampled, hb_header(&lc->dp->arena, handles[0])->hop_tick,
+            NULL);
     return n;
 }

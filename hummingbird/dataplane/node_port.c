@@ -23,7 +23,11 @@ static uint32_t allowance(hb_lcore *lc, uint32_t node, const hb_port *port)
         ended += atomic_load_explicit(&dp->lcore[l].ended_from[node], memory_order_relaxed);
     uint64_t in_flight = lc->admitted[node] - ended;
     uint64_t left = in_flight < dp->credits ? dp->credits - in_flight : 0;
-    return left < dp->rx_burst ? (uint32_t)left : dp->rx_burst;
+    if (left >= dp->rx_burst)
+        return dp->rx_burst;
+    if (lc->sampling && in_flight)
+        lc->node_stats[node].held_ticks += lc->pass_ticks;
+    return (uint32_t)left;
 }
 
 /* Packets of IP that are of no flow, because the table is full, end here. Returns how many stay. */
@@ -65,7 +69,7 @@ static uint32_t poll_handed_over(hb_lcore *lc, uint32_t node)
     uint32_t n = hb_fifo_take(&lc->input[HB_HANDED_OVER(node)], handles, HB_RX_BURST);
     if (!n)
         return 0;
-    uint64_t begin = hb_sample_begin(lc);
+    uint64_t begin = lc->sampled;
     uint32_t account = hb_account_shared(lc, HB_ACCOUNT_CLASSIFY);
     for (uint32_t i = 0; i < n; i++) {
         m[i] = hb_header(a, handles[i]);
@@ -263,7 +267,7 @@ static void count_in(hb_lcore *lc, uint32_t node, uint32_t n)
 static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
 {
     uint32_t handles[HB_RX_BURST];
-    uint64_t begin = hb_sample_begin(lc);
+    uint64_t begin = lc->sampled;
     uint32_t n = receive(lc, node, port, handles);
     hb_count_port(lc, node, port);
     if (n) {
@@ -271,7 +275,11 @@ static uint32_t poll_queue(hb_lcore *lc, uint32_t node, hb_port *port)
         if (hb_watched(lc))
             hb_tap_packets(lc, HB_TAP_OUTSIDE, node, handles, n);
         take_in(lc, node, port, handles, n, begin);
-    } else if (lc->flows.lives && port->live) {
+        return n;
+    }
+    if (lc->sampling)
+        lc->sampled = hb_now(); /* looking for nothing is nobody's work */
+    if (lc->flows.lives && port->live) {
         hb_flow_clock(lc->flows.lives, node,
                       hb_clock_time_ns()); /* flows age also without packets */
     }
@@ -351,15 +359,14 @@ static void send(hb_lcore *lc, uint32_t node, hb_port *port, const uint32_t *han
     }
 }
 
-/* A packet of this type came in at this tick, and is sent: an output's latency, and a chain's, is
- * the whole stay. */
-static void sample_stay(hb_lcore *lc, uint32_t node, uint32_t type, uint64_t came)
+/* A packet of this type came in at this tick, and is sent after work since `begin`: an output's
+ * latency, and a chain's, is the whole stay. */
+static void sample_stay(hb_lcore *lc, uint32_t node, uint32_t type, uint64_t came, uint64_t begin)
 {
     if (!lc->sampling)
         return;
-    uint64_t ticks = hb_now() - came;
-    hb_count_sample(lc->latency + node * HB_HIST_BUCKETS, ticks);
-    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, ticks);
+    hb_sample_work(lc, node, begin, came);
+    hb_count_sample(lc->chain_latency + type * HB_HIST_BUCKETS, lc->sampled - came);
 }
 
 uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
@@ -369,15 +376,14 @@ uint32_t hb_poll_output(hb_lcore *lc, uint32_t node)
     uint32_t n = hb_fifo_take(&lc->input[node], handles, HB_BURST);
     if (!n)
         return 0;
-    uint64_t begin = hb_sample_begin(lc);
+    uint64_t begin = lc->sampled;
     hb_port *port = own_queue(lc, &lc->dp->node[node]);
     /* not always the first: types that are rare would rarely be seen. Sent, it is another's */
-    const hb_mbuf *m = hb_header(&lc->dp->arena, handles[lc->stats->passes % n]);
+    const hb_mbuf *m = hb_header(&lc->dp->arena, handles[(uint32_t)lc->stats->passes % n]);
     uint64_t came = m->rx_tick;
     uint32_t type = m->type;
     send(lc, node, port, handles, n);
-    hb_count_busy(lc, node, begin);
-    sample_stay(lc, node, type, came);
+    sample_stay(lc, node, type, came, begin);
     lc->node_stats[node].bursts++;
     hb_count_port(lc, node, port);
     return n;

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hummingbird.telemetry import bottleneck
+from hummingbird.telemetry import bottleneck, scheduling
 from hummingbird.telemetry.stats import Counts, Snapshot
 from hummingbird.telemetry.summary import by_reason
 from hummingbird.telemetry.view import Node, View
@@ -35,22 +35,32 @@ class Meter:
     def _begin(self, view: View) -> None:
         self._before: Snapshot | None = None
         self._start = int(view.reader.head["start_ticks"])
+        self._threads = scheduling.find_lcores(view.pid)
+        self._waited: dict[int, int] = {}
 
     def measure(self, view: View) -> Json:
         """The status now."""
         if int(view.reader.head["start_ticks"]) != self._start:
             self._begin(view)  # after a restart all counters begin anew
-        now = view.reader.snapshot()
-        status = _Interval(view, now, self._before, self._start).status()
-        self._before = now
+        now, waited = view.reader.snapshot(), scheduling.waited_ns(self._threads)
+        more = {lcore: ns - self._waited.get(lcore, 0) for lcore, ns in waited.items()}
+        status = _Interval(view, now, self._before, self._start, more).status()
+        self._before, self._waited = now, waited
         return status | {"bottleneck": bottleneck.find(status)}
 
 
 class _Interval:
     """What happened between two snapshots."""
 
-    def __init__(self, view: View, now: Snapshot, before: Snapshot | None, start: int) -> None:
-        self.view, self.now, self.before = view, now, before
+    def __init__(
+        self,
+        view: View,
+        now: Snapshot,
+        before: Snapshot | None,
+        start: int,
+        waited: Mapping[int, int],
+    ) -> None:
+        self.view, self.now, self.before, self.waited = view, now, before, waited
         self.ticks = max(now.ticks - (before.ticks if before else start), 1)
         self.seconds = self.ticks / view.reader.ticks_per_second
 
@@ -131,9 +141,19 @@ class _Interval:
         now = self.now.lcores["busy_ticks"]
         busy = self._since(now, self.before.lcores["busy_ticks"] if self.before else 0)
         return [
-            {"id": number, "cpu": cpu if cpu >= 0 else None, "busy": self._share(int(ticks), 1)}
+            {
+                "id": number,
+                "cpu": cpu if cpu >= 0 else None,
+                "busy": self._share(int(ticks), 1),
+                "taken": self._taken(number),
+            }
             for number, (cpu, ticks) in enumerate(zip(self.view.cpus, busy, strict=True))
         ]
+
+    def _taken(self, lcore: int) -> float | None:
+        """The share of the time in which others had the lcore's CPU while it was ready to run."""
+        waited = self.waited.get(lcore)
+        return None if waited is None else min(1.0, waited / 1e9 / self.seconds)
 
     def _way(self, index: int, way: str) -> Json:
         packets, more = self._field(index, f"{way}_packets")
@@ -150,15 +170,20 @@ class _Interval:
         drops = self.now.drops[index]
         more = self._since(drops, self.before.drops[index] if self.before else 0)
         lcores = len(node.lcores)
-        busy = self._share(self._field(index, "busy_ticks")[1], lcores)
         return {
-            "busy": busy if self.view.samples else None,
+            "lcores": list(node.lcores),
+            "busy": self._busy(index, node, "busy_ticks"),
             "depth": int(self.now.nodes[index]["depth"]),
             "depth_most": self.view.queue * max(1, lcores),
             "drops": by_reason(drops),
             "drops_pps": {name: self._rate(n) for name, n in by_reason(more).items()},
             "created": int(self.now.nodes[index]["created"]),
         }
+
+    def _busy(self, index: int, node: Node, field: str) -> float | None:
+        if not self.view.samples:
+            return None
+        return self._share(self._field(index, field)[1], len(node.lcores))
 
     def _port(self, index: int, node: Node) -> Json:
         missed, more_missed = self._field(index, "missed")
@@ -170,6 +195,7 @@ class _Interval:
             "missed": missed,
             "missed_pps": self._rate(more_missed),
             "answered": int(self.now.nodes[index]["answered"]),
+            "held": self._busy(index, node, "held_ticks") if node.ingress else None,
             "latency_us": self._latency(self.now.latency, index) if node.egress else None,
         } | self._node(index, node)
 

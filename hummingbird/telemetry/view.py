@@ -12,6 +12,9 @@ from typing import Any
 
 from hummingbird.telemetry.stats import Reader
 
+PYTHON = "python"
+"""Engine of an NF that has a thread of its own beside the lcores."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -23,7 +26,7 @@ class Node:
     driver: str = ""
     """Of a port."""
     engine: str = ""
-    """Of an NF: ``gpu``, ``cpu``, or the library that runs it."""
+    """Of an NF: ``gpu``, ``cpu``, the library that runs it, or PYTHON."""
     ingress: bool = False
     egress: bool = False
     lcores: tuple[int, ...] = ()
