@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from hummingbird.control import Json, Reply
+from hummingbird.control import Json
+from hummingbird.control_client import Reply
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 

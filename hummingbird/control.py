@@ -9,7 +9,7 @@ object a line, both ways:
     <- {"v": 1, "id": 7, "wait": true}           now and then, if nothing is found for long
     <- {"v": 1, "id": 7, "end": {...}}           or  {"v": 1, "id": 7, "error": "...", "fix": "..."}
 
-A command is a generator in `COMMANDS`: it yields items, None where it has only looked at
+A command is a generator: it yields items, None where it has only looked at
 something, or PAUSE where it has to wait, and returns what stands in the end line. When its client
 hangs up it is closed, so a `finally:` in it is always run. The server takes as much time as it is
 given, which is the time in which the control thread would sleep, and keeps at most one piece of an
@@ -26,13 +26,13 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hummingbird import logs
 from hummingbird.errors import UserError
-from hummingbird.telemetry.rundir import OF_ROOT, SOCKET, base_dir
+from hummingbird.telemetry.rundir import SOCKET, base_dir
 from hummingbird.textfile import quoted
 
 if TYPE_CHECKING:
@@ -54,39 +54,12 @@ SILENT_S = 30.0
 """A client that neither asks nor reads for this long is hung up on."""
 FINISH_S = 0.01
 AGAIN = "ask again in a moment"
-ANSWER_S = 30.0
-"""A client waits for the next piece of an answer for this long."""
 
 Json = dict[str, Any]
 PAUSE: Json = {}
 """A command that has nothing to say for now is asked again in the server's next round."""
 Answer = Generator[Json | None, None, Json]
 Command = Callable[["Engine", Mapping[str, Any]], Answer]
-COMMANDS: dict[str, Command] = {}
-"""By name. A command's module adds itself with `command`; see `load_commands`."""
-ABOUT: dict[str, str] = {}
-"""What each of them is for, in a line."""
-
-
-def command(name: str, about: str = "") -> Callable[[Command], Command]:
-    """Make a generator function the command of this name; ``about`` says in a line what it is for,
-    else the first line of the function's docstring does."""
-
-    def add(function: Command) -> Command:
-        COMMANDS[name] = function
-        ABOUT[name] = about or (function.__doc__ or "").partition("\n")[0].replace("``", "")
-        return function
-
-    return add
-
-
-def load_commands() -> None:
-    """Import the modules that have commands."""
-    import hummingbird.flow_list
-    import hummingbird.taps  # noqa: F401
-
-
-# ---- the server ----------------------------------------------------------------------------------
 
 
 class _Refused(Exception):
@@ -124,12 +97,10 @@ class _Client:
 class Server:
     """Answers whoever asks this instance."""
 
-    def __init__(self, engine: Engine, own: Mapping[str, Command] | None = None) -> None:
-        """Listen in the run directory, which the engine has made; ``own`` are commands of this
-        server besides `COMMANDS`."""
-        load_commands()
+    def __init__(self, engine: Engine, commands: Mapping[str, Command]) -> None:
+        """Listen in the run directory, which the engine has made; commands are by name."""
         self._engine = engine
-        self._own = own or {}
+        self._commands = commands
         self.away: str | None = None
         """Why no request is answered for now, if that is so."""
         self._clients: dict[int, _Client] = {}
@@ -246,7 +217,7 @@ class Server:
                 f"this instance speaks version {VERSION} of the protocol",
                 "use the 'hummingbird' that it was started with",
             )
-        name, known = request.get("command"), {**COMMANDS, **self._own}
+        name, known = request.get("command"), self._commands
         if not isinstance(name, str) or name not in known:
             what = f"this instance knows no command {quoted(name)}, only {', '.join(sorted(known))}"
             raise _Refused(what)
@@ -363,7 +334,7 @@ def _listen(path: Path) -> socket.socket:
     try:
         os.fchmod(listener.fileno(), 0o600)  # before there is anything to connect to
         path.unlink(missing_ok=True)
-        with _short(path) as name:
+        with short(path) as name:
             listener.bind(name)
         listener.listen(MOST_CLIENTS)
     except OSError:
@@ -373,7 +344,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 @contextmanager
-def _short(path: Path) -> Iterator[str]:
+def short(path: Path) -> Iterator[str]:
     """A name of at most 107 bytes, which is all that a socket's address has room for."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -401,159 +372,3 @@ def _mistake(error: UserError) -> Json:
 
 def _line(number: Any, **fields: Any) -> bytes:
     return json.dumps({"v": VERSION, "id": number, **fields}).encode() + b"\n"
-
-
-# ---- the client ----------------------------------------------------------------------------------
-
-
-def running() -> list[str]:
-    """Names of the instances of this user that can be asked."""
-    return sorted(path.parent.name for path in base_dir().glob(f"*/{SOCKET}") if _answers(path))
-
-
-def _answers(path: Path) -> bool:
-    with suppress(OSError), _connect(path):
-        return True
-    return False
-
-
-def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(ANSWER_S)
-    end = time.monotonic() + ANSWER_S
-    try:
-        with _short(path) as name:
-            while True:
-                try:
-                    connection.connect(name)
-                    return connection
-                except BlockingIOError:  # many others wait for it to accept them
-                    if time.monotonic() > end:
-                        raise
-                    time.sleep(0.01)
-    except OSError:
-        connection.close()
-        raise
-
-
-def open_instance(name: str | None) -> socket.socket:
-    """Connect to an instance.
-
-    Args:
-        name: its name; None: the only one that runs.
-
-    Raises:
-        UserError: there is none, or it is not clear which one is meant.
-    """
-    if name is None:
-        name = _only_one()
-    try:
-        return _connect(base_dir() / name / SOCKET)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        dead = isinstance(error, ConnectionRefusedError)
-        what = f"no instance named {name!r} is running"
-        what += "; the one that was has been killed" if dead else ""
-        others = ", ".join(running())
-        if name in _of_root():
-            raise UserError(f"{what} as this user, but root has one", fix=_SUDO) from None
-        fix = f"write --name with one of: {others}" if others else _START
-        raise UserError(what, fix=fix) from None
-    except OSError as error:
-        raise UserError(
-            f"the instance {name!r} cannot be asked: {error.strerror or error}",
-            fix="be the user who started it",
-        ) from None
-
-
-def _of_root() -> list[str]:
-    """Instances of root's that somebody else cannot ask."""
-    if os.geteuid() == 0:
-        return []
-    return [path.parent.name for path in OF_ROOT.glob(f"*/{SOCKET}")]
-
-
-_SUDO = "ask as root, with sudo"
-_START = "start one with 'hummingbird run', as the user who asks"
-
-
-def _only_one() -> str:
-    names = running()
-    if not names and _of_root():
-        raise UserError("no instance of this user is running, but root has one", fix=_SUDO)
-    if not names:
-        raise UserError("no instance is running", fix=_START)
-    if len(names) > 1:
-        what = f"{len(names)} instances are running: {', '.join(names)}"
-        raise UserError(what, fix=f"write --name {names[0]}, or another of them")
-    return names[0]
-
-
-class Reply:
-    """Iterate over it for the items of an answer; then ``end`` is there."""
-
-    def __init__(self, name: str | None, command: str, **fields: Any) -> None:
-        """Ask.
-
-        Args:
-            name: of the instance; None: the only one that runs.
-            command: what for.
-            fields: of the request.
-
-        Raises:
-            UserError: nobody can be asked.
-        """
-        self.end: Json = {}
-        self.name = name or _only_one()
-        self._socket = open_instance(self.name)
-        request = {"v": VERSION, "id": 1, "command": command, **fields}
-        with suppress(OSError):  # hung up on: what it said stands in the answer
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-
-    def __iter__(self) -> Iterator[Json]:
-        """The items; UserError if the instance refuses, or ends before the answer does."""
-        with self._socket, self._socket.makefile("rb") as lines:
-            while True:
-                said = self._next(lines)
-                if "error" in said:
-                    raise UserError(
-                        str(said["error"]),
-                        path=said.get("path"),
-                        line=said.get("line"),
-                        field=said.get("field"),
-                        fix=said.get("fix"),
-                    )
-                if "wait" in said:
-                    continue
-                if "item" not in said:
-                    self.end = said.get("end") or {}
-                    return
-                yield said["item"]
-
-    def hang_up(self) -> None:
-        """No more is wanted; also from another thread, whose iteration then ends with an error."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    @staticmethod
-    def _next(lines: Any) -> Json:
-        try:
-            line = lines.readline()
-        except TimeoutError:
-            raise UserError(
-                f"the instance has not answered for {ANSWER_S:.0f} s",
-                fix="try again; if it stays silent, stop it",
-            ) from None
-        except OSError:
-            line = b""
-        if not line:
-            raise UserError("the instance ended before its answer did", fix="start it again")
-        try:
-            said = json.loads(line)
-        except ValueError:
-            said = None
-        if not isinstance(said, dict) or said.get("v") != VERSION:
-            raise UserError(
-                f"the instance does not speak version {VERSION} of the protocol",
-                fix="use the 'hummingbird' that it was started with",
-            )
-        return said

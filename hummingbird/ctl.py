@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from hummingbird.control import Json, Reply
+from hummingbird.control import Json
+from hummingbird.control_client import Reply
 from hummingbird.errors import UserError
 from hummingbird.telemetry.rundir import is_running
 from hummingbird.telemetry.summary import drops_text

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from hummingbird.control import Answer, Json, Reply, command
+from hummingbird.control import Answer, Json
+from hummingbird.control_client import Reply
 from hummingbird.errors import UserError
 from hummingbird.flow_match import Match
 
@@ -29,10 +30,12 @@ SHOWN = 1000
 # ---- in the instance -----------------------------------------------------------------------------
 
 
-@command("flows", "The live flows, an item each; only those that match.")
 def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
-    """Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says
-    how many flows there were, and whether the limit has cut them."""
+    """The live flows, an item each; only those that match.
+
+    Fields of the request: ``match``, ``nf``, ``limit`` (0: all), ``count``. The end line says how
+    many flows there were, and whether the limit has cut them.
+    """
     text, nf = _text(request, "match"), _text(request, "nf")
     match = None if text is None else Match.parse(text)
     limit = _limit(request)
@@ -53,6 +56,9 @@ def answer(engine: Engine, request: Mapping[str, Any]) -> Answer:
             found += 1
             yield None if request.get("count") else _as_json(flow, nf)
     return {"flows": found, "more": False, "tracked": engine.tracks_flows}
+
+
+COMMANDS = {"flows": answer}
 
 
 def _text(request: Mapping[str, Any], field: str) -> str | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hummingbird import changes, control, logs, policy
+from hummingbird import changes, control, flow_list, logs, policy, taps
 from hummingbird.background import Background
 from hummingbird.changes import Change
 from hummingbird.control import PAUSE, Answer, Command, Json, Server
@@ -62,8 +62,10 @@ class Operator:
     _reloading: bool = False
 
     def commands(self) -> Mapping[str, Command]:
-        """For control.Server."""
+        """All that the control socket knows."""
         return {
+            **flow_list.COMMANDS,
+            **taps.COMMANDS,
             "status": self.status,
             "reload": self.reload,
             "drain": self.drain,
@@ -114,11 +116,8 @@ class Operator:
 
     def list_commands(self, engine: Engine, request: Mapping[str, Any]) -> Answer:
         """What may be asked, one item a command."""
-        about = control.ABOUT | {
-            name: _first_line(command) for name, command in self.commands().items()
-        }
-        for name in sorted(about):
-            yield {"command": name, "about": about[name]}
+        for name, command in sorted(self.commands().items()):
+            yield {"command": name, "about": _first_line(command)}
         return {}
 
     # ---- draining ----

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from hummingbird import control, edges
-from hummingbird.control import Answer, Json, command
+from hummingbird.control import Answer, Json
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import reasons
 from hummingbird.errors import UserError
@@ -33,13 +33,13 @@ LEAST_RING = 64 << 10
 # ---- captures ------------------------------------------------------------------------------------
 
 
-@command(
-    "capture", "A copy of the packets of an edge of the graph, for as long as the client stays."
-)
 def capture(engine: Engine, request: Mapping[str, Any]) -> Answer:
-    """Fields of the request: ``edge``, ``snap`` (bytes; 0: all), ``ring`` (bytes; 0: the most that
+    """A copy of the packets of an edge of the graph, for as long as the client stays.
+
+    Fields of the request: ``edge``, ``snap`` (bytes; 0: all), ``ring`` (bytes; 0: the most that
     there are). The only item says where the packets are; the end comes when somebody else removes
-    the capture."""
+    the capture.
+    """
     assert engine.running is not None
     text = _text(request, "edge") or ""
     edge = edges.parse(text, engine.running.topology, engine.running.policy)
@@ -71,10 +71,12 @@ def _ring_bytes(engine: Engine, wanted: int) -> int:
 # ---- traces --------------------------------------------------------------------------------------
 
 
-@command("trace", "What happens to some packets at every hop, an item an event.")
 def trace(engine: Engine, request: Mapping[str, Any]) -> Answer:
-    """Fields of the request: ``flow``, ``type``, ``count`` (packets), ``seconds``. The first item
-    says what is traced, the others are events; the end line tells how many packets there were."""
+    """What happens to some packets at every hop, an item an event.
+
+    Fields of the request: ``flow``, ``type``, ``count`` (packets), ``seconds``. The first item says
+    what is traced, the others are events; the end line tells how many packets there were.
+    """
     flow, type_name = _text(request, "flow"), _text(request, "type")
     rules = [] if flow is None else Match.parse(flow).rules()
     count = _number(request, "count", 10, 1, MOST)
@@ -245,10 +247,11 @@ def _address(data: bytes) -> IPv4Address | IPv6Address:
 # ---- both ----------------------------------------------------------------------------------------
 
 
-@command("taps", "The captures and traces that there are, an item each.")
 def list_taps(engine: Engine, request: Mapping[str, Any]) -> Answer:
-    """An item for each capture and trace: its number, kind, what it looks at, and how many packets
-    it has seen so far."""
+    """The captures and traces that there are, an item each.
+
+    An item has its number, kind, what it looks at, and how many packets it has seen so far.
+    """
     for tap in engine.taps:
         yield {"tap": tap.number, "kind": tap.kind, "what": tap.what, **_so_far(engine, tap)}
     return {}
@@ -264,9 +267,8 @@ def _so_far(engine: Engine, tap: Tap) -> Json:
     return {"packets": int(state.sampled), "missed": int(state.skipped)}
 
 
-@command("remove", "End the capture or trace with the number tap.")
 def remove(engine: Engine, request: Mapping[str, Any]) -> Answer:
-    """Field of the request: ``tap``, the number of a capture or trace, which ends."""
+    """End the capture or trace with the number ``tap``."""
     number = _number(request, "tap", 0, 0, MOST)
     tap = engine.taps.get(number)
     if tap is None:
@@ -276,6 +278,9 @@ def remove(engine: Engine, request: Mapping[str, Any]) -> Answer:
     engine.taps.remove(tap)
     yield None
     return {"removed": number, "kind": tap.kind, "what": tap.what}
+
+
+COMMANDS = {"capture": capture, "trace": trace, "taps": list_taps, "remove": remove}
 
 
 def _text(request: Mapping[str, Any], field: str) -> str | None:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
 
-from hummingbird.control import Json, Reply
+from hummingbird.control import Json
+from hummingbird.control_client import Reply
 from hummingbird.flow_match import Match
 
 WIDTH = 80

@@ -24,7 +24,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from scapy.utils import RawPcapReader
 
-from hummingbird.control import running
+from hummingbird.control_client import running
 from hummingbird.testing import capture
 
 MALFORMED = bytes(Ether(src="02:00:00:00:00:01") / IP(dst="203.0.113.1") / TCP())[:30]

@@ -43,7 +43,7 @@ from taps_helpers import (
 
 from hummingbird import edges, taps
 from hummingbird.capture_edge import Region, _whole_records
-from hummingbird.control import Reply
+from hummingbird.control_client import Reply
 from hummingbird.dataplane.plane import TAP_ANY, TAP_OUTSIDE, Dataplane
 from hummingbird.errors import UserError
 from hummingbird.telemetry import rundir

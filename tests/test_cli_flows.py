@@ -25,11 +25,11 @@ from chain import HEADER
 from process import ROOT, service
 from rich.console import Console
 
-from hummingbird import control
+from hummingbird import control, control_client
 from hummingbird.control import Server
 from hummingbird.dataplane.plane import FLOW_VIEW
 from hummingbird.errors import UserError
-from hummingbird.flow_list import Options, show
+from hummingbird.flow_list import COMMANDS, Options, show
 from hummingbird.flow_match import Match
 from hummingbird.flows import PROTOCOLS, Flow
 
@@ -92,7 +92,8 @@ def tracked() -> bool:
 @pytest.fixture
 def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: bool) -> Iterator[Ask]:
     """Runs the command against an engine with FLOWS; returns what it prints."""
-    monkeypatch.setattr(control, "base_dir", lambda: tmp_path)
+    for module in (control, control_client):
+        monkeypatch.setattr(module, "base_dir", lambda: tmp_path)
     (tmp_path / "default").mkdir()
     engine = SimpleNamespace(
         name="default",
@@ -101,7 +102,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: bool) -> Itera
         flow_views=lambda: iter([views(FLOWS)[:2], views(FLOWS)[2:]]),
         describe_flows=lambda some: (FLOWS[index] for index in some["index"]),
     )
-    server = Server(engine)  # type: ignore[arg-type]
+    server = Server(engine, COMMANDS)  # type: ignore[arg-type]
     ended = threading.Event()
 
     def serve() -> None:
@@ -250,7 +251,7 @@ def test_untracked(ask: Ask) -> None:
 def test_bad_request(ask: Ask, bad: dict[str, Any]) -> None:
     """Of another client than ours."""
     with pytest.raises(UserError):
-        list(control.Reply("default", "flows", **bad))
+        list(control_client.Reply("default", "flows", **bad))
 
 
 # ---- a run that goes on --------------------------------------------------------------------------

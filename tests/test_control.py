@@ -15,15 +15,16 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hummingbird import control
-from hummingbird.control import Answer, Reply, Server, open_instance
+from hummingbird import control, control_client
+from hummingbird.control import Answer, Command, Server
+from hummingbird.control_client import Reply, open_instance
 from hummingbird.errors import UserError
 
 TICK_S = 0.05
@@ -34,33 +35,43 @@ SLACK_S = 0.25
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory for run directories of this test alone."""
-    monkeypatch.setattr(control, "base_dir", lambda: tmp_path / "run")
+    for module in (control, control_client):
+        monkeypatch.setattr(module, "base_dir", lambda: tmp_path / "run")
     return tmp_path / "run"
 
 
-@pytest.fixture(autouse=True)
-def commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands for tests."""
-    monkeypatch.setattr(control, "COMMANDS", dict(control.COMMANDS))
+COMMANDS: dict[str, Command] = {}
+"""Of this test."""
 
-    @control.command("count")
+
+def command(name: str) -> Callable[[Command], Command]:
+    """Make a function the command of this name."""
+    return lambda function: COMMANDS.setdefault(name, function)
+
+
+@pytest.fixture(autouse=True)
+def commands() -> None:
+    """Commands that many tests use."""
+    COMMANDS.clear()
+
+    @command("count")
     def count(engine: Any, request: Mapping[str, Any]) -> Answer:
         for number in range(request["to"]):
             yield {"number": number} if number % 2 == 0 else None
         return {"engine": engine.name}
 
-    @control.command("idle")
+    @command("idle")
     def idle(engine: Any, request: Mapping[str, Any]) -> Answer:
         for _ in itertools.count():
             yield None
         return {}
 
-    @control.command("mistaken")
+    @command("mistaken")
     def mistaken(engine: Any, request: Mapping[str, Any]) -> Answer:
         yield None
         raise UserError("that cannot be", fix="ask for something else")
 
-    @control.command("broken")
+    @command("broken")
     def broken(engine: Any, request: Mapping[str, Any]) -> Answer:
         yield None
         raise ZeroDivisionError
@@ -72,7 +83,7 @@ class Instance:
     def __init__(self, runtime: Path, name: str) -> None:
         self.name = name
         (runtime / name).mkdir(parents=True, exist_ok=True)
-        self.server = Server(SimpleNamespace(name=name))  # type: ignore[arg-type]
+        self.server = Server(SimpleNamespace(name=name), COMMANDS)  # type: ignore[arg-type]
         self.longest = 0.0
         """Of its ticks."""
         self._ended = threading.Event()
@@ -148,7 +159,8 @@ def test_the_socket_is_its_users_alone(runtime: Path) -> None:
 def test_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address of a Unix socket has 108 bytes; a run directory's path may have more."""
     deep = tmp_path / ("d" * 100) / ("e" * 100)
-    monkeypatch.setattr(control, "base_dir", lambda: deep)
+    for module in (control, control_client):
+        monkeypatch.setattr(module, "base_dir", lambda: deep)
     with instance(deep):
         assert list(Reply(None, "count", to=1)) == [{"number": 0}]
 
@@ -209,7 +221,7 @@ def test_not_ours(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     with instance(runtime):
-        monkeypatch.setattr(control, "_connect", refuse)
+        monkeypatch.setattr(control_client, "_connect", refuse)
         with pytest.raises(UserError, match=r"'default' cannot be asked: Permission denied\n  fix"):
             Reply("default", "count")
 
@@ -250,7 +262,7 @@ def test_a_client_that_only_listens(runtime: Path) -> None:
     """It has said that it says no more, as `socat` and `nc -N` do, and still gets its answer, also
     one that takes long."""
 
-    @control.command("later")
+    @command("later")
     def later(engine: Any, request: Mapping[str, Any]) -> Answer:
         for _ in range(3):
             yield control.PAUSE
@@ -268,7 +280,7 @@ def test_an_interruption(runtime: Path) -> None:
     whoever asks before it is over."""
     closed = threading.Event()
 
-    @control.command("endless")
+    @command("endless")
     def endless(engine: Any, request: Mapping[str, Any]) -> Answer:
         try:
             for _ in itertools.count():
@@ -279,7 +291,7 @@ def test_an_interruption(runtime: Path) -> None:
 
     with instance(runtime) as run, contextlib.ExitStack() as stack:
 
-        @control.command("interrupt")
+        @command("interrupt")
         def interrupt(engine: Any, request: Mapping[str, Any]) -> Answer:
             run.server.interrupt("all is new")
             yield control.PAUSE
@@ -307,7 +319,7 @@ def test_an_interruption(runtime: Path) -> None:
 def test_the_place_of_a_mistake(runtime: Path) -> None:
     """File, line and field come over, too."""
 
-    @control.command("placed")
+    @command("placed")
     def placed(engine: Any, request: Mapping[str, Any]) -> Answer:
         yield None
         raise UserError("no", path="a.yaml", line=3, field="nfs.x", fix="yes")
@@ -392,9 +404,9 @@ def test_an_endless_search(runtime: Path) -> None:
 def test_a_long_search(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that hears nothing for long knows that it has not been forgotten."""
     monkeypatch.setattr(control, "WAIT_S", 0.02)
-    monkeypatch.setattr(control, "ANSWER_S", 0.5)
+    monkeypatch.setattr(control_client, "ANSWER_S", 0.5)
 
-    @control.command("search")
+    @command("search")
     def search(engine: Any, request: Mapping[str, Any]) -> Answer:
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
@@ -435,7 +447,7 @@ def test_a_pause_costs_nothing_and_ends(runtime: Path) -> None:
     asked = 0
     closed = threading.Event()
 
-    @control.command("waits")
+    @command("waits")
     def waits(engine: Any, request: Mapping[str, Any]) -> Answer:
         nonlocal asked
         try:

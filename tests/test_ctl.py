@@ -31,8 +31,9 @@ from chain import HEADER, capture, read_capture, udp
 from mutate import as_rows, mutate
 from process import ROOT, Service, service, write_rows, write_topology
 
-from hummingbird import control
-from hummingbird.control import Json, Reply
+from hummingbird import control, control_client
+from hummingbird.control import Json
+from hummingbird.control_client import Reply
 from hummingbird.errors import UserError
 from hummingbird.telemetry.attach import Attached
 from hummingbird.telemetry.rundir import base_dir
@@ -74,7 +75,7 @@ def running(
     with service(folder, path, "--no-live", *args) as run:
         if fast:
             run.until(lambda: run.packets(OUT) > 100, "packets at the end")
-        run.until(lambda: run.name in control.running(), "its control socket")
+        run.until(lambda: run.name in control_client.running(), "its control socket")
         yield run
 
 
@@ -185,7 +186,7 @@ def test_a_restart(tmp_path: Path) -> None:
     wanted["ports"]["out1"] = {"driver": "sink"}
     with (
         running(tmp_path, topology(engine="gpu")) as run,
-        control.open_instance(run.name) as before,
+        control_client.open_instance(run.name) as before,
     ):
         write_topology(tmp_path, wanted, ROWS.format("more") + "*,more,out1\n")
         found, end = ask(run, "reload", restart=True)
@@ -373,7 +374,7 @@ def test_a_client_that_goes_during_a_drain(tmp_path: Path) -> None:
     (tmp_path / "nf.py").write_text(STUCK)
     with running(tmp_path, wanted) as run:
         write_topology(tmp_path, topology(rate=None), ROWS.format("new"))
-        with control.open_instance(run.name) as asking:
+        with control_client.open_instance(run.name) as asking:
             asking.sendall(b'{"v": 1, "id": 1, "command": "reload", "restart": true}\n')
             run.until(lambda: state(run) == "draining", "the drain")
         run.until(lambda: state(run) == "running", "the end of the drain")
@@ -470,7 +471,7 @@ class Asker:
     """Asks again and again on one connection."""
 
     def __init__(self, name: str) -> None:
-        self._socket = control.open_instance(name)
+        self._socket = control_client.open_instance(name)
         self._lines = self._socket.makefile("rb")
 
     def send(self, command: str, **fields: Any) -> None:
@@ -637,7 +638,7 @@ def test_fuzzed_requests(run: Service) -> None:
     data, lengths = mutate(as_rows([line.ljust(96) for line in REQUESTS]), 400, rng)
     answers = hung_up = 0
     for row, length in zip(data, lengths, strict=True):
-        with control.open_instance(run.name) as connection:
+        with control_client.open_instance(run.name) as connection:
             connection.settimeout(10)
             with contextlib.suppress(OSError):
                 connection.sendall(row[:length].tobytes().rstrip() + b"\n")

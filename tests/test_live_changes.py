@@ -26,7 +26,7 @@ from testbed import (
     wire,
 )
 
-from hummingbird.control import Reply
+from hummingbird.control_client import Reply
 
 DRIVERS = ("af_xdp", "af_packet")
 UNSENT = {"port_down", "port_error", "port_full"}

@@ -19,7 +19,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from taps_helpers import GOOD, LOST, NEXT, OWN, PLAYED, VPN, events, gateway, said, start
 
-from hummingbird.control import Reply
+from hummingbird.control_client import Reply
 from hummingbird.errors import UserError
 from hummingbird.trace import block
 
