@@ -13,10 +13,10 @@ C_CODE = $(NATIVE) $(shell find tests/c bench -name '*.[ch]')
 DEMO := build/demo
 # What has to be there: for tests everything.
 GOALS := $(MAKECMDGOALS)
-WANT := $(firstword $(if $(filter test fmt,$(GOALS)),test) $(filter bench,$(GOALS)) run)
+WANT := $(firstword $(if $(filter test fmt,$(GOALS)),test) $(filter bench docs,$(GOALS)) run)
 
 .DEFAULT_GOAL := build
-.PHONY: build mdpdk demo test bench fmt clean help ready FORCE
+.PHONY: build mdpdk demo test bench docs fmt clean help ready FORCE
 
 build: ready $(BUILT) ## compile the data plane, installing what is missing
 
@@ -34,6 +34,9 @@ test: ready $(BUILT) ## run all tests and style checks; ARGS="-k name" picks som
 
 bench: ready $(BUILT) ## run all benchmarks (QUICK=1: in minutes); bench/results/REPORT.md
 	@$(PY) bench/report.py $(if $(QUICK),--quick) $(ARGS)
+
+docs: ready $(BUILT) ## build the site of the docs; build/site/index.html
+	@$(PY) -m mkdocs build --strict
 
 fmt: ready ## format Python and C, and fix what ruff can
 	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .

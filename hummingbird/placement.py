@@ -50,13 +50,17 @@ Cpus = Annotated[
 
 
 class Cores(BaseModel):
-    """CPU numbers; None is automatic."""
+    """CPU numbers; what is left out (None) is automatic."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     io: Cpus = None
+    """CPUs of the ports, which take them in turn, and of the NFs with ``engine: cpu``."""
     syncer: Cpus = None
+    """CPUs that serve the NFs with ``engine: gpu``."""
     nf: dict[str, Cpus] = {}
+    """CPUs of single NFs; for one with ``engine: gpu`` they are among ``syncer``. ``ipsec`` and
+    ``nat`` take exactly one."""
 
     def named(self) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
         """The lists that are not automatic, each with its place in the section."""

@@ -160,12 +160,17 @@ class SelectorParams(BaseModel):
     """Selectors that all of it together may become."""
 
     protocol: Protocols = (None,)
+    """``tcp``, ``udp``, ``sctp``, ``icmp``, ``icmpv6``, ``any``, or a number."""
     src: Prefixes = (ANY_ADDRESS,)
+    """Of the sender, IPv4 or IPv6."""
     dst: Prefixes = (ANY_ADDRESS,)
+    """Of whom it is for."""
     src_port: Ports = (ANY_PORT,)
+    """Of the sender, such as ``80`` or ``16384-16399``."""
     dst_port: Ports = (ANY_PORT,)
+    """Of whom it is for."""
     port: Ports = (ANY_PORT,)
-    """Either side's."""
+    """Of either side: matches both directions of a connection."""
 
     @model_validator(mode="after")
     def _can_match(self) -> SelectorParams:

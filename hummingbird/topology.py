@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The topology: a YAML file becomes ports, NFs, packet types and where they run.
 
-Every mistake is a UserError with file, line, field and fix. policies/README.md describes the file
-to those who write one; policies/ has examples.
+Every mistake is a UserError with file, line, field and fix. The strings below fields are also what
+users read: tools/reference.py makes a page of them. policies/ has examples.
 """
 
 from __future__ import annotations
@@ -61,14 +61,16 @@ class Device(_Section):
     """``auto`` (GPU NFs run on the CPU where there is no device), ``required``, ``none``, or a part
     of the name of a device or platform."""
     executor: Literal["auto", "persistent", "launch"] = "auto"
+    """``persistent``: one kernel that stays; ``launch``: a kernel for every batch; ``auto``:
+    the former where a probe saw it work."""
     lanes: Annotated[Whole, Field(ge=1, le=1024)] = 64
     """Packets of a row: work-items of a workgroup."""
     depth: Annotated[PowerOfTwo, Field(ge=2, le=4096)] = 64
-    """Rows of a workgroup."""
+    """Rows that may wait for a workgroup."""
     groups: Annotated[
         Annotated[Whole, Field(ge=1, le=4094)] | None, BeforeValidator(_unless_auto)
     ] = None
-    """Groups that a launch starts; None: as many as the device asks for."""
+    """Workgroups that a launch starts; ``auto``: as many as the device asks for."""
     lifetime_ms: Annotated[Whole, Field(ge=1, le=60_000)] = 200
     """A persistent kernel leaves after this long."""
     idle_ms: Annotated[Whole, Field(ge=1, le=60_000)] = 100
@@ -81,9 +83,9 @@ class Memory(_Section):
     mbufs: Annotated[Whole, Field(ge=1024, lt=1 << 28)] = 16384
     """Packets that exist at once."""
     frame_size: Literal[2048, 4096] = 2048
-    """Bytes; FRAME_OVERHEAD of them are not for packet data."""
+    """Bytes of packet memory for each packet; 384 of them are not for packet data."""
     queue: Annotated[PowerOfTwo, Field(ge=64, le=1 << 20)] = 4096
-    """Packets that may wait before a node, and between two cores."""
+    """Packets that may wait before an NF or port, and between two cores."""
     flows: Annotated[PowerOfTwo, Field(ge=64, le=1 << 24)] = 65536
     """Flows that a core with an input port can tell apart."""
 
@@ -98,9 +100,10 @@ Seconds = Annotated[Whole, Field(ge=1, le=43_200)]  # HB_FLOW_TIMEOUT_MOST
 
 class Timeouts(_Section):
     """Seconds of packet time after which an idle flow is over, by its state: the section
-    ``flows.timeouts:``. The names are those of hb_flow_state_name()."""
+    ``flows.timeouts:``."""  # the names are those of hb_flow_state_name()
 
     other: Seconds = 60
+    """Of another protocol, or not IP."""
     tcp_syn: Seconds = 30
     """No more than a SYN and its answer."""
     tcp_established: Seconds = 7200
@@ -112,7 +115,9 @@ class Timeouts(_Section):
     udp: Seconds = 30
     """One end has sent."""
     udp_both: Seconds = 180
+    """Both ends have sent."""
     icmp: Seconds = 30
+    """Echo requests with one id and their replies; or all else between two addresses."""
     fragment: Seconds = 30
     """Fragments of one datagram."""
 
@@ -121,8 +126,10 @@ class Flows(_Section):
     """How long flows live, where NFs keep state of them: the section ``flows:``."""
 
     when_full: Literal["refuse", "evict"] = "refuse"
-    """New flows are refused, or the oldest that is half-open or closing goes."""
+    """``refuse``: packets of new flows are dropped; ``evict``: the oldest half-open or closing
+    flow ends."""
     timeouts: Timeouts = Timeouts()
+    """After which an idle flow is over, by its state."""
 
 
 class Telemetry(_Section):
@@ -161,19 +168,30 @@ class _Zone(_Section):
     """What every input port may say."""
 
     zone: Annotated[Whole, Field(ge=0, le=65535)] = 0
+    """Flows of different zones are different, even where all their addresses are equal."""
 
 
 class _File(_Section):
     policy: InputFile
+    """The route policy's CSV file."""
     ports: dict[Name, dict[Key, Any]]
+    """Where packets come from and go to: ``NAME: {driver: ..., ...}``."""
     nfs: dict[Name, dict[Key, Any]] = {}
+    """The network functions: ``NAME: {type: ..., engine: ..., ...}``."""
     types: dict[TypeName, Rules] = {}
+    """Packet types: ``NAME: RULE`` or a list of rules, in order."""
     device: Device = Device()
+    """How the OpenCL device is used."""
     cores: Annotated[Cores, BeforeValidator(placement.from_yaml)] = Cores()
+    """Which CPU runs what; ``auto``, or a map."""
     memory: Memory = Memory()
+    """Sizes, fixed at the start."""
     flows: Flows = Flows()
+    """How long flows live, where NFs keep state of them."""
     dpdk: DpdkSection = DpdkSection()
+    """How DPDK is started."""
     telemetry: Telemetry = Telemetry()
+    """What is measured beside counting."""
 
 
 # --- What it becomes ------------------------------------------------------------------------------

@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""docs/write-an-nf.md does what it says: its own code blocks, written to files and run."""
+"""docs/write-an-nf.md does what it says: its own code blocks, written to files and run; on the
+device, too. (Its commands are run by test_docs_run.py.)"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chain import tcp, udp
+from doc_blocks import blocks
 
 from hummingbird.cli import main
 from hummingbird.testing import run_packets
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "write-an-nf.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
+PAGE = ROOT / "docs" / "write-an-nf.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = {block.file: block.text for block in blocks(PAGE) if block.file}
 DEMO = ROOT / "policies" / "demo" / "branch.pcap"
 
 
@@ -50,18 +51,12 @@ def test_the_ttl_counter(engine: str, folder: Path, capsys: pytest.CaptureFixtur
     args += ["--name", f"test-tutorial-{os.getpid()}", "--json", str(folder / "run.json")]
     assert main(["run", str(top), *args]) == 0
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    shown = re.search(r"```text\nCounters\n(.*?)```", TEXT, re.DOTALL)
+    shown = re.search(r"^Counters\n(.*?)^\.\.\.", TEXT, re.DOTALL | re.MULTILINE)
     assert shown
     for line in shown[1].splitlines():
         assert line.split() in printed
     summary: dict[str, Any] = json.loads((folder / "run.json").read_text())
     assert summary["sent"] == 1102 and summary["counters"] == {"count0": {"ttl 64": 1086}}
-
-
-def test_the_guard_by_its_own_test(folder: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_guard.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
 
 
 def test_the_small_python_nf(folder: Path) -> None:

@@ -52,17 +52,17 @@ class FirewallParams(NfParams):
     """Parameters of ``type: firewall``."""
 
     rules: Path
-    """File with rules of one or both IP versions."""
+    """File with rules: CSV, a ClassBench filter set, or what ``iptables-save`` prints."""
     rules6: Path | None = None
     """What ``ip6tables-save`` prints, where ``rules`` is from ``iptables-save``."""
     format: Format | None = None
-    """Of both; without it each file's first line tells."""
+    """Of both files; left out: each file's first line tells."""
     chain: str = "FORWARD"
-    """Of iptables-save: where packets begin."""
+    """Of iptables-save: the chain where packets begin."""
     default: Literal["accept", "deny"] | None = None
     """For packets that no rule matches; without it the chain's policy, else deny."""
     tracking: bool = True
-    """Rules decide on flows, not on each packet."""
+    """Rules decide on flows; ``false``: on each packet by itself."""
     midstream: bool = True
     """A TCP connection whose beginning was not seen may be accepted."""
     types: list[str] = []

@@ -35,13 +35,13 @@ class FlowMonitorParams(NfParams):
     """Parameters of ``type: flow_monitor``."""
 
     collector: str | None = None
-    """Where IPFIX goes: host:port, UDP."""
+    """``HOST:PORT`` of an IPFIX collector, UDP. This or ``csv`` is needed."""
     csv: str | None = None
-    """File that records are added to; no Path, which would have to be there already."""
+    """File that a line is added to for each flow."""
     active_timeout: Annotated[float, Field(ge=1, le=1_000_000)] | None = None
-    """Seconds between the records of a flow that goes on; None: only one, at its end."""
+    """Seconds between the records of a flow that goes on; left out: only one, at its end."""
     biflows: bool = True
-    """One IPFIX record for both directions (RFC 5103); else one for each."""
+    """One IPFIX record for both directions (RFC 5103); ``false``: one for each."""
     timestamps: Times = "milliseconds"
     """Unit of IPFIX's flow start and end."""
     domain: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 1

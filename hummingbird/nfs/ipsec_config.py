@@ -95,7 +95,9 @@ class UdpPorts(NfParams):
     """Ports of ESP in UDP (RFC 3948)."""
 
     src: Annotated[Whole, Field(ge=1, le=65535)]
+    """Source port."""
     dst: Annotated[Whole, Field(ge=1, le=65535)]
+    """Destination port."""
 
 
 def _udp_ports(value: Any) -> Any:
@@ -106,21 +108,28 @@ class SaParams(NfParams):
     """A security association."""
 
     direction: Literal["in", "out"]
+    """``out``: encapsulates; ``in``: decapsulates."""
     spi: Annotated[Whole, Field(ge=256, le=0xFFFFFFFF)]
-    """Up to 255 they are reserved (RFC 4303 section 2.1)."""
+    """Security parameters index; those up to 255 are reserved (RFC 4303 section 2.1)."""
     mode: Literal["tunnel", "transport"] = "tunnel"
+    """``transport``: between the two hosts ``src`` and ``dst`` themselves."""
     src: IPv4Address
+    """Source of the outer header; in transport mode of the packets themselves."""
     dst: IPv4Address
-    """Of the outer header; in transport mode of the packets themselves."""
+    """Destination likewise."""
     cipher: Annotated[
         Literal["aes-128-cbc", "aes-192-cbc", "aes-256-cbc", "aes-128-gcm", "aes-256-gcm", "null"],
         BeforeValidator(_cipher),
     ]
+    """What encrypts."""
     auth: Literal["hmac-sha1-96", "hmac-sha2-256-128", "none"] = "none"
+    """What authenticates; AES-GCM does it by itself."""
     key_file: Path
+    """File with the keys, which its owner alone may read."""
     udp: Annotated[UdpPorts | None, BeforeValidator(_udp_ports)] = None
+    """ESP in UDP (RFC 3948): a port, or source and destination port."""
     replay_window: Annotated[Whole, Field(ge=64, le=4096)] | None = None
-    """Packets; inbound only. `window` knows the default."""
+    """Packets, inbound only; left out: 1,024."""
     allow_null: bool = False
     """The cipher "null" is meant: nothing is encrypted."""
     type: str | None = None
@@ -194,11 +203,11 @@ class IcmpParams(NfParams):
     """Who tells the sender that a packet is too big, and how often."""
 
     source: IPv4Address | None = None
-    """Address that ICMP errors come from; None: that of the security association."""
+    """Address that ICMP errors come from; left out: that of the security association."""
     source6: IPv6Address | None = None
-    """Likewise ICMPv6; None: there are none."""
+    """Likewise of ICMPv6; left out: there are none."""
     type: str | None = None
-    """Packet type that errors get; None: that of the packet they are about."""
+    """Packet type that errors get; left out: that of the packet they are about."""
     rate: Annotated[Whole, Field(ge=0, le=1_000_000)] = 100
     """Errors per second at most; 0: none."""
 
@@ -210,11 +219,14 @@ class IpsecParams(NfParams):
     """Parameters of ``type: ipsec``."""
 
     sas: Annotated[dict[SaName, SaParams], Field(min_length=1, max_length=65535)]
+    """Security associations by name."""
     policies: Annotated[tuple[PolicyParams, ...], Field(min_length=1)]
-    """In order, and the first that a packet matches decides. None: it is discarded (RFC 4301)."""
+    """In order, and the first that a packet matches decides; what none matches is discarded
+    (RFC 4301)."""
     mtu: Annotated[Whole, Field(ge=LEAST_MTU, le=MOST_MTU)] = 1500
     """Bytes of an IP packet that the way of encapsulated packets takes."""
     icmp: IcmpParams = IcmpParams()
+    """Who tells a sender that its packets are too big."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> IpsecParams:

@@ -98,33 +98,43 @@ class BackendParams(NfParams):
     """A backend that stands in the topology; the same as a row of the file."""
 
     address: Host
+    """Of the host."""
     port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
-    """None: the service's."""
+    """Left out: the service's."""
     weight: Annotated[Whole, Field(ge=0, le=MAX_WEIGHT)] = 1
+    """Its share of new flows, against the others'; 0: none."""
     state: Literal["up", "drain"] = "up"
+    """``drain``: no new flows, those it has stay."""
     mac: Mac | None = None
+    """Ethernet address that packets to it get; left out: as it was."""
 
 
 class ServiceParams(NfParams):
     """A virtual address that clients know, and what is done with packets to it."""
 
     address: Host
+    """The virtual address."""
     protocol: Literal["tcp", "udp"]
+    """Of the service."""
     port: Annotated[PortRange, PlainValidator(_ports)]
+    """A port, a range, or ``any``."""
     mode: Literal["dnat", "ipip"] = "dnat"
+    """``dnat``: destination rewritten; ``ipip``: tunnelled to the backend."""
     affinity: Literal["flow", "client"] = "flow"
     """What the choice hangs on: each flow on its own, or the client's address alone."""
     backends: Annotated[tuple[BackendParams, ...], Field(min_length=1)] | None = None
-    """None: those of the file."""
+    """Left out: those of the file."""
 
 
 class TunnelParams(NfParams):
     """The outer headers of ``mode: ipip``."""
 
     source: IPv4Address | None = None
+    """Outer source address to IPv4 backends."""
     source6: IPv6Address | None = None
+    """To IPv6 backends."""
     mtu: Annotated[Whole, Field(ge=LEAST_MTU, le=9216)] = 1500
-    """Of the way to the backends."""
+    """Largest IP packet on the way to the backends."""
 
 
 class IcmpParams(NfParams):
@@ -133,7 +143,7 @@ class IcmpParams(NfParams):
     rate: Annotated[Whole, Field(ge=0, le=1_000_000)] = 100
     """A second and CPU; 0: none."""
     type: str | None = None
-    """Packet type that they get; without one that of the packet they are about."""
+    """Packet type that they get; left out: that of the packet they are about."""
 
 
 class LoadBalancerParams(NfParams):
@@ -142,17 +152,21 @@ class LoadBalancerParams(NfParams):
     services: Annotated[
         dict[ServiceName, ServiceParams], Field(min_length=1, max_length=MAX_SERVICES)
     ]
+    """Virtual addresses by name."""
     backends: Path | None = None
     """CSV file with the backends of services that have none of their own here."""
     table_size: Prime = 65537
+    """Places of a service's table: more make shares more equal."""
     seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] | None = None
-    """Of the choice; None: made of the NF's name."""
+    """Of the choice; left out: made of the NF's name."""
     mac: Mac | None = None
     """Source of packets whose destination MAC address becomes a backend's."""
     tunnel: TunnelParams = TunnelParams()
+    """Outer headers of ``mode: ipip``."""
     icmp: IcmpParams = IcmpParams()
+    """Errors about packets that are too big for a tunnel."""
     room: Annotated[Whole, Field(ge=0, le=1 << 15)] | None = None
-    """Backends that may come later."""
+    """Backends that may come while it runs; left out: as many as there are, at least 1,024."""
 
     def content_types(self) -> list[str]:
         """Packet types that it gives to packets."""

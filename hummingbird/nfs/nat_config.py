@@ -110,17 +110,24 @@ class Hold(NfParams):
     """Seconds of packet time that a mapping outlives its last flow."""
 
     tcp: Seconds = 240
+    """After TCP."""
     udp: Seconds = 120
+    """After UDP."""
     icmp: Seconds = 60
+    """After ICMP queries."""
     other: Seconds = 120
+    """After other protocols."""
 
 
 class Forward(NfParams):
     """A port of an external address that leads to an inside host, whoever sends to it."""
 
     protocol: Literal["tcp", "udp"]
+    """Of the port."""
     external: At
+    """ADDRESS:PORT outside."""
     inside: At
+    """ADDRESS:PORT of the inside host."""
     zone: Annotated[Whole, Field(ge=0, le=65535)] = 0
     """Of the port that the inside host's packets come in at."""
 
@@ -136,36 +143,40 @@ class NatParams(NfParams):
     inside: Annotated[
         tuple[Network, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=MOST_INSIDE)
     ]
-    """Whose addresses are translated."""
+    """Prefixes of the hosts whose addresses are translated."""
     external: Annotated[
         tuple[Network, ...],
         BeforeValidator(_as_list),
         Field(min_length=1, max_length=MOST_EXTERNAL),
     ]
-    """What they are translated to."""
+    """Addresses that they get: single ones, or prefixes of which every address counts."""
     ports: Annotated[
         tuple[Range, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=MOST_RANGES)
     ] = ((1024, 65535),)
-    """Of each external address and protocol; ids of ICMP queries likewise."""
+    """To choose from, of each external address and protocol; ids of ICMP queries likewise."""
     forwards: Annotated[tuple[Forward, ...], Field(max_length=65536)] = ()
+    """Ports that lead to an inside host, whoever sends."""
     filtering: Literal[
         "endpoint-independent", "address-dependent", "address-and-port-dependent"
     ] = "endpoint-independent"
-    """Who outside may use a mapping."""
+    """Who outside may use a mapping: anybody; whom it has sent to; or whom it has sent to, of
+    that port."""
     hairpin: bool = True
     """Inside hosts reach each other by external addresses."""
     pooling: Literal["paired", "arbitrary"] = "paired"
-    """All mappings of a host have one external address; or any that has a port."""
+    """``paired``: all mappings of a host have one external address; ``arbitrary``: the next one
+    with a free port."""
     keep_parity: bool = True
     """Even UDP ports become even ones, odd ones odd, while there are such."""
     keep_port: bool = False
     """A port stays what it is where that is free; else all are random."""
     hold: Hold = Hold()
+    """How long a mapping outlives its last flow."""
     mappings: Annotated[Count, Field(ge=1, le=MOST_MAPPINGS)] = 65536
-    """That there is room for."""
+    """Room for so many; 56 bytes each."""
     peers: Annotated[Count, Field(ge=1, le=MOST_MAPPINGS)] | None = None
-    """Whom all mappings together were used to send to: room for so many; by default 4 for each
-    mapping. Without a filter nobody asks."""
+    """Room for those whom mappings have sent to, if there is a filter; left out: 4 for each
+    mapping."""
     seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] | None = None
     """Of the ports; without one nobody can tell which one comes next."""
 

@@ -55,9 +55,9 @@ class NidsParams(NfParams):
     on_alert: str = "pass"
     """``pass``, ``drop``, or the packet type that packets with an alert get."""
     sticky: Literal["packet", "flow"] = "packet"
-    """Does the new type hold for this packet, or for its flow from here on?"""
+    """Whom that type holds for: this packet, or its flow from here on."""
     handshake: Literal["seen", "assumed"] = "seen"
-    """Is a TCP connection established only if its handshake came by?"""
+    """``assumed``: TCP is taken for established although its handshake did not come by."""
     eve: str | None = None
     """File that alerts are appended to, as EVE JSON."""
     alert_rate: Annotated[int, Field(ge=0)] = 100

@@ -56,7 +56,7 @@ class PythonParams(NfParams):
     file: Path
     """The Python file."""
     function: Annotated[str, AfterValidator(_name)] = "process"
-    """What it calls the function: it takes a Burst and returns an array of verdicts."""
+    """What is called: it takes a Burst and returns an array of verdicts."""
     types: list[str] = []
     """Packet types that the function may give to packets."""
     sticky: Literal["packet", "flow"] = "packet"

@@ -30,15 +30,20 @@ class NextHop(NfParams):
     """The Ethernet addresses of packets that leave for this next hop."""
 
     mac: Mac
+    """Ethernet address that packets get as destination."""
     src_mac: Mac | None = None
+    """And as source; left out: the interface's or the router's."""
     mtu: Mtu | None = None
+    """Largest IP packet; left out: the interface's or the router's."""
 
 
 class Interface(NfParams):
     """A link of the router: its own Ethernet address there, and the link's MTU."""
 
     mac: Mac | None = None
+    """The router's Ethernet address there."""
     mtu: Mtu | None = None
+    """Largest IP packet there."""
 
 
 def _neighbour(value: Any) -> Any:
@@ -62,21 +67,26 @@ class RouterParams(NfParams):
     """Parameters of ``type: router``."""
 
     routes: Path
-    """File with routes of one or both families."""
+    """File with routes: CSV ``prefix,next_hop``, or what ``ip route`` or ``show ip cef`` prints."""
     routes6: Path | None = None
-    """Another one, such as what ``ip -6 route`` prints."""
+    """A second one, such as what ``ip -6 route`` prints."""
     format: Format | None = None
-    """Of both; without it each file's first line tells."""
+    """Of both files; left out: each file's first line tells."""
     next_hops: dict[str, NextHop] = Field(default_factory=dict)
+    """Next hops that routes name."""
     neighbours: dict[IPvAnyAddress, Neighbour] = Field(default_factory=dict)
-    """Ethernet addresses of the routers and hosts that routes name by address."""
+    """Ethernet addresses of next hops that routes name by address: a MAC address, or the fields
+    of a next hop."""
     interfaces: dict[str, Interface] = Field(default_factory=dict)
+    """Links that routes name behind ``@``."""
     mac: Mac | None = None
     """The router's own Ethernet address where nothing else is said."""
     mtu: Mtu = 1500
+    """The largest IP packet where nothing else is said."""
     addresses: list[IPvAnyAddress] = Field(default_factory=list)
     """The router's own; the first of each family is the source of ICMP errors."""
     icmp: Icmp = Icmp()
+    """The errors that the router sends."""
     local: str | None = None
     """Packet type of packets to the router itself; without one they are dropped."""
     learn: bool = True

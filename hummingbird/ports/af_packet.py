@@ -5,7 +5,7 @@ way in and once on its way out.
     wan: {driver: af_packet, interface: eth1, queues: 2}
 
 With several ``queues`` the kernel gives each flow to one of as many sockets. The kernel's own
-network stack sees the packets, too: give the interface no IP address. See docs/af_packet.md.
+network stack sees the packets, too: give the interface no IP address. See docs/ports.md.
 """
 
 from __future__ import annotations

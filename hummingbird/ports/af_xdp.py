@@ -25,6 +25,7 @@ class AfXdpParams(InterfaceParams):
     """An interface and how XDP uses it."""
 
     mode: Literal["auto", "zero-copy", "native", "generic"] = "auto"
+    """Who runs the XDP program: ``auto`` is the best of the others that works."""
 
 
 def attach(plane: Dataplane, lcores: Sequence[int], params: AfXdpParams) -> int:

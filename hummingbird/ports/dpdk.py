@@ -50,6 +50,8 @@ class DpdkSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     build: Literal["stock", "mdpdk"] = "stock"
+    """``stock``: the distribution's DPDK; ``mdpdk``: with mdpdk_patches/, all its memory lies
+    where packets are."""
     arguments: tuple[Annotated[str, Field(pattern=r"^\S[^\n]*$")], ...] = ()
     """More ones for DPDK's environment abstraction layer (EAL)."""
 

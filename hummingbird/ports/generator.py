@@ -48,29 +48,33 @@ class GeneratorParams(PortParams):
     size: Annotated[
         dict[FrameSize, Weight], BeforeValidator(_as_mix), Field(min_length=1, max_length=8)
     ] = {64: 1}
-    """Weights by frame bytes, without FCS."""
+    """Frame bytes without FCS: one size, or several with their weights, such as ``{64: 7, 1514:
+    1}``."""
     flows: Annotated[Count, Field(ge=1, le=MOST_FLOWS)] = 1
     """Distinct 5-tuples."""
     zipf: Annotated[float, Field(strict=True, ge=0, le=STEEPEST)] = 0.0
-    """0: the flows are taken in turn. Else each packet's is drawn, flow i ~ (i + 1)^-zipf."""
+    """0: the flows are taken in turn. Else each packet's is drawn, flow i (from 1) with a
+    probability ~ i^-zipf."""
     rate: Rate | None = None
-    """Packets per second; None: as many as the chain takes."""
+    """Packets per second; left out: as many as the chain takes."""
     protocols: Annotated[
         tuple[Literal["tcp", "udp", "icmp"], ...],
         BeforeValidator(_as_list),
         Field(min_length=1, max_length=4),
     ] = ("udp",)
-    """Flow i takes entry i modulo their number."""
+    """The flows take them in turn."""
     tcp_flags: Annotated[
         tuple[Literal["fin", "syn", "rst", "psh", "ack", "urg"], ...], BeforeValidator(_as_list)
     ] = ("ack",)
-    """Of every TCP packet."""
+    """Of every TCP packet; ``syn`` with many flows is a SYN flood."""
     src: IPv4Address = IPv4Address("198.18.0.1")
     """Of flow 0; the low 16 bits vary with the flow."""
     dst: IPv4Address = IPv4Address("198.19.0.1")
+    """Destination of all flows."""
     dst_port: Annotated[Whole, Field(ge=0, le=65535)] = 9
+    """Destination port of all flows."""
     seed: Annotated[Whole, Field(ge=0, lt=1 << 64)] = 1
-    """Of the flows that are drawn, the size mix and the payload."""
+    """The same seed makes the same packets in the same order."""
 
     @model_validator(mode="after")
     def _fits(self) -> GeneratorParams:

@@ -105,7 +105,7 @@ class LiveParams(PortParams):
     """Parameters of every driver by which packets come in and go out."""
 
     queues: Annotated[Whole, Field(ge=1, le=32)] = 1
-    """That the port serves: the interface's first ones."""
+    """How many of its queues are served, the first ones."""
     address: Addresses = ()
     """What the port answers ARP and neighbour solicitations for."""
 
@@ -135,6 +135,7 @@ class InterfaceParams(LiveParams):
     """Parameters of every driver of Linux's interfaces."""
 
     interface: InterfaceName
+    """Name of the network interface."""
 
     @property
     def watched(self) -> str | None:

@@ -29,12 +29,15 @@ class PcapParams(PortParams):
     """Exactly one of ``read`` and ``write``."""
 
     read: InputFile | None = None
+    """The capture to play; ``$in`` is ``--in`` of the command line. Either this or ``write``."""
     write: OutputFile | None = None
+    """The capture to write; ``$out`` is ``--out``. None of the other fields goes with it."""
     loop: Count = 1
     """Times the capture is played; 0: for ever."""
     pace: Literal["fast", "original"] = "fast"
+    """``fast``: as fast as the chain takes it, losing nothing; ``original``: with its own gaps."""
     rate: Rate | None = None
-    """Packets per second."""
+    """Packets per second, instead of ``pace``."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> PcapParams:

@@ -4,7 +4,7 @@ machine sends there comes in at the port.
 
     t0: {driver: tap, interface: hb0}
 
-A system call and a copy by the kernel for each packet. See docs/tap.md.
+A system call and a copy by the kernel for each packet. See docs/ports.md.
 """
 
 from __future__ import annotations
