@@ -73,6 +73,7 @@ def check_place(command: Path) -> None:
         if str(path).startswith(HOMES):
             raise UserError(
                 f"{path} lies in a home directory, which a service does not see",
-                fix="/usr/bin/python3 -m venv /opt/hummingbird && /opt/hummingbird/bin/pip install "
-                "hummingbird, then /opt/hummingbird/bin/hummingbird unit --install",
+                fix="in the folder of the source: /usr/bin/python3 -m venv /opt/hummingbird && "
+                "/opt/hummingbird/bin/pip install ., then /opt/hummingbird/bin/hummingbird unit "
+                "--install",
             )

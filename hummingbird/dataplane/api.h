@@ -510,9 +510,9 @@ typedef struct {
     uint64_t latency_off;
     uint64_t chain_latency_off;
     uint64_t profile_off;
-    uint64_t device_off; /* from the start of the region */
-    uint64_t start_ticks;
-    uint64_t start_ns; /* the same moment by CLOCK_REALTIME */
+    uint64_t device_off;  /* from the start of the region */
+    uint64_t start_ticks; /* when lcores began; 0: not yet */
+    uint64_t start_ns;    /* the same moment by CLOCK_REALTIME */
     uint64_t ticks_per_second;
 } hb_stats_head;
 #define HB_STATS_MAGIC 0x48625354

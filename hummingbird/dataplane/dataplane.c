@@ -349,6 +349,7 @@ int hb_start(hb_dataplane *dp)
     if (set_up_device(dp))
         return -1;
     hb_give_ports(dp, true);
+    hb_stats_begin(dp->stats);
     dp->running = true;
     for (uint32_t l = 0; l < dp->config.lcores; l++)
         if (hb_lcore_start(&dp->lcore[l])) {

@@ -46,9 +46,13 @@ hb_device_stats *hb_stats_init(void *region, uint32_t lcores, uint32_t nodes, ui
     hb_stats_head *h = region;
     *h = layout(lcores, nodes, types);
     h->ticks_per_second = (uint64_t)hb_tick_rate();
+    return (hb_device_stats *)((uint8_t *)region + h->device_off);
+}
+
+void hb_stats_begin(hb_stats_head *h)
+{
     h->start_ticks = hb_now();
     h->start_ns = hb_clock_time_ns();
-    return (hb_device_stats *)((uint8_t *)region + h->device_off);
 }
 
 void hb_stats_attach(hb_lcore *lc)

@@ -6,6 +6,8 @@
 
 /* Write the head of the region; returns the device's counters in it. */
 hb_device_stats *hb_stats_init(void *region, uint32_t lcores, uint32_t nodes, uint32_t types);
+/* From now on packets are counted. */
+void hb_stats_begin(hb_stats_head *h);
 /* Point an lcore at its block. */
 void hb_stats_attach(hb_lcore *lc);
 

@@ -81,12 +81,12 @@ class Reader:
         self.ticks_per_second = int(self.head["ticks_per_second"])
 
     def seconds(self, ticks: int) -> float:
-        """Seconds from when the counters were made until this tick."""
+        """Seconds from the start until this tick."""
         return (ticks - int(self.head["start_ticks"])) / self.ticks_per_second
 
     @property
     def started(self) -> float:
-        """When the counters were made, in Unix seconds."""
+        """When lcores began, in Unix seconds."""
         return int(self.head["start_ns"]) / 1e9
 
     def _blocks(self) -> npt.NDArray[np.uint8]:
