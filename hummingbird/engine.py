@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,15 @@ import numpy.typing as npt
 from hummingbird import flows, logs, ports
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines, flow_places
+from hummingbird.device_choice import DeviceChoice, choose_device
 from hummingbird.errors import UserError
 from hummingbird.flows import Flow, StatefulNf
 from hummingbird.nfs import HostContext, NfHost, NfTable
 from hummingbird.nfs.tables import Layout, layout
-from hummingbird.opencl import memory, probe, watchdog
-from hummingbird.opencl.device import Device, choose, on_cpus, reserve_cores
+from hummingbird.opencl import memory, watchdog
+from hummingbird.opencl.device import on_cpus
 from hummingbird.opencl.program import Code
-from hummingbird.opencl.session import LAUNCH, PERSISTENT, QueueShape, Session, open_session
+from hummingbird.opencl.session import LAUNCH, QueueShape, Session, open_session
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
 from hummingbird.ports import PortParams, dpdk
@@ -38,12 +39,6 @@ from hummingbird.topology import NfSpec, Topology
 
 DRAIN_MS = 10_000
 """Packets that are still in flight after this long are dropped as ``shutdown``."""
-
-SHOW_S = 1.0
-"""Readers in other processes learn of a change that is no reload after this long at most."""
-
-BRIEF_S = 0.05
-"""Changes may follow each other this fast before those between are left out."""
 
 Part = Literal["nodes", "types", "device", "cores", "memory", "flows", "telemetry", "policy"]
 
@@ -76,65 +71,6 @@ def difference(running: Wanted | None, wanted: Wanted) -> tuple[Part, ...]:
 
 def _differs(old: Policy, new: Policy) -> bool:
     return old.next.shape != new.next.shape or bool((old.next != new.next).any())
-
-
-@dataclass(frozen=True)
-class DeviceChoice:
-    """The device that runs the GPU NFs, and how; all None if CPUs run them."""
-
-    device: Device | None = None
-    executor: str | None = None
-    tier: str | None = None
-    reason: str = ""
-    binding: str | None = None
-    """The memory that the probe has seen a running kernel share; None: the first that there is."""
-
-
-def choose_device(topology: Topology, spare: Sequence[int]) -> DeviceChoice:
-    """Device and executor for a topology (design section 4, Tiers).
-
-    Args:
-        topology: what shall run.
-        spare: CPUs that a CPU runtime may use.
-
-    Raises:
-        UserError: no such device, or ``executor: persistent`` where the probe says no.
-    """
-    if not topology.uses_device:
-        if topology.device.use not in ("auto", "none"):
-            logs.warning(
-                "device_unused",
-                f"device.use is {topology.device.use}, but no NF has engine: gpu",
-                fix="give an NF engine: gpu, or take device.use away",
-            )
-        return DeviceChoice()
-    reserve_cores(max(1, len(spare)))
-    with on_cpus(spare):
-        device = choose(topology.device.use, probe.has_run)
-    if device is None:
-        logs.warning(
-            "device_missing",
-            "no OpenCL device: NFs with engine: gpu run on the CPU",
-            fix="apt-get install pocl-opencl-icd, or a GPU driver",
-        )
-        return DeviceChoice()
-    wanted = topology.device.executor
-    if wanted == LAUNCH:
-        known = probe.known_tier(device)
-        return DeviceChoice(device, LAUNCH, known.tier if known else None, "asked for")
-    if probe.known_tier(device) is None:
-        what = f"probing {device.label} once (some seconds; the result is kept)"
-        logs.info("probing", what, subject=device.label)
-    tier = probe.tier_of(device)
-    if tier.tier != "C":
-        return DeviceChoice(device, PERSISTENT, tier.tier, tier.reason, tier.binding)
-    if wanted == PERSISTENT:
-        raise UserError(
-            f"{device.label} is tier C, it cannot run a persistent kernel: {tier.reason}",
-            field="device.executor",
-            fix="write executor: auto or executor: launch",
-        )
-    return DeviceChoice(device, LAUNCH, tier.tier, tier.reason)
 
 
 @dataclass
@@ -171,12 +107,6 @@ class Engine:
     """What ports have said, by their names."""
     _stats: StatsFile | None = None
     _view_file: ViewFile | None = None
-    _not_shown: bool = False
-    """The view could not be written."""
-    _shown: float = 0.0
-    """When it was last looked whether the view has changed, time.monotonic()."""
-    _stale: bool = False
-    """It has changed since."""
     _keep: list[Any] = field(default_factory=list)
     _cpu_engines: Mapping[str, int] = field(default_factory=dict)
     """Number of the engine of each NF that a CPU runs."""
@@ -240,7 +170,7 @@ class Engine:
             self._give_back()
             raise
         self.running = wanted
-        self._show()
+        self._changed()
 
     # ---- start ----
 
@@ -254,9 +184,9 @@ class Engine:
         self._choose_engines(topology)
         with on_cpus(spare):
             self._set_up(wanted)
+            self.started = time.monotonic()
             self.plane.start()
         self._interfaces = InterfaceWatch(self.plane, topology.ports, topology.memory.frame_room)
-        self.started = time.monotonic()
 
     def _set_up(self, wanted: Wanted) -> None:
         assert self.placement is not None
@@ -266,7 +196,9 @@ class Engine:
             self._stats.renew(sizes.stats_bytes)
         else:
             self._stats = StatsFile(self.name, sizes.stats_bytes)
-        self._view_file = ViewFile(self._stats.path.with_name(VIEW))
+        self._view_file = ViewFile(
+            self._stats.path.with_name(VIEW), lambda: self.view(reports=False)
+        )
         frames, tables, device_config = self._memory(topology, sizes)
         self._make_hosts(topology)
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
@@ -470,29 +402,9 @@ class Engine:
             )
 
     def _changed(self) -> None:
-        """Let readers in other processes know, of many changes in short time at the next poll()."""
-        if time.monotonic() - self._shown > BRIEF_S:
-            self._show()
-        else:
-            self._stale = True
-
-    def _show(self) -> None:
-        """Let readers in other processes know."""
+        """Readers in other processes are to know."""
         if self._view_file:
-            self._shown, self._stale = time.monotonic(), False
-            try:
-                self._view_file.write(replace(self.view(), details=self._modes()))
-            except OSError as error:
-                self._say_not_shown(error)
-            else:
-                self._not_shown = False
-
-    def _say_not_shown(self, error: OSError) -> None:
-        """Once: it is tried again and again."""
-        if not self._not_shown:
-            what = f"other programs do not see what has changed: {error.strerror}"
-            logs.warning("not_shown", what, fix="make room in the run directory")
-        self._not_shown = True
+            self._view_file.changed()
 
     def reload_policy(self, policy: Policy) -> tuple[Part, ...]:
         """Packets admitted from now on follow ``policy``; those in flight finish on theirs."""
@@ -509,8 +421,8 @@ class Engine:
             except UserError as error:
                 fix = "see what the NF is given in the topology"
                 logs.failed("nf_failed", name, error, fix=fix, subject=name)
-        if self._stale or time.monotonic() - self._shown > SHOW_S:
-            self._show()
+        if self._view_file:
+            self._view_file.poll()
 
     def hold(self) -> None:
         """Take no packets in until resume(), also after a restart. Returns at once:
@@ -579,8 +491,9 @@ class Engine:
                 )
         return flows.describe(some, self.plane, topology.types, stateful)
 
-    def view(self) -> View:
-        """What telemetry has to know to put names on the counters."""
+    def view(self, *, reports: bool = True) -> View:
+        """What telemetry has to know to put names on the counters; also what NFs have to say of
+        themselves, if ``reports``."""
         assert self.running is not None and self.placement is not None
         topology, policy = self.running.topology, self.running.policy
         place = self.placement
@@ -616,15 +529,18 @@ class Engine:
             lanes=int(self.session.config.lanes) if self.session else 0,
             policy_version=self.version,
             state=self._state(),
-            details={name: host.report() for name, host in self.hosts.items()} | self._modes(),
+            details=self._modes() | (self._reports() if reports else {}),
         )
+
+    def _reports(self) -> dict[str, dict[str, Any]]:
+        return {name: host.report() for name, host in self.hosts.items()}
 
     def _state(self) -> str:
         if not self.held:
             return "running"
         return "draining" if self.plane.held_in_flight() else "drained"
 
-    def _modes(self) -> dict[str, dict[str, str]]:
+    def _modes(self) -> dict[str, dict[str, Any]]:
         return {name: {"mode": note} for name, note in self.port_notes()}
 
     def _describe_device(self) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -674,20 +673,3 @@ def test_commands(run: Service) -> None:
     for interval in (-1, "1", True, 61):
         with pytest.raises(UserError, match="'interval' is no number of seconds"):
             ask(run, "status", interval=interval)
-
-
-def test_the_example_of_the_docs(run: Service, tmp_path: Path) -> None:
-    """docs/control.md: the program works as it stands there, and what it prints."""
-    page = (ROOT / "docs" / "control.md").read_text()
-    start = page.index("    #!/usr/bin/env python3")
-    program, shell = page[start:].split("\n    $ ", 1)
-    (tmp_path / "ask.py").write_text(textwrap.dedent(program))
-    command, said = (line.strip() for line in shell.splitlines()[:2])
-    path = base_dir() / run.name / "control"
-    command = command.replace("/run/hummingbird/default/control", str(path))
-    command = command.replace("python3", sys.executable)
-    shell_ran = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
-    assert shell_ran.stdout.strip() == said, shell_ran
-    write_rows(tmp_path, ROWS.format("newer"))
-    refused = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
-    assert refused.returncode == 1 and "(fix: did you mean 'new'?)" in refused.stderr

@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hummingbird import logs
 from hummingbird.telemetry.stats import Reader
+
+SHOW_S = 1.0
+"""Readers in other processes learn of a change that is not told of after this long at most."""
+BRIEF_S = 0.05
+"""Changes may follow each other this fast before those between are left out."""
 
 PYTHON = "python"
 """Engine of an NF that has a thread of its own beside the lcores."""
@@ -81,13 +89,49 @@ class ViewFile:
     """A view in the run directory, for readers in other processes: replaced as a whole whenever it
     has changed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written = ""
+    def __init__(self, path: Path, look: Callable[[], View]) -> None:
+        """Nothing is written yet.
 
-    def write(self, view: View) -> None:
-        """Make ``view`` what stands there."""
-        text = view.to_json()
+        Args:
+            path: the file.
+            look: makes the view as it is now.
+        """
+        self._path = path
+        self._look = look
+        self._written = ""
+        self._failed = False
+        self._at = -math.inf
+        """When it was last looked whether the view has changed, time.monotonic()."""
+        self._stale = False
+        """It has changed since."""
+
+    def changed(self) -> None:
+        """Show it now; of many changes in short time the last at the next poll()."""
+        if time.monotonic() - self._at > BRIEF_S:
+            self.show()
+        else:
+            self._stale = True
+
+    def poll(self) -> None:
+        """Show what has changed since."""
+        if self._stale or time.monotonic() - self._at > SHOW_S:
+            self.show()
+
+    def show(self) -> None:
+        """Make the view what stands there. Where it cannot be written that is said once, and tried
+        again and again."""
+        self._at, self._stale = time.monotonic(), False
+        try:
+            self._write(self._look().to_json())
+        except OSError as error:
+            if not self._failed:
+                what = f"other programs do not see what has changed: {error.strerror}"
+                logs.warning("not_shown", what, fix="make room in the run directory")
+            self._failed = True
+        else:
+            self._failed = False
+
+    def _write(self, text: str) -> None:
         if text == self._written:
             return
         new = self._path.with_suffix(".new")
