@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from hummingbird.cli.run import instance_name, seconds
-from hummingbird.cli.trace import count
+from hummingbird.cli.arguments import add_name, count, seconds
 
 DESCRIPTION = """\
 Write the packets that go along one edge of a running instance's graph to a
@@ -40,9 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "out", metavar="FILE", help="the capture, which is replaced; '-' is standard output"
     )
-    parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
-    )
+    add_name(parser)
     parser.add_argument("--count", type=count, metavar="N", help="end after N packets")
     parser.add_argument("--seconds", type=seconds, metavar="S", help="end after S seconds")
     parser.add_argument(

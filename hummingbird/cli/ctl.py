@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from hummingbird.cli.run import instance_name
+from hummingbird.cli.arguments import add_name
 
 DESCRIPTION = """\
 Ask a running instance over its control socket: how it is, or to change. The exit status is 0 if it
@@ -33,9 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
-    )
+    add_name(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _status(_add(commands, "status", "how it is, with rates over a short time"))
     reload = _add(commands, "reload", "read route policy and topology again; say what changed")

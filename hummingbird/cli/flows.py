@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from hummingbird.cli.run import instance_name
+from hummingbird.cli.arguments import add_name
 
 DESCRIPTION = """\
 List the live flows of a running instance: protocol, state, who began it and with whom, age, time
@@ -30,9 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
-    )
+    add_name(parser)
     parser.add_argument(
         "--match",
         metavar="'[PROTOCOL] [END [-> END]]'",

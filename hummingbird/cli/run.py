@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TextIO, cast
 
-from hummingbird.textfile import NAME, NAME_RULE
+from hummingbird.cli.arguments import instance_name, seconds
 
 DESCRIPTION = """\
 Run a topology until its inputs are exhausted, the duration is over, or Ctrl-C. While it runs,
@@ -111,24 +110,6 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
         help="json: what happens is one JSON object a line, and nothing else is written to "
         "standard output (default: %(default)s)",
     )
-
-
-def seconds(text: str) -> float:
-    """What --duration takes."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds, such as 10 or 0.5")
-    return found
-
-
-def instance_name(text: str) -> str:
-    """What --name takes."""
-    if not NAME.fullmatch(text) or len(text) > 32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name; write {NAME_RULE}, 32 at most")
-    return text
 
 
 def main(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from hummingbird.cli.run import instance_name
+from hummingbird.cli.arguments import add_name
 
 DESCRIPTION = """\
 Watch a running instance: what passes each port, NF and chain, how busy they
@@ -32,9 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
-    )
+    add_name(parser)
     parser.add_argument(
         "--interval",
         type=_interval,

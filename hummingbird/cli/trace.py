@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from hummingbird.cli.run import instance_name, seconds
+from hummingbird.cli.arguments import add_name, count, seconds
 
 DESCRIPTION = """\
 Follow packets of a running instance on their whole way: when they came to each
@@ -28,9 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
-    )
+    add_name(parser)
     parser.add_argument(
         "--flow",
         metavar="'[PROTOCOL] [END [-> END]]'",
@@ -48,13 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seconds", type=seconds, metavar="S", help="end after S seconds")
     parser.add_argument("--json", action="store_true", help="a JSON object a line for each event")
     parser.set_defaults(main=main)
-
-
-def count(text: str) -> int:
-    """What --count takes."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of packets; write 1 or more")
-    return int(text)
 
 
 def main(args: argparse.Namespace) -> int:

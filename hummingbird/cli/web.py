@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from hummingbird.cli.run import instance_name
+from hummingbird.cli.arguments import add_name
 
 if TYPE_CHECKING:
     from hummingbird.web.listen import Address
@@ -38,9 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
-    )
+    add_name(parser)
     parser.add_argument(
         "--listen",
         type=_address,
