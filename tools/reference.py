@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 
 from hummingbird import cli, nfs, ports, rules, topology
 from hummingbird.dataplane.plane import reasons
+from hummingbird.textfile import NAME_RULE
 
 KINDS = {
     int: "whole number",
@@ -265,7 +266,7 @@ def topology_page() -> str:
         "[Write a policy](../write-a-policy.md) shows how to begin one.",
         "",
         *top_table(file),
-        "A name is " + cli.run.NAME_RULE + "; ports and NFs may not share one, and none is `drop`. "
+        "A name is " + NAME_RULE + "; ports and NFs may not share one, and none is `drop`. "
         "Files are relative to the topology. Only `true` and `false` are booleans; keys that stand "
         f"twice are refused. There are {topology.MAX_NODES} ports and NFs and {topology.MAX_TYPES} "
         "packet types at most.",
