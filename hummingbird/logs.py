@@ -14,7 +14,8 @@ import os
 import select
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -301,12 +302,17 @@ def json_line(record: logging.LogRecord, said: Mapping[str, Any]) -> str:
     return json.dumps(line, default=str) + "\n"
 
 
-def begin(console: Console, *, as_json: bool = False) -> Handler:
-    """From now on what is said goes to a console's file, a `Stream` if it has to be sturdy."""
+@contextmanager
+def shown(console: Console, *, as_json: bool = False) -> Iterator[Handler]:
+    """What is said meanwhile goes to a console's file, a `Stream` if it has to be sturdy."""
     file = console.file
     stream = file if isinstance(file, Stream) else Stream(file)  # type: ignore[arg-type]
     handler = Handler(console, stream, as_json=as_json)
-    log.handlers[:] = [handler]
+    before = log.handlers[:], log.level, log.propagate
+    log.handlers[:], log.propagate = [handler], False
     log.setLevel(logging.INFO)
-    log.propagate = False
-    return handler
+    try:
+        yield handler
+    finally:
+        log.handlers[:], level, log.propagate = before
+        log.setLevel(level)

@@ -76,10 +76,11 @@ def run(options: Options, console: Console) -> int:
     Raises:
         UserError: a mistake in the files or the options.
     """
-    handler = logs.begin(console, as_json=options.log == "json")
-    options = replace(options, live=options.live and not handler.lines_only)
-    notifier = Notifier()
-    with _signals() as stop:  # to the end: who asks again still gets the report
+    as_json = options.log == "json"
+    # signals are caught to the end: who asks again still gets the report
+    with logs.shown(console, as_json=as_json) as handler, _signals() as stop:
+        options = replace(options, live=options.live and not handler.lines_only)
+        notifier = Notifier()
         try:
             return _run(options, console, stop, handler, notifier)
         except UserError as error:

@@ -205,10 +205,12 @@ class Clock:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[logs.Handler, io.StringIO, Clock]]:
     """A JSON handler, what it has written, and its clock."""
-    out, clock, before = io.StringIO(), Clock(), (logs.log.handlers[:], logs.log.propagate)
+    out, clock = io.StringIO(), Clock()
     monkeypatch.setattr(logs, "time", clock)
-    yield logs.begin(Console(file=out), as_json=True), out, clock
-    logs.log.handlers[:], logs.log.propagate = before
+    before = logs.log.handlers[:]
+    with logs.shown(Console(file=out), as_json=True) as handler:
+        yield handler, out, clock
+    assert logs.log.handlers == before, "who runs next says it where it did before"
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
