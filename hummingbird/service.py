@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,44 +95,59 @@ def _run(
     options: Options, console: Console, stop: _Stop, handler: logs.Handler, notifier: Notifier
 ) -> int:
     wanted = _load(options)
-    _check_writable(options.json, "summary")
-    _check_writable(options.report, "report")
-    if options.report and options.report == options.json:
-        raise _unwritable(options.report, "report", "the summary goes there")
+    _check_files(options)
     engine = Engine(options.name, profile=options.profile, watch=options.watch)
     operator = Operator(engine, lambda: _load(options), stop.ask_now, restarted=stop.catch)
     watcher = PolicyWatcher(operator, wanted.policy.path) if options.watch else None
-    server = None
-    try:
+    with closing(engine):
         began = time.monotonic()
         engine.apply(wanted)
-        server = operator.server = control.Server(engine, operator.commands())
-        stop.catch()
-        _say_start(engine, time.monotonic() - began)
-        report = RunReport(options.report, engine, options.bindings) if options.report else None
-        attendant = Attendant(engine, handler, notifier)
-        why = _watch_over(operator, options, console, stop, watcher, server, attendant, report)
-        attendant.stopping(why)
-        server.finish(ANSWERS_S)
-        server.close()
-        left = engine.stop(LAST_DRAIN_MS if operator.drained else DRAIN_MS)
-        seconds = time.monotonic() - engine.started
-        _say_messages(engine)
-        if left:
-            logs.warning(
-                "undrained",
-                f"{left} packets were still in flight after the drain and were dropped",
-                fix="find the NF that is slow: hummingbird top",
-                packets=left,
-            )
-        result = summary.summarise(engine.view(), engine.counters(), seconds)
-        result["runs"] = operator.runs
+        with closing(control.Server(engine, operator.commands())) as server:
+            operator.server = server
+            stop.catch()
+            _say_start(engine, time.monotonic() - began)
+            report = RunReport(options.report, engine, options.bindings) if options.report else None
+            attendant = Attendant(engine, handler, notifier)
+            turn = [watcher.look] if watcher else []
+            turn += [engine.poll, lambda: _say_messages(engine), attendant.poll]
+            turn += [report.look] if report else []
+            with _display(engine, options, console) as refresh:
+                why = _watch_over(operator, server, attendant, stop, options, [*turn, refresh])
+            attendant.stopping(why)
+            server.finish(ANSWERS_S)
+        result = _stop(operator)
         if report:
             report.end(result)
-    finally:
-        if server:
-            server.close()
-        engine.close()
+    return _tell(options, console, handler, result, report)
+
+
+def _stop(operator: Operator) -> dict[str, Any]:
+    """Drain and stop; the summary of all that ran."""
+    engine = operator.engine
+    left = engine.stop(LAST_DRAIN_MS if operator.drained else DRAIN_MS)
+    seconds = time.monotonic() - engine.started
+    _say_messages(engine)
+    if left:
+        logs.warning(
+            "undrained",
+            f"{left} packets were still in flight after the drain and were dropped",
+            fix="find the NF that is slow: hummingbird top",
+            packets=left,
+        )
+    return {
+        **summary.summarise(engine.view(), engine.counters(), seconds),
+        "runs": operator.runs,
+    }
+
+
+def _tell(
+    options: Options,
+    console: Console,
+    handler: logs.Handler,
+    result: Mapping[str, Any],
+    report: RunReport | None,
+) -> int:
+    """Say how it was, and write it where it is wanted; returns the exit status."""
     if handler.lines_only:
         _say_end(result)
     else:
@@ -140,7 +155,7 @@ def _run(
         summary.show(console, result)
     if options.json:
         _write_json(options.json, result)
-    status = 0 if all(run["balance"] == 0 for run in (result, *operator.runs)) else 1
+    status = 0 if all(run["balance"] == 0 for run in (result, *result["runs"])) else 1
     if report:
         status = _write_report(report, status)
     if result["device"].get("state") == "hangs":
@@ -262,36 +277,27 @@ def _signals() -> Iterator[_Stop]:
 
 def _watch_over(
     operator: Operator,
-    options: Options,
-    console: Console,
-    stop: _Stop,
-    watcher: PolicyWatcher | None,
     server: control.Server,
     attendant: Attendant,
-    report: RunReport | None,
+    stop: _Stop,
+    options: Options,
+    turn: Sequence[Callable[[], None]],
 ) -> str:
-    """Until the inputs end, the time is over, or somebody asks to stop; which one it was."""
-    engine = operator.engine
+    """Until the inputs end, the time is over, or somebody asks to stop; which one it was. ``turn``
+    is what is done again and again meanwhile."""
     until = None if options.duration is None else time.monotonic() + options.duration
-    with _display(engine, options, console) as refresh:
-        while not stop.asked:
-            server.serve(POLL_S)
-            if operator.away():
-                attendant.away()
-                continue
-            if engine.plane.finished():
-                return "the inputs have ended"
-            if until and time.monotonic() >= until:
-                return "the time is over"
-            if watcher:
-                watcher.look()
-            engine.poll()
-            _say_messages(engine)
-            attendant.poll()
-            if report:
-                report.look()
-            refresh()
-        operator.wait()
+    while not stop.asked:
+        server.serve(POLL_S)
+        if operator.away():
+            attendant.away()
+            continue
+        if operator.engine.plane.finished():
+            return "the inputs have ended"
+        if until and time.monotonic() >= until:
+            return "the time is over"
+        for act in turn:
+            act()
+    operator.wait()
     return "asked to stop"
 
 
@@ -385,6 +391,14 @@ class PolicyWatcher:
             version=self._operator.engine.version,
             changes=[change["text"] for change in found],
         )
+
+
+def _check_files(options: Options) -> None:
+    """What is to be written at the end can be."""
+    _check_writable(options.json, "summary")
+    _check_writable(options.report, "report")
+    if options.report and options.report == options.json:
+        raise _unwritable(options.report, "report", "the summary goes there")
 
 
 def _check_writable(path: Path | None, what: str) -> None:
