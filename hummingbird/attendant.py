@@ -242,7 +242,7 @@ class _Status:
         )
         counts = (received, sent, int(snapshot.drops.sum()))
         before, self._before = self._before, (now, *counts)
-        if before is None:
+        if before is None or received < before[1]:  # another run in this process
             return f"running, policy version {engine.version}"
         rates = [(c - b) / (now - before[0]) for c, b in zip(counts, before[1:], strict=True)]
         return (

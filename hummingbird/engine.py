@@ -589,7 +589,8 @@ class Engine:
             self._plane.stop()
             self.taps.close()
             let_go = [host.stop() for host in self.hosts.values()]
-            if self._plane.device_state() == "hangs" or not all(let_go):
+            hangs = self._plane.device_state() == "hangs" or self._plane.stuck
+            if hangs or not all(let_go):
                 _in_use_for_good.append((self.session, self._plane, [*self._keep]))
             else:
                 self._plane.close()
@@ -602,7 +603,7 @@ class Engine:
 
 
 _in_use_for_good: list[Any] = []
-"""What a hanging kernel or Python function may still write to; freeing it would crash the
+"""What a hanging kernel, lcore or Python function may still write to; freeing it would crash the
 process."""
 
 

@@ -115,10 +115,15 @@ def _run(
                 why = _watch_over(operator, server, attendant, stop, options, [*turn, refresh])
             attendant.stopping(why)
             server.finish(ANSWERS_S)
-        result = _stop(operator)
+        result, stuck = _stop(operator), engine.plane.stuck
         if report:
             report.end(result)
-    return _tell(options, console, handler, result, report)
+    status = _tell(options, console, handler, result, report)
+    if result["device"].get("state") == "hangs" or stuck:
+        _say_hang(stuck)
+        sys.stdout.flush()
+        os._exit(1)  # at exit OpenCL would wait for the kernel, and free what an lcore works on
+    return status
 
 
 def _stop(operator: Operator) -> dict[str, Any]:
@@ -158,14 +163,6 @@ def _tell(
     status = 0 if all(run["balance"] == 0 for run in (result, *result["runs"])) else 1
     if report:
         status = _write_report(report, status)
-    if result["device"].get("state") == "hangs":
-        logs.error(
-            "device_hangs",
-            "the device hangs and was given up",
-            fix="`hummingbird devices --fresh`",
-        )
-        sys.stdout.flush()
-        os._exit(1)  # the OpenCL runtime would wait for the kernel at exit, for ever
     return status
 
 
@@ -226,6 +223,15 @@ def _say_messages(engine: Engine) -> None:
 
 _PORT_FIX = "a whole file, room on its disk; for an interface what `hummingbird doctor` says"
 """Of messages that have none."""
+
+
+def _say_hang(stuck: bool) -> None:
+    if stuck:
+        what = "an lcore does not stop: an NF on it does not return; the process ends without it"
+        logs.error("lcore_hangs", what, fix="mend the NF that the log names")
+    else:
+        what = "the device hangs and was given up"
+        logs.error("device_hangs", what, fix="`hummingbird devices --fresh`")
 
 
 def _say_end(result: Mapping[str, Any]) -> None:

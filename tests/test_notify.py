@@ -21,12 +21,17 @@ from typing import Any
 import pytest
 from chain import started, udp
 from namespaces import namespace, needs, raw
-from process import service, write_topology
+from process import Service, service, write_rows, write_topology
 from rich.console import Console
 
 from hummingbird import logs
 from hummingbird.attendant import Attendant
+from hummingbird.control_client import Reply
+from hummingbird.errors import UserError
 from hummingbird.linux.notify import Notifier
+from hummingbird.telemetry.attach import Attached
+from hummingbird.telemetry.rundir import base_dir
+from hummingbird.telemetry.status import Meter
 
 TOPOLOGY: dict[str, Any] = {
     "ports": {
@@ -137,6 +142,28 @@ def test_an_lcore_that_never_returns_stops_the_watchdog(tmp_path: Path) -> None:
             assert "WATCHDOG=1" not in ear.hear(2.0)
             assert process.process.poll() is None
             assert "has made no pass for 5 s" in process.text
+            _check_stuck(process, tmp_path)
+
+
+def _check_stuck(process: Service, folder: Path) -> None:
+    """Who asks is told; what lcores are needed for is refused or given up; it ends when told to."""
+    with Attached(process.name) as other:
+        meter = Meter(other.view)
+        meter.measure(other.view)
+        time.sleep(0.5)  # what is measured over
+        found = meter.measure(other.view)["bottleneck"]
+    assert "makes no passes: an NF on it does not return" in found["why"]
+    with pytest.raises(UserError, match="an NF on it does not return"):
+        write_rows(folder, "*,lan,nf0\n*,nf0,lan\n")
+        list(Reply(process.name, "reload"))
+    reply = Reply(process.name, "trace", seconds=0.2)
+    list(reply)
+    assert reply.end["packets"] == 0
+    process.process.terminate()
+    ended = process.wait()
+    assert ended.status == 1 and "lcore_hangs" in ended.text
+    assert ended.summary is not None and ended.summary["in_flight"] > 0
+    assert not (base_dir() / process.name).exists()
 
 
 def test_a_control_loop_that_stands_still_stops_the_watchdog(tmp_path: Path) -> None:

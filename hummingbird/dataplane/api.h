@@ -391,8 +391,10 @@ int hb_classify(const uint8_t *packet, uint32_t length, const hb_rule *rules, ui
 
 #define HB_NEXT_DROP 0xffff /* the policy says drop */
 #define HB_NEXT_NONE 0xfffe /* the policy has no row */
+#define HB_POLICY_STUCK -2
 /* next[node * types + type] = next node or HB_NEXT_*. Returns the version number (1, 2, ...), or
- * -1 if HB_MAX_POLICIES versions still have packets in flight. */
+ * -1 if HB_MAX_POLICIES versions still have packets in flight, or HB_POLICY_STUCK if an lcore makes
+ * no passes any more; then nothing has changed. */
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next);
 /* Reloads after which a flow with state may have had packets on its old and its new way at once,
  * because they were not all gone within a second. */
@@ -441,8 +443,9 @@ void hb_hold(hb_dataplane *dp, int hold);
 /* While inputs are held: packets in flight, which only become fewer; -1: an input may not have seen
  * yet that it is held. */
 int64_t hb_held_in_flight(const hb_dataplane *dp);
-/* End all threads. After hb_drain nothing is left in flight. */
-void hb_stop(hb_dataplane *dp);
+/* End all threads. After hb_drain nothing is left in flight. -1: one does not end, because an NF
+ * does not return; then nothing that was given to the data plane may be freed, nor it itself. */
+int hb_stop(hb_dataplane *dp);
 /* Packets outside the pool, its caches and the drivers, counted by themselves (not a remainder). */
 int64_t hb_in_flight(const hb_dataplane *dp);
 /* Free mbufs found by walking pool and caches: only when stopped. */

@@ -437,18 +437,19 @@ int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms)
     if (!dp->running)
         return 0;
     atomic_store_explicit(&dp->draining, 1, memory_order_relaxed);
-    int64_t left = hb_wait_empty(dp, timeout_ms);
+    bool stuck = !hb_wait_passes(dp); /* then waiting helps nobody */
+    int64_t left = stuck ? hb_in_flight(dp) : hb_wait_empty(dp, timeout_ms);
     if (!left)
         return 0;
     atomic_store_explicit(&dp->draining, 2, memory_order_relaxed);
-    hb_wait_empty(dp, timeout_ms);
+    hb_wait_empty(dp, stuck ? 0 : timeout_ms);
     return left;
 }
 
-void hb_stop(hb_dataplane *dp)
+int hb_stop(hb_dataplane *dp)
 {
-    if (!dp->running)
-        return;
+    if (!dp->running || dp->stuck)
+        return dp->stuck ? -1 : 0;
     /* the executor first: it ends the kernel, and syncers still reap what that finished */
     if (dp->device) {
         hb_device_stop(dp->device);
@@ -457,11 +458,14 @@ void hb_stop(hb_dataplane *dp)
     if (dp->draining && hb_in_flight(dp))
         hb_wait_empty(dp, 1000);
     atomic_store_explicit(&dp->stop, 1, memory_order_relaxed);
-    for (uint32_t l = 0; l < dp->config.lcores; l++)
-        pthread_join(dp->lcore[l].thread, NULL);
+    if (!hb_join_lcores(dp)) {
+        dp->stuck = true;
+        return -1;
+    }
     dp->running = false;
     hb_give_ports(dp, false);
     hb_end_all_flows(dp);
+    return 0;
 }
 
 static void free_lcore(hb_lcore *lc)

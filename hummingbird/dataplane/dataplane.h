@@ -120,6 +120,7 @@ struct hb_lcore {
     uint64_t sampled;        /* when it last looked at the clock: what it does next began then,
                                 for looking is most of what busy times and latencies cost */
     bool worked;             /* ... which found something to do */
+    _Atomic bool left;       /* its thread has nothing more to do */
     _Atomic uint64_t passes; /* grows with every pass: tells the control thread that old policy
                                 pointers are forgotten */
 };
@@ -159,6 +160,7 @@ struct hb_dataplane {
     _Atomic int draining; /* 1: input ports take nothing in; 2: everything is dropped as shutdown */
     _Atomic int stop;     /* lcores leave */
     bool running;
+    bool stuck; /* an lcore did not stop: all that it may use stays as it is, for good */
     _Atomic uint32_t watched;          /* taps that there are; written by control */
     hb_tap *_Atomic tap[HB_MOST_TAPS]; /* NULL: none; likewise (taps.h) */
 };
@@ -359,7 +361,10 @@ void hb_close_ports(hb_dataplane *dp);
  */
 
 int hb_lcore_start(hb_lcore *lc);
-/* Control thread: wait until every lcore has begun a pass since. */
-void hb_wait_passes(hb_dataplane *dp);
+/* Control thread: wait until every lcore has begun a pass since; false: one makes none any more,
+ * and may still look at whatever it could look at before. */
+bool hb_wait_passes(hb_dataplane *dp);
+/* Control thread: wait for the ends of lcores that were told to stop; false: one does not. */
+bool hb_join_lcores(hb_dataplane *dp);
 
 #endif

@@ -190,24 +190,49 @@ static void *lcore_main(void *arg)
         if (lc->dp->node[i].kind == HB_NODE_PORT)
             leave_port(lc, i);
     }
+    /* release: all that it has done */
+    atomic_store_explicit(&lc->left, true, memory_order_release);
     return NULL;
 }
 
 /* Busy lcores pass in a few microseconds, which is shorter than any sleep. */
 #define WATCH_NS 100000
+/* An lcore that makes no pass for this long is stuck: an NF on it does not return. */
+#define STUCK_NS 5000000000u
 
-void hb_wait_passes(hb_dataplane *dp)
+bool hb_wait_passes(hb_dataplane *dp)
 {
     struct timespec t = {0, 100000};
-    uint64_t watch_until = hb_monotonic_ns() + WATCH_NS;
+    uint64_t begin = hb_monotonic_ns(), now = begin;
     for (uint32_t l = 0; dp->running && l < dp->config.lcores; l++) {
         uint64_t seen = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire);
-        while (atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) < seen + 2)
-            if (hb_monotonic_ns() < watch_until)
+        while (atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) < seen + 2) {
+            now = hb_monotonic_ns();
+            if (dp->stuck || now - begin > STUCK_NS)
+                return false;
+            if (now - begin < WATCH_NS)
                 hb_pause();
             else
                 nanosleep(&t, NULL);
+        }
     }
+    return true;
+}
+
+bool hb_join_lcores(hb_dataplane *dp)
+{
+    struct timespec t = {0, 100000};
+    uint64_t begin = hb_monotonic_ns();
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        /* acquire: all that it has done */
+        while (!atomic_load_explicit(&dp->lcore[l].left, memory_order_acquire)) {
+            if (hb_monotonic_ns() - begin > STUCK_NS)
+                return false;
+            nanosleep(&t, NULL);
+        }
+    for (uint32_t l = 0; l < dp->config.lcores; l++)
+        pthread_join(dp->lcore[l].thread, NULL);
+    return true;
 }
 
 int hb_lcore_start(hb_lcore *lc)

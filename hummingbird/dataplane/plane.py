@@ -93,7 +93,9 @@ class Dataplane:
         self.types = sizes.types
         self.nodes = sizes.nodes
         self.stopped = False
-        """All threads have ended, for good."""
+        """All threads have ended, for good, or ..."""
+        self.stuck = False
+        """... one does not, and may still use everything."""
         self.dpdk: object = None
         """Set before ports of DPDK are added: how to start it (ports/dpdk.py)."""
 
@@ -250,9 +252,17 @@ class Dataplane:
 
         Returns:
             The version's number, or None while too many versions still have packets in flight.
+
+        Raises:
+            UserError: an lcore is stuck; nothing has changed.
         """
         assert table.shape == (self.nodes, self.types) and table.flags.c_contiguous
         version = lib.hb_publish_policy(self._dp, ffi.cast("uint16_t *", table.ctypes.data))
+        if version == lib.HB_POLICY_STUCK:
+            raise UserError(
+                "an lcore makes no passes any more: an NF on it does not return",
+                fix="see which in the log or by 'hummingbird top', then start the instance anew",
+            )
         return version if version > 0 else None
 
     def undrained_reloads(self) -> int:
@@ -286,7 +296,7 @@ class Dataplane:
 
     def stop(self) -> None:
         """End all threads."""
-        lib.hb_stop(self._dp)
+        self.stuck = bool(lib.hb_stop(self._dp) != 0)
         self.stopped = True
 
     def close(self) -> None:
@@ -416,9 +426,9 @@ class Dataplane:
         lib.hb_trace_look(self._dp, tap, state)
         return state
 
-    def remove_tap(self, tap: int) -> None:
-        """It sees nothing any more."""
-        lib.hb_remove_tap(self._dp, tap)
+    def remove_tap(self, tap: int) -> bool:
+        """It sees nothing any more; False: a stuck lcore may still write to its memory."""
+        return bool(lib.hb_remove_tap(self._dp, tap) == 0)
 
     def port_away(self, node: int) -> None:
         """The interface of a port is gone: what is to be sent there is dropped as port_down."""

@@ -67,6 +67,9 @@ uint32_t hb_undrained_reloads(const hb_dataplane *dp)
 
 int hb_publish_policy(hb_dataplane *dp, const uint16_t *next)
 {
+    /* one that still holds an old slot would find another table there */
+    if (!hb_wait_passes(dp))
+        return HB_POLICY_STUCK;
     int slot = free_slot(dp);
     if (slot < 0) {
         snprintf(dp->error, sizeof dp->error,

@@ -111,8 +111,8 @@ int hb_set_addresses(hb_dataplane *dp, uint32_t node, const hb_ip_address *list,
         memcpy(owned->mac, mac, sizeof owned->mac);
     }
     hb_owned *old = exchange_owned(port, owned);
-    hb_wait_passes(dp);
-    free(old);
+    if (hb_wait_passes(dp)) /* else it may be looked at for good */
+        free(old);
     return 0;
 }
 
@@ -141,13 +141,13 @@ const char *hb_port_note(const hb_dataplane *dp, uint32_t node)
     return n->kind == HB_NODE_PORT ? n->port[0]->note : "";
 }
 
-/* Lcores keep off the port. */
-static void set_away(hb_dataplane *dp, const hb_node *node)
+/* Lcores keep off the port; false: one that is stuck does not. */
+static bool set_away(hb_dataplane *dp, const hb_node *node)
 {
     for (uint32_t q = 0; q < node->lcores; q++)
         /* relaxed: the passes that are waited for order it */
         atomic_store_explicit(&node->port[q]->away, true, memory_order_relaxed);
-    hb_wait_passes(dp);
+    return hb_wait_passes(dp);
 }
 
 void hb_port_away(hb_dataplane *dp, uint32_t node)
@@ -160,7 +160,8 @@ int hb_port_reopen(hb_dataplane *dp, uint32_t node)
     const hb_node *n = &dp->node[node];
     if (!n->port[0]->ops->reopen)
         return hb_fail(dp, "such a port cannot be opened again");
-    set_away(dp, n);
+    if (!set_away(dp, n))
+        return hb_fail(dp, "an lcore is stuck, and may still use it");
     int failed = 0;
     for (uint32_t q = 0; q < n->lcores && !failed; q++) {
         hb_cache *cache = n->port[q]->cache;

@@ -39,17 +39,19 @@ void hb_free_tap(hb_tap *tap)
     free(tap);
 }
 
-void hb_remove_tap(hb_dataplane *dp, int number)
+int hb_remove_tap(hb_dataplane *dp, int number)
 {
     hb_tap *tap = number >= 0 && number < HB_MOST_TAPS ? hb_tap_at(dp, (uint32_t)number) : NULL;
     if (!tap)
-        return;
+        return 0;
     uint32_t taps = atomic_load_explicit(&dp->watched, memory_order_relaxed);
     /* relaxed, both: the passes that are waited for order them */
     atomic_store_explicit(&dp->tap[number], NULL, memory_order_relaxed);
     atomic_store_explicit(&dp->watched, taps - 1, memory_order_relaxed);
-    hb_wait_passes(dp);
+    if (!hb_wait_passes(dp))
+        return -1;
     hb_free_tap(tap);
+    return 0;
 }
 
 void hb_free_taps(hb_dataplane *dp)

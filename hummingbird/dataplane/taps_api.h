@@ -136,7 +136,8 @@ typedef struct {
 uint32_t hb_trace_take(hb_dataplane *dp, int tap, hb_trace_event *events, uint32_t most);
 void hb_trace_look(const hb_dataplane *dp, int tap, hb_trace_state *state);
 
-/* Control thread: it sees nothing any more; its memory and its number may be used again. */
-void hb_remove_tap(hb_dataplane *dp, int tap);
+/* Control thread: it sees nothing any more; its memory and its number may be used again. -1: an
+ * lcore is stuck and may still write to its memory, which is never used again. */
+int hb_remove_tap(hb_dataplane *dp, int tap);
 
 #endif

@@ -3,7 +3,7 @@
 
 Looked for in this order, because the first is the surest sign:
 
-0. inputs that were told to take nothing in;
+0. an lcore that stands still, and inputs that were told to take nothing in;
 1. a device that was given up;
 2. packets that were dropped, in this interval, because something was full;
 3. packets that an interface dropped before they could be received;
@@ -24,6 +24,9 @@ BUSY = 0.9
 """Who is busy for this share of the time has none left: the rest is polls that find nothing."""
 HELD = 0.05
 """An input that has to wait for this share of the time could offer more."""
+STUCK_S = 0.4
+"""An lcore makes a pass every 0.8 ms at least; if it makes none for this long, something is wrong,
+or the machine is very busy."""
 TAKEN = 0.1
 """Others that have an lcore's CPU for this share of the time are worth a word."""
 FULL_ROWS = 0.7
@@ -50,7 +53,7 @@ def find(status: Json) -> Found:
         ``none`` if there is no saying;
         and ``why``, one sentence.
     """
-    for look in (_drained, _device_lost, _drops, _missed, _busy_lcore, _behind):
+    for look in (_stuck, _drained, _device_lost, _drops, _missed, _busy_lcore, _behind):
         if found := look(status):
             return found
     return _nothing(status)
@@ -71,6 +74,16 @@ def _is_peer(node: Json) -> bool:
 
 
 # ---- the signs -------------------------------------------------------------------------------
+
+
+def _stuck(status: Json) -> Found | None:
+    if status["interval_s"] < STUCK_S:
+        return None
+    for lcore in status["lcores"]:
+        if not lcore["passes"]:
+            why = "an NF on it does not return, or the process is stopped"
+            return _found(None, "cpu", f"{_name(lcore)} makes no passes: {why}")
+    return None
 
 
 def _drained(status: Json) -> Found | None:
@@ -212,8 +225,12 @@ def _is_saturated(lcore: Json) -> bool:
 
 def _lcore(lcore: Json) -> str:
     """An lcore and how busy it is."""
+    return f"{_name(lcore)} is {percent(lcore['busy'])} busy"
+
+
+def _name(lcore: Json) -> str:
     cpu = "" if lcore["cpu"] is None else f" (CPU {lcore['cpu']})"
-    return f"lcore {lcore['id']}{cpu} is {percent(lcore['busy'])} busy"
+    return f"lcore {lcore['id']}{cpu}"
 
 
 def _of_lcore(status: Json, lcore: Json | None, name: str | None = None, lost: str = "") -> Found:

@@ -138,16 +138,23 @@ class _Interval:
         }
 
     def _lcores(self) -> list[Json]:
-        now = self.now.lcores["busy_ticks"]
-        busy = self._since(now, self.before.lcores["busy_ticks"] if self.before else 0)
+        before = self.before.lcores if self.before else None
+        busy, passes = (
+            self._since(self.now.lcores[name], before[name] if before is not None else 0)
+            for name in ("busy_ticks", "passes")
+        )
         return [
             {
                 "id": number,
                 "cpu": cpu if cpu >= 0 else None,
-                "busy": self._share(int(ticks), 1),
+                # it is booked at the end of a pass
+                "busy": self._share(int(ticks), 1) if turns else None,
                 "taken": self._taken(number),
+                "passes": int(turns),
             }
-            for number, (cpu, ticks) in enumerate(zip(self.view.cpus, busy, strict=True))
+            for number, (cpu, ticks, turns) in enumerate(
+                zip(self.view.cpus, busy, passes, strict=True)
+            )
         ]
 
     def _taken(self, lcore: int) -> float | None:

@@ -54,8 +54,15 @@ class TapFile:
     def remove(self) -> None:
         """A reader that has it open keeps what is in it."""
         self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nobody writes to it any more."""
         del self._region
         self._map.close()
+
+
+_in_use_for_good: list[TapFile] = []
+"""A stuck lcore may still write to them."""
 
 
 @dataclass
@@ -119,6 +126,7 @@ class Taps:
             native = plane.add_capture(edge, snap, ring_bytes, file.address)
         except UserError:
             file.remove()
+            file.close()
             raise
         return self._add(plane, Tap(number, CAPTURE, what, native, file))
 
@@ -145,9 +153,13 @@ class Taps:
             return
         tap.removed = True
         assert self._plane is not None
-        self._plane.remove_tap(tap.native)
+        gone = self._plane.remove_tap(tap.native)
         if tap.file:
             tap.file.remove()
+            if not gone:
+                _in_use_for_good.append(tap.file)
+            else:
+                tap.file.close()
         del self._taps[tap.number]
 
     def close(self) -> None:
