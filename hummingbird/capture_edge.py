@@ -7,31 +7,44 @@ writes them. So a slow or full disk, or the end of this process, is nothing that
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import mmap
 import os
+import select
 import signal
+import stat
 import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from hummingbird.control import Json
+from hummingbird import outputs
+from hummingbird.control import RESTARTING, Json
 from hummingbird.control_client import Reply
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.errors import UserError
 
 HEAD = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 """Nanoseconds, Ethernet."""
+MAGICS = {
+    *(n.to_bytes(4, order) for n in (0xA1B2C3D4, 0xA1B23C4D) for order in ("little", "big")),
+    b"\x0a\x0d\x0d\x0a",
+}
+"""What a capture begins with: pcap of micro- or nanoseconds, and pcapng."""
 RECORD = struct.Struct("=IIII")
 BUFFER = 1 << 20
 IDLE_S = 0.005
+PATIENCE_MS = 1000
+"""With whoever reads a pipe, once the end is asked for."""
 SIZE = 1_000_000_000
 STDOUT = "-"
+ENDED = "the instance has ended"
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Options:
 
     edge: str
     out: str
-    """A file, which is replaced, or `STDOUT`."""
+    """A file, which is replaced if it is a capture, or `STDOUT`."""
     name: str | None = None
     count: int | None = None
     seconds: float | None = None
@@ -101,23 +114,26 @@ class Region:
 class Output:
     """The file, which is a whole capture after each write."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, used: Mapping[str, str], asked: Sequence[int] = ()) -> None:
         """Replace it.
+
+        Args:
+            name: of the file, or `STDOUT`.
+            used: files that must not be replaced (outputs.in_use()).
+            asked: is not empty any more once somebody asks for the end.
 
         Raises:
             UserError: it cannot be written.
         """
         self._name = name
+        self._asked = asked
         self.bytes = self.packets = 0
         try:
-            self._file: BinaryIO = (
-                os.fdopen(os.dup(1), "wb", buffering=0)
-                if name == STDOUT
-                else open(name, "wb", buffering=0)  # noqa: SIM115 (closed by close())
-            )
+            number = os.dup(1) if name == STDOUT else _opened(name, used)
         except OSError as error:
-            what = f"cannot write the capture: {error.strerror}"
-            raise UserError(what, path=Path(name), fix="name another file") from None
+            raise _unwritable(name, str(error.strerror)) from None
+        self._file: BinaryIO = os.fdopen(number, "wb", buffering=0)
+        self._pipe = stat.S_ISFIFO(os.fstat(number).st_mode)
         self.write(memoryview(HEAD), 0)
 
     def write(self, data: memoryview, packets: int) -> None:
@@ -125,7 +141,7 @@ class Output:
         done = 0
         try:
             while done < len(data):
-                done += self._file.write(data[done:]) or 0
+                done += self._some(data[done:])
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -139,6 +155,22 @@ class Output:
         self.bytes += len(data)
         self.packets += packets
 
+    def _some(self, data: memoryview) -> int:
+        """Write some of it. A pipe that is full is waited for where a signal is seen, and then it
+        has room for PIPE_BUF bytes."""
+        if self._pipe:
+            self._wait()
+            data = data[: select.PIPE_BUF]
+        return self._file.write(data) or 0
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._file, select.POLLOUT)
+        while not poll.poll(PATIENCE_MS):
+            if self._asked:
+                what = "stopped, but nobody reads the rest of the capture; its last packet is cut"
+                raise UserError(what, path=self._name, fix="end what reads it last")
+
     def _cut(self, size: int) -> None:
         with suppress(OSError):  # a pipe or a device, where nothing can be cut
             os.ftruncate(self._file.fileno(), size)
@@ -146,6 +178,50 @@ class Output:
     def close(self) -> None:
         """No more comes."""
         self._file.close()
+
+
+def _opened(name: str, used: Mapping[str, str]) -> int:
+    """Open the file for this process alone, and empty it; OSError or UserError if that cannot be.
+    A pipe is not waited for: nobody but its reader could end that."""
+    outputs.check_free(name, "capture", used)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        number = os.open(name, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise _unwritable(name, "nobody reads this pipe", "start what reads it first") from None
+    try:
+        os.set_blocking(number, True)
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            _take_over(number, name)
+    except BaseException:
+        os.close(number)
+        raise
+    return number
+
+
+def _take_over(number: int, name: str) -> None:
+    """Empty an open file, if it is a capture and no other process writes it."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _unwritable(name, "another capture is writing it") from None
+    except OSError:
+        pass  # a file system without locks
+    if os.fstat(number).st_size and _first_bytes(name) not in MAGICS:
+        fix = "name another file, or remove this one"
+        raise _unwritable(name, "this file is no capture and would be lost", fix)
+    os.ftruncate(number, 0)
+
+
+def _first_bytes(name: str) -> bytes:
+    with open(name, "rb") as file:
+        return file.read(4)
+
+
+def _unwritable(name: str, why: str, fix: str = "name another file") -> UserError:
+    return UserError(f"cannot write the capture: {why}", path=Path(name), fix=fix)
 
 
 def _whole_records(data: memoryview, end: int) -> tuple[int, int]:
@@ -174,8 +250,11 @@ class _Watch:
             for _ in self._items:
                 pass
             self.over = "somebody else has removed it"
-        except (UserError, OSError, ValueError):
-            self.over = "the instance has ended"
+        except UserError as error:
+            restarts = error.what == RESTARTING
+            self.over = "the instance has been restarted" if restarts else ENDED
+        except (OSError, ValueError):
+            self.over = ENDED
 
     def close(self) -> None:
         """Hang up."""
@@ -197,7 +276,7 @@ def run(options: Options) -> None:
         region = Region(answer["path"])
         watch = _Watch(reply, items)
         try:
-            output = Output(options.out)
+            output = Output(options.out, answer.get("files", {}), asked)
             file = "standard output" if options.out == STDOUT else options.out
             print(f"capturing {answer['edge']} to {file}; Ctrl-C ends it", file=say, flush=True)
             if answer["note"]:

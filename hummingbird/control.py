@@ -54,6 +54,8 @@ SILENT_S = 30.0
 """A client that neither asks nor reads for this long is hung up on."""
 FINISH_S = 0.01
 AGAIN = "ask again in a moment"
+RESTARTING = "the instance is restarting"
+"""Why an answer ends, and none is given."""
 
 Json = dict[str, Any]
 PAUSE: Json = {}

@@ -39,7 +39,6 @@ INTERVAL_S = 0.5
 LAST_DRAIN_MS = 1000
 """For what is in flight after a drain that has waited already."""
 LAST_ANSWER_S = 1.0
-RESTARTING = "the instance is restarting"
 TOTALS = ("seconds", "received", "created", "sent", "dropped", "in_flight", "balance")
 
 
@@ -284,7 +283,7 @@ class Operator:
                 raise UserError("somebody else has asked it to resume", fix="reload again")
             engine.held = was_held
             if server:
-                server.interrupt(RESTARTING)
+                server.interrupt(control.RESTARTING)
             restart = self._restart = Background(lambda: self._swap(before, wanted))
         finally:
             if restart is None and not was_held and not self.drained:

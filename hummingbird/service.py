@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 
-from hummingbird import changes, control, logs, policy, topology
+from hummingbird import changes, control, logs, outputs, policy, topology
 from hummingbird.attendant import Attendant
 from hummingbird.engine import DRAIN_MS, Engine, Wanted
 from hummingbird.errors import UserError
@@ -33,6 +33,7 @@ from hummingbird.web.run_report import RunReport
 REFRESH_S = 0.5
 PROGRESS_S = 2.0
 POLL_S = 0.05
+STDOUT = Path("-")
 USER_ERROR = 2
 """The exit status of a mistake, as of the command line."""
 ANSWERS_S = 1.0
@@ -48,7 +49,7 @@ class Options:
     bindings: Mapping[str, Path] = field(default_factory=dict)
     """Files for ``$in`` and ``$out``."""
     json: Path | None = None
-    """Where the summary goes as JSON."""
+    """Where the summary goes as JSON; `STDOUT`: to standard output."""
     report: Path | None = None
     """Where the report goes, a page for a browser."""
     watch: bool = False
@@ -95,7 +96,6 @@ def _run(
     options: Options, console: Console, stop: _Stop, handler: logs.Handler, notifier: Notifier
 ) -> int:
     wanted = _load(options)
-    _check_files(options)
     engine = Engine(options.name, profile=options.profile, watch=options.watch)
     operator = Operator(engine, lambda: _load(options), stop.ask_now, restarted=stop.catch)
     watcher = PolicyWatcher(operator, wanted.policy.path) if options.watch else None
@@ -167,6 +167,7 @@ def _tell(
 
 
 def _load(options: Options) -> Wanted:
+    """What the files say now, at the start and at every reload."""
     wanted = topology.load(options.topology, options.bindings)
     if options.overrides:
         device = wanted.device.model_copy(update=dict(options.overrides))
@@ -174,7 +175,9 @@ def _load(options: Options) -> Wanted:
     if options.pace:
         wanted = replace(wanted, ports=tuple(_paced(p, options.pace) for p in wanted.ports))
     files = changes.digests(wanted)
-    return Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary()), files)
+    found = Wanted(wanted, policy.load(wanted.policy, wanted.vocabulary()), files)
+    _check_files(options, outputs.in_use(found))
+    return found
 
 
 def _paced(port: PortSpec, pace: str) -> PortSpec:
@@ -399,26 +402,36 @@ class PolicyWatcher:
         )
 
 
-def _check_files(options: Options) -> None:
-    """What is to be written at the end can be."""
-    _check_writable(options.json, "summary")
-    _check_writable(options.report, "report")
-    if options.report and options.report == options.json:
+def _check_files(options: Options, used: Mapping[str, str]) -> None:
+    """What is to be written at the end can be, and replaces nothing that the run itself uses."""
+    if options.json != STDOUT:
+        _check_writable(options.json, "summary", used)
+    if options.report == STDOUT:
+        raise _unwritable(STDOUT, "report", "a page goes to no terminal")
+    _check_writable(options.report, "report", used)
+    if options.report and options.json and outputs.same(options.report, options.json):
         raise _unwritable(options.report, "report", "the summary goes there")
 
 
-def _check_writable(path: Path | None, what: str) -> None:
+def _check_writable(path: Path | None, what: str, used: Mapping[str, str]) -> None:
     """Find out before the run and not behind it; makes no file yet."""
     if path is None:
         return
+    if os.path.isdir(path):
+        raise _unwritable(path, what, "this is a directory", fix="name a file in it")
     written = path if os.path.exists(path) else path.parent
-    if os.path.isdir(path) or not os.access(written, os.W_OK):
+    if not os.access(written, os.W_OK):
         raise _unwritable(path, what, "no such directory, or no right to write there")
+    outputs.check_free(path, what, used)
 
 
 def _write_json(path: Path, result: Mapping[str, Any]) -> None:
+    text = json.dumps(result, indent=2)
     try:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        if path == STDOUT:
+            print(text, flush=True)
+        else:
+            outputs.write(path, text + "\n")
     except OSError as error:
         raise _unwritable(path, "summary", str(error.strerror)) from error
 
@@ -433,5 +446,5 @@ def _write_report(report: RunReport, status: int) -> int:
     return status
 
 
-def _unwritable(path: Path, what: str, why: str) -> UserError:
-    return UserError(f"cannot write the {what}: {why}", path=path, fix="name another file")
+def _unwritable(path: Path, what: str, why: str, fix: str = "name another file") -> UserError:
+    return UserError(f"cannot write the {what}: {why}", path=path, fix=fix)

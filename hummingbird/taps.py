@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
-from hummingbird import control, edges
+from hummingbird import control, edges, outputs
 from hummingbird.control import Answer, Json
 from hummingbird.dataplane._native import ffi, lib
 from hummingbird.dataplane.plane import reasons
@@ -37,8 +37,8 @@ def capture(engine: Engine, request: Mapping[str, Any]) -> Answer:
     """A copy of the packets of an edge of the graph, for as long as the client stays.
 
     Fields of the request: ``edge``, ``snap`` (bytes; 0: all), ``ring`` (bytes; 0: the most that
-    there are). The only item says where the packets are; the end comes when somebody else removes
-    the capture.
+    there are). The only item says where the packets are, and in ``files`` which files are in use
+    and must not be replaced; the end comes when somebody else removes the capture.
     """
     assert engine.running is not None
     text = _text(request, "edge") or ""
@@ -50,6 +50,7 @@ def capture(engine: Engine, request: Mapping[str, Any]) -> Answer:
     )
     assert tap.file is not None
     item = {"tap": tap.number, "path": str(tap.file.path), "edge": edge.text, "note": edge.note}
+    item["files"] = outputs.in_use(engine.running)
     try:
         yield item
         while not tap.removed:

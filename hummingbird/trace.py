@@ -16,6 +16,7 @@ from hummingbird.control_client import Reply
 from hummingbird.flow_match import Match
 
 WIDTH = 80
+ON_THE_WAY = "still on its way"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def show(options: Options, out: TextIO | None = None) -> None:
     """Trace, and print; until enough packets have ended, the time is over, or Ctrl-C.
 
     Raises:
-        UserError: a mistake in the options, or nobody answers.
+        UserError: a mistake in the options, nobody answers, or the instance ends or restarts
+            meanwhile; what has been seen until then is shown.
     """
     out = out or sys.stdout
     if options.flow is not None:
@@ -47,26 +49,59 @@ def show(options: Options, out: TextIO | None = None) -> None:
         count=options.count,
         seconds=options.seconds,
     )
-    packets: dict[int, list[Json]] = {}
-    seen = 0
-    with suppress(KeyboardInterrupt):
-        for item in reply:
-            if options.json:
-                print(json.dumps(item), file=out, flush=True)
-            elif "event" not in item:
-                print(_title(item), file=out, flush=True)
-            else:
-                events = packets.setdefault(item["packet"], [])
-                events.append(item)
-                if item["event"] in ("sent", "dropped"):
-                    _print(packets.pop(item["packet"]), out)
-                    seen += 1
     if options.json:
+        with suppress(KeyboardInterrupt):
+            for item in reply:
+                print(json.dumps(item), file=out, flush=True)
         return
-    for events in packets.values():
-        _print(events, out)
-    for line in _sum(seen, len(packets), reply.end):
-        print(line, file=out)
+    shown = _Shown(out)
+    try:
+        with suppress(KeyboardInterrupt):
+            for item in reply:
+                shown.take(item)
+    finally:  # an instance that ends or restarts leaves what has been seen
+        shown.close(reply.end)
+
+
+class _Shown:
+    """What a person sees of a trace."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._begun = False
+        self._ended = 0
+        self._open: dict[int, list[Json]] = {}
+        """Packets without an end so far."""
+
+    def take(self, item: Json) -> None:
+        """Take an item of the answer in; print a packet when its end has come."""
+        if "event" not in item:
+            self._begun = True
+            print(_title(item), file=self._out, flush=True)
+            return
+        events = self._open.setdefault(item["packet"], [])
+        events.append(item)
+        if item["event"] in ("sent", "dropped"):
+            _print(self._open.pop(item["packet"]), self._out)
+            self._ended += 1
+
+    def close(self, end: Json) -> None:
+        """Print the packets whose end has not come, and the sum; ``end`` is the answer's, if it has
+        one."""
+        if not self._begun:
+            return
+        for events in self._open.values():
+            _print(events, self._out, _without_end(end))
+        for line in _sum(self._ended, len(self._open), end):
+            print(line, file=self._out)
+
+
+def _without_end(end: Json) -> str:
+    """What is to be said of a packet whose end has not come."""
+    if not end.get("missed"):
+        return ON_THE_WAY
+    on_the_way = int(end["packets"]) > int(end["ended"])
+    return "its end is missing" + (", or it is still on its way" if on_the_way else "")
 
 
 def _title(item: Json) -> str:
@@ -74,14 +109,14 @@ def _title(item: Json) -> str:
     return title + (f"\ngpu is {item['device']}" if item["device"] else "")
 
 
-def _print(events: list[Json], out: TextIO) -> None:
-    for line in block(events):
+def _print(events: list[Json], out: TextIO, without_end: str = ON_THE_WAY) -> None:
+    for line in block(events, without_end):
         print(line, file=out)
     print(file=out, flush=True)
 
 
-def block(events: list[Json]) -> Iterator[str]:
-    """One packet: who it is, then a line a hop."""
+def block(events: list[Json], without_end: str = ON_THE_WAY) -> Iterator[str]:
+    """One packet: who it is, then a line a hop; and what to say if its end is not among them."""
     first = events[0]
     yield from _head(first)
     width = max(len(event["node"]) for event in events)
@@ -98,7 +133,7 @@ def block(events: list[Json]) -> Iterator[str]:
             )
         before = event
     if events[-1]["event"] not in ("sent", "dropped"):
-        yield f"{'':10}     still on its way"
+        yield f"{'':15}{without_end}"
 
 
 def _head(event: Json) -> Iterator[str]:
@@ -163,7 +198,10 @@ def _changes(event: Json) -> str:
 
 
 def _sum(seen: int, left: int, end: Json) -> Iterator[str]:
-    total = seen + left
+    """``seen`` packets have been shown with their end, and ``left`` without; the instance knows
+    better how many there were, if it has said so."""
+    total = int(end.get("packets", seen + left))
+    left = total - int(end.get("ended", seen))
     if end.get("removed"):
         yield "somebody else has ended this trace"
     if not total:

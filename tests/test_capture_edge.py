@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -469,6 +470,74 @@ def test_mistakes(run: Service, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="the request's"):
             list(Reply(run.name, "capture", **({"edge": "in0:"} | field)))
     assert not list(Reply(run.name, "taps"))
+
+
+def test_what_is_not_replaced(run: Service, tmp_path: Path) -> None:
+    """What the instance uses, by whatever name, and what is no capture; a capture is."""
+    files = next(iter(Reply(run.name, "capture", edge="in0:")))["files"]
+    (folder,) = (Path(path).parent for path, what in files.items() if what == "the topology")
+    link, text, old = (tmp_path / name for name in ("link", "text", "old.pcap"))
+    link.symlink_to(folder / "in.pcap")
+    text.write_text("precious")
+    old.write_bytes(capture([GOOD] * 1000))
+    files = {
+        folder / "topology.yaml": "this file is the topology",
+        folder / "routes.csv": "this file is the route policy",
+        folder / "fw.csv": "this file is a file of the NF firewall0",
+        link: "this file is what the port in0 reads",
+        text: "this file is no capture and would be lost",
+    }
+    before = {path: path.read_bytes() for path in files}
+    name = ("--name", run.name, "--count", 8)
+    commands = {path: start("capture", "in0:nids0", path, *name) for path in files}
+    for path, command in commands.items():
+        found = said(command, 2)
+        assert f"{path}: cannot write the capture: {files[path]}\n  fix: name another" in found
+    assert {path: path.read_bytes() for path in files} == before
+    said(start("capture", "in0:nids0", old, *name))
+    assert len(captured(old)) == 8
+
+
+def test_two_captures_into_one_file(run: Service, tmp_path: Path) -> None:
+    """The second one is refused, and the first one's file is whole."""
+    path = tmp_path / "out.pcap"
+    first = start("capture", "in0:nids0", path, "--name", run.name)
+    run.until(lambda: path.exists() and path.stat().st_size > 10_000, "packets in the file")
+    second = said(start("capture", "in0:ipsec0", path, "--name", run.name, "--count", 5), 2)
+    assert "another capture is writing it" in second and "fix: name another file" in second
+    first.send_signal(signal.SIGINT)
+    count = int(re.findall(r"stopped: ([\d,]+) packets", said(first))[0].replace(",", ""))
+    packets = captured(path)
+    assert len(packets) == count and is_round(packets, INSPECTED)
+
+
+def test_named_pipes(run: Service, tmp_path: Path) -> None:
+    """Without a reader it is a mistake; one that reads gets a capture; one that does not can be
+    left by Ctrl-C."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ("capture", "in0:nids0", pipe, "--name", run.name)
+    text = said(start(*words), 2)
+    assert "cannot write the capture: nobody reads this pipe" in text
+    assert "fix: start what reads it first" in text
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        os.set_blocking(reader.fileno(), True)
+        command = start(*words, "--count", 300)
+        (tmp_path / "read.pcap").write_bytes(until_end(reader))
+        said(command)
+        assert is_round(captured(tmp_path / "read.pcap"), INSPECTED)
+        command = start(*words)
+        with open(pipe, "wb", buffering=0) as other:
+            run.until(lambda: not select.select([], [other], [], 0)[1], "a full pipe")
+        command.send_signal(signal.SIGINT)
+        assert "stopped, but nobody reads the rest of the capture" in said(command, 2)
+    run.until(lambda: not list(Reply(run.name, "taps")), "the captures to be gone")
+
+
+def until_end(reader: BinaryIO) -> bytes:
+    """What comes until the writer has gone; before it has come, there is nothing to read either."""
+    select.select([reader], [], [], 30)
+    return reader.read()
 
 
 def test_no_room_for_rings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

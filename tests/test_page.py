@@ -24,6 +24,7 @@ from browser import CHROMIUM, Browser, browser
 from process import Ended, run, service, write_topology
 from web import web
 
+from hummingbird.control_client import Reply, running
 from hummingbird.errors import UserError
 from hummingbird.web.report import render
 from hummingbird.web.run_report import HIDDEN, without_secrets
@@ -427,6 +428,32 @@ def generator(folder: Path, **parameters: Any) -> Path:
     ports = {"in0": {"driver": "generator", **parameters}, "out0": {"driver": "sink"}}
     nfs = {"nf0": {"type": "forward", "engine": "cpu"}}
     return write_topology(folder, {"ports": ports, "nfs": nfs}, "*,in0,nf0\n*,nf0,out0\n")
+
+
+def test_a_restart_is_not_hidden(chromium: Browser, tmp_path: Path) -> None:
+    """Charts, counters and balance are of what ran last; what ran before stands beside it."""
+    report = tmp_path / "report.html"
+    with service(tmp_path, generator(tmp_path, rate=5000), "--report", report) as instance:
+        instance.until(lambda: instance.packets(1) > 2000, "packets")
+        instance.until(lambda: instance.name in running(), "its control socket")
+        generator(tmp_path, rate=1000)
+        list(Reply(instance.name, "reload", restart=True))
+        instance.until(lambda: 0 < instance.packets(1) < 2000, "packets of the second")
+        summary = instance.stop().balanced
+    data = embedded(report)
+    series = data["series"]
+    spans = [b - a for a, b in zip([0.0, *series["t"]], series["t"], strict=False)]
+    counted = sum(rate * span for rate, span in zip(series["received_pps"], spans, strict=True))
+    assert counted == pytest.approx(summary["received"])
+    chromium.look(390)
+    chromium.open(report.as_uri())
+    assert check_numbers(chromium, data) > 40
+    (before,) = summary["runs"]
+    table = chromium.run("document.getElementById('runs').innerText")
+    for words in ("was restarted", "topology.yaml", "balanced", f"{before['received']:,} packets"):
+        assert words in table
+    check_legible(chromium, 390)
+    check_quiet(chromium, report.as_uri())
 
 
 def test_where_no_report_can_be_written(tmp_path: Path) -> None:

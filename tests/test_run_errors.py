@@ -6,6 +6,8 @@ a broken file, name, device, or disk ── hummingbird run ── exit status 2
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import struct
 from collections.abc import Callable
@@ -14,9 +16,11 @@ from typing import Any
 
 import pytest
 from chain import HEADER, capture, read_capture, tunnel, udp
-from process import Ended, Service, run, write_topology
+from process import Ended, Service, run, service, write_topology
 
-from hummingbird import cli
+from hummingbird import cli, outputs
+from hummingbird.control_client import Reply, running
+from hummingbird.errors import UserError
 from hummingbird.opencl import program
 
 PACKETS = [udp("10.0.0.1", "10.0.0.2", number, 9, bytes(100)) for number in range(50)]
@@ -31,6 +35,18 @@ TOPOLOGY: dict[str, Any] = {
 }
 ROWS = "*,in0,nf0\n*,nf0,out0\n"
 NO_SVM = "coarse-grain buffer,fine-grain buffer,fine-grain system,atomics"
+OWN_PY = """\
+from hummingbird.nfs import Nf, NfTable
+def build(params, context):
+    return NfTable()
+NF = Nf("ttl", build=build)
+"""
+OWN_CL = """\
+static hb_u32 hb_nf_ttl(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
+{
+    return HB_PASS;
+}
+"""
 IPSEC = {"type": "ipsec", **tunnel(300, "10.0.0.1", "10.0.0.2")}
 
 
@@ -123,6 +139,80 @@ def test_an_output_that_cannot_be_written_is_refused(
     args: list[str], why: str, folder: Path
 ) -> None:
     check_refused(run(folder, "topology.yaml", "--in", "in.pcap", *args), why)
+
+
+@pytest.mark.parametrize(
+    ("file", "role"),
+    [
+        ("topology.yaml", "the topology"),
+        ("routes.csv", "the route policy"),
+        ("sa.key", "a file of the NF nf0"),
+        ("in.pcap", "what the port in0 reads"),
+        ("out.pcap", "what the port out0 writes"),
+        ("link", "what the port in0 reads"),
+        ("ttl.py", "the code of the NF nf1"),
+        ("ttl.cl", "the code of the NF nf1"),
+    ],
+)
+def test_no_output_replaces_what_a_run_uses(file: str, role: str, folder: Path) -> None:
+    """By whatever name; it is refused before the run, and the file stays as it was."""
+    (folder / "sa.key").write_text("secret")
+    os.link(folder / "in.pcap", folder / "link")
+    (folder / "ttl.py").write_text(OWN_PY)
+    (folder / "ttl.cl").write_text(OWN_CL)
+    nfs = {"nf0": IPSEC, "nf1": {"type": "ttl.py"}}
+    write_topology(folder, TOPOLOGY | {"nfs": nfs}, ROWS)
+    path = folder / file
+    before = path.read_bytes() if path.exists() else None
+    for option, what in (("--json", "summary"), ("--report", "report")):
+        why = f"{file}: cannot write the {what}: this file is {role}"
+        check_refused(go(folder, option, file), why, "fix: name another file")
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_no_reload_either(folder: Path) -> None:
+    """The new topology would write what the summary is to replace."""
+    wanted = {"ports": TOPOLOGY["ports"] | {"in0": {"driver": "generator", "rate": 1000}}}
+    wanted |= {"nfs": {"nf0": {"type": "forward", "engine": "cpu"}}}
+    write_topology(folder, wanted, ROWS)
+    args = ("topology.yaml", "--out", "out.pcap", "--json", "o.json", "--no-live")
+    with service(folder, *args) as instance:
+        instance.until(lambda: instance.name in running(), "its control socket")
+        out1 = {"driver": "pcap", "write": "o.json"}
+        write_topology(folder, wanted | {"ports": wanted["ports"] | {"out1": out1}}, ROWS)
+        with pytest.raises(UserError, match="summary: this file is what the port out1 writes"):
+            list(Reply(instance.name, "reload", restart=True))
+        assert instance.stop().status == 0
+    assert json.loads((folder / "o.json").read_text())["balance"] == 0
+
+
+def test_outputs_that_are_no_files(folder: Path) -> None:
+    check_refused(go(folder, "--report", "."), ".: cannot write the report: this is a directory")
+    check_refused(go(folder, "--report", "-"), "cannot write the report")
+    (folder / "a").touch()
+    (folder / "b").symlink_to("a")
+    check_refused(go(folder, "--report", "a", "--json", "b"), "the summary goes there")
+    assert go(folder, "--report", "/dev/null").balanced["sent"] == len(PACKETS)
+
+
+def test_what_cannot_be_written_leaves_what_was_there(folder: Path) -> None:
+    """A full disk at the end: the file of yesterday is whole, and nothing lies beside it."""
+    path, link = folder / "report.html", folder / "link"
+    path.write_text("yesterday")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    files = sorted(folder.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            outputs.write(link, "today" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "yesterday" and sorted(folder.iterdir()) == files
+    outputs.write(link, "today")
+    assert path.read_text() == "today" and path.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
 
 
 def test_a_disk_that_is_full_is_a_counted_drop(folder: Path) -> None:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +77,21 @@ def test_the_demo_in_json(tmp_path: Path) -> None:
     assert summary["types"]["suspicious"]["path"] == ["nids0", "drop"]
     for word in ("running after", "suspicious", "passwd-file", "balanced"):
         assert word in ended.text
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_the_summary_on_standard_output(tmp_path: Path, log: str) -> None:
+    """--json -: it alone is there, and what else is said on standard error."""
+    args = ["--in", str(DEMO), "--out", str(tmp_path / "out.pcap"), "--device", "none"]
+    command = [sys.executable, "-m", "hummingbird.cli", "run", str(GATEWAY), *args]
+    command += ["--json", "-", "--log", log, "--name", f"stdout-{os.getpid()}-{log}"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    summary = json.loads(ended.stdout)
+    check_shape(summary["ports"], SHAPE["ports"])
+    assert summary["balance"] == 0 and "running after" in ended.stderr
+    assert not (tmp_path / "-").exists()
 
 
 def test_what_the_command_line_says_goes(tmp_path: Path) -> None:

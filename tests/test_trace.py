@@ -6,6 +6,7 @@ known packets ── [ gateway of taps_helpers.py ] ── trace ── what the
 
 from __future__ import annotations
 
+import io
 import itertools
 import signal
 import subprocess
@@ -14,14 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process import Service
+from process import Service, write_topology
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
-from taps_helpers import GOOD, LOST, NEXT, OWN, PLAYED, VPN, events, gateway, said, start
+from taps_helpers import (
+    GOOD,
+    LOST,
+    NEXT,
+    OWN,
+    PLAYED,
+    ROWS,
+    VPN,
+    captured,
+    events,
+    gateway,
+    is_round,
+    said,
+    start,
+    topology,
+)
 
 from hummingbird.control_client import Reply
 from hummingbird.errors import UserError
-from hummingbird.trace import block
+from hummingbird.trace import _Shown, block
 
 Packet = list[dict[str, Any]]
 
@@ -194,6 +210,78 @@ def test_ipv6_and_lcores_fit_the_screen() -> None:
     assert lines[0].startswith(f"packet 1  tcp [{address}6]:40000 -> [")
     assert lines[1].strip() == "98 bytes, type web, in at in0"
     assert lines[-1] == "    1234.6 us  out0  sent, on lcore 1"
+
+
+@pytest.mark.parametrize(
+    ("end", "last", "total"),
+    [
+        ({}, "still on its way", "2 packets followed, 1 of them still on their way"),
+        (
+            {"packets": 2, "ended": 1, "missed": 0},
+            "still on its way",
+            "2 packets followed, 1 of them still on their way",
+        ),
+        ({"packets": 2, "ended": 2, "missed": 3}, "its end is missing", "2 packets followed"),
+        (
+            {"packets": 9, "ended": 8, "missed": 30},
+            "its end is missing, or it is still on its way",
+            "9 packets followed, 1 of them still on their way",
+        ),
+        ({"removed": True}, "still on its way", "2 packets followed, 1 of them still on their way"),
+    ],
+)
+def test_a_packet_whose_end_is_not_there(end: dict[str, Any], last: str, total: str) -> None:
+    """Of events that were missed nobody says that their packets are on their way: the instance
+    knows how many have ended."""
+    out = io.StringIO()
+    shown = _Shown(out)
+    common = {"us": 0.0, "node": "in0", "type": "web", "length": 98, "lcore": 0}
+    shown.take({"what": "the next 2 packets", "device": None})
+    for number, event in ((1, "goes"), (2, "goes"), (1, "sent")):
+        shown.take(common | {"packet": number, "event": event})
+    shown.close(end)
+    lines = out.getvalue().splitlines()
+    assert "packet 2" in lines and total in lines
+    assert lines[lines.index("packet 2") + 1].strip() == last
+    missing = f"{end.get('missed')} events are missing: they came faster than they could be read"
+    assert (missing in lines) == bool(end.get("missed"))
+
+
+def test_the_instance_restarts_and_dies(tmp_path: Path) -> None:
+    """What a trace and a capture have seen until then is summed up, and which of both it was is
+    said."""
+    nfs = {
+        name: {"type": "forward", "engine": "cpu"}
+        for name in ("nids0", "firewall0", "router0", "ipsec0")
+    }
+    types = {"vpn": {"protocol": "udp"}, "suspicious": {"protocol": 200}}
+    sections: dict[str, Any] = {"nfs": nfs, "types": types}
+    with gateway(tmp_path, **sections) as run:
+
+        def begin(name: str) -> tuple[subprocess.Popen[str], subprocess.Popen[str], Path]:
+            path = tmp_path / name
+            trace = start("trace", "--name", run.name, "--count", 1_000_000_000)
+            capture = start("capture", "outside:in0", path, "--name", run.name)
+            assert trace.stdout is not None
+            while "sent" not in trace.stdout.readline():
+                pass
+            run.until(lambda: path.exists() and path.stat().st_size > 2000, "packets in the file")
+            return trace, capture, path
+
+        trace, capture, path = begin("restart.pcap")
+        write_topology(tmp_path, topology(1000.0) | sections, ROWS)
+        list(Reply(run.name, "reload", restart=True))
+        text = said(trace, 2)
+        assert " followed" in text and "error: the instance is restarting" in text
+        assert "the instance has been restarted: " in said(capture)
+        assert is_round(captured(path), PLAYED)
+
+        trace, capture, path = begin("kill.pcap")
+        run.process.kill()
+        text = said(trace, 2)
+        assert " followed" in text and "error: the instance ended before its" in text
+        assert "the instance has ended: " in said(capture)
+        assert is_round(captured(path), PLAYED)
 
 
 def test_time_is_over(run: Service) -> None:

@@ -37,7 +37,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("edge", metavar="FROM:TO", help="the edge")
     parser.add_argument(
-        "out", metavar="FILE", help="the capture, which is replaced; '-' is standard output"
+        "out",
+        metavar="FILE",
+        help="the capture, which is replaced if it is one; '-' is standard output",
     )
     add_name(parser)
     parser.add_argument("--count", type=count, metavar="N", help="end after N packets")

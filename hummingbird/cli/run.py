@@ -51,7 +51,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "the capture's own gaps",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the summary to FILE as JSON, too"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the summary to FILE as JSON, too; '-' is standard output, and then all that "
+        "is said goes to standard error",
     )
     parser.add_argument(
         "--report",
@@ -117,7 +121,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hummingbird.logs import Stream
-    from hummingbird.service import Options, run
+    from hummingbird.service import STDOUT, Options, run
 
     files = {"in": args.input, "out": args.output}
     overrides = {"use": args.device, "executor": args.executor}
@@ -135,6 +139,7 @@ def main(args: argparse.Namespace) -> int:
         pace=args.pace,
         log=args.log,
     )
-    out = cast("TextIO", Stream(sys.stdout, alone=args.log == "json"))
+    place = sys.stderr if args.json == STDOUT else sys.stdout
+    out = cast("TextIO", Stream(place, alone=args.log == "json"))
     # Files and pipes get whole lines: a file name that is broken in two is hard to find.
     return run(options, Console(file=out, width=None if out.isatty() else 1000))

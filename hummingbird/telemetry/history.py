@@ -4,6 +4,7 @@
 A run begins with a point each FIRST_S. Whenever there are POINTS of them, neighbours become one
 and from then on points last twice as long: a week has as many as a minute. A rate of a point is the
 mean over its time, so rate times time is what was counted, however often points have been joined.
+When the instance starts anew, so do its counters, and with them all that stands here.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ class History:
 
     def __init__(self, view: View) -> None:
         """Time begins when the counters did."""
+        self._due = 0.0
+        self._begin(view)
+
+    def _begin(self, view: View) -> None:
         self._meter = Meter(view)
         self._started = view.reader.started
         self._points: list[Point] = []
         self._open: Point | None = None
         """Not as long as it shall become."""
         self._width = FIRST_S
-        self._due = 0.0
 
     def look(self, view: Callable[[], View]) -> None:
         """Take a measure if it is time for one; cheap if not."""
@@ -70,8 +74,8 @@ class History:
 
     def take(self, view: View) -> None:
         """Take a measure."""
-        if view.reader.started != self._started:  # the instance has started anew, counters too
-            self._meter, self._started = Meter(view), view.reader.started
+        if view.reader.started != self._started:
+            self._begin(view)
         self.add(self._meter.measure(view))
 
     def add(self, status: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hummingbird import outputs
 from hummingbird.engine import Engine, Wanted
 from hummingbird.errors import UserError
 from hummingbird.telemetry import machine
@@ -60,13 +61,12 @@ class RunReport:
         """Write it.
 
         Raises:
-            UserError: it cannot be written; nothing is left of it.
+            UserError: it cannot be written; nothing is left of it, and a file that was there
+                before is as it was.
         """
         try:
-            self._path.write_text(render(self._data), encoding="utf-8")
+            outputs.write(self._path, render(self._data))
         except OSError as error:
-            if self._path.is_file():
-                self._path.unlink(missing_ok=True)
             what = f"cannot write the report: {error.strerror}"
             raise UserError(what, path=self._path, fix="make room, or name another file") from error
 

@@ -12,7 +12,7 @@ function build() {
   cursor.watchers.length = 0;
   cursor.index = null;
   document.getElementById('page').replaceChildren(...[
-    headSection, balanceSection, graphSection, timeSection, dropSection, latencySection, deviceSection,
+    headSection, balanceSection, runsSection, graphSection, timeSection, dropSection, latencySection, deviceSection,
     portSection, nfSection, chainSection, counterSection, settingsSection, machineSection, footSection,
   ].map((make) => make(data)).filter((section) => section));
   open.forEach((id) => document.querySelectorAll(`#${id} details`).forEach((d) => { d.open = true; }));

@@ -58,6 +58,22 @@ function missedLine() {
   return line;
 }
 
+/** What ran before a restart: all else on the page is of the last run. */
+function runsSection(data) {
+  const runs = (data.summary && data.summary.runs) || [];
+  if (!runs.length) return null;
+  const rows = runs.map((run, i) => {
+    const P = ['summary', 'runs', i];
+    const off = run.balance === 0 ? '\u2713 balanced' : `\u2717 OFF BY ${text(Math.abs(run.balance), 'packets')}`;
+    return [[el('strong', {}, run.title), under(off)], num([...P, 'seconds'], 'seconds'),
+      ...['received', 'created', 'sent', 'dropped', 'in_flight'].map((key) => num([...P, key], 'packets'))];
+  });
+  return el('section', {id: 'runs'}, el('h2', {}, 'Before a restart'),
+    under('The instance was restarted. All else on this page is of what ran last; this ran before it, in this order.'),
+    table('run-table', [['topology'], ['ran for', 'n'], ['received', 'n'], ['created', 'n'], ['sent', 'n'], ['dropped', 'n'],
+      ['in flight', 'n']], rows));
+}
+
 function bottleneckLine() {
   const where = el('strong');
   const why = el('span', {id: 'why'});
