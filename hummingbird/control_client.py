@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from typing import Any
 
 from hummingbird.control import VERSION, Json, short
 from hummingbird.errors import UserError
-from hummingbird.telemetry.rundir import OF_ROOT, SOCKET, base_dir
+from hummingbird.telemetry.attach import not_there, only
+from hummingbird.telemetry.rundir import SOCKET, base_dir
 
 ANSWER_S = 30.0
 """The next piece of an answer is waited for this long."""
@@ -60,46 +60,17 @@ def open_instance(name: str | None) -> socket.socket:
         UserError: there is none, or it is not clear which one is meant.
     """
     if name is None:
-        name = _only_one()
+        name = only(running())
     try:
         return _connect(base_dir() / name / SOCKET)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         dead = isinstance(error, ConnectionRefusedError)
-        what = f"no instance named {name!r} is running"
-        what += "; the one that was has been killed" if dead else ""
-        others = ", ".join(running())
-        if name in _of_root():
-            raise UserError(f"{what} as this user, but root has one", fix=_SUDO) from None
-        fix = f"write --name with one of: {others}" if others else _START
-        raise UserError(what, fix=fix) from None
+        raise not_there(name, dead, running()) from None
     except OSError as error:
         raise UserError(
             f"the instance {name!r} cannot be asked: {error.strerror or error}",
             fix="be the user who started it",
         ) from None
-
-
-def _of_root() -> list[str]:
-    """Instances of root's that somebody else cannot ask."""
-    if os.geteuid() == 0:
-        return []
-    return [path.parent.name for path in OF_ROOT.glob(f"*/{SOCKET}")]
-
-
-_SUDO = "ask as root, with sudo"
-_START = "start one with 'hummingbird run', as the user who asks"
-
-
-def _only_one() -> str:
-    names = running()
-    if not names and _of_root():
-        raise UserError("no instance of this user is running, but root has one", fix=_SUDO)
-    if not names:
-        raise UserError("no instance is running", fix=_START)
-    if len(names) > 1:
-        what = f"{len(names)} instances are running: {', '.join(names)}"
-        raise UserError(what, fix=f"write --name {names[0]}, or another of them")
-    return names[0]
 
 
 class Reply:
@@ -117,7 +88,7 @@ class Reply:
             UserError: nobody can be asked.
         """
         self.end: Json = {}
-        self.name = name or _only_one()
+        self.name = name or only(running())
         self._socket = open_instance(self.name)
         request = {"v": VERSION, "id": 1, "command": command, **fields}
         with suppress(OSError):  # hung up on: what it said stands in the answer

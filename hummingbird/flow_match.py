@@ -99,7 +99,7 @@ class Match:
         Raises:
             UserError: it is nothing of the kind.
         """
-        rest, _, far = text.strip().lower().partition("->")
+        rest, arrow, far = text.strip().lower().partition("->")
         words = rest.split()
         protocol = None
         if words and PROTOCOL.fullmatch(words[0]):
@@ -108,6 +108,10 @@ class Match:
             raise UserError(f"{text!r} says more than a flow", fix=FIX)
         if protocol is None and not words and not far.strip():
             raise UserError(f"{text!r} asks for nothing", fix=FIX)
+        if arrow and not far.strip():
+            without = rest.strip()
+            fix = f"write {without!r}, or an end behind the arrow: '{without} -> 10.0.0.0/24:80'"
+            raise UserError(f"{text!r} has no end behind its arrow", fix=fix)
         return cls(protocol, (_end("".join(words)), _end(far.strip())))
 
     def rules(self) -> list[dict[str, Any]]:

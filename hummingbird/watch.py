@@ -30,6 +30,8 @@ ALIVE_S = 0.5
 """Whether the instance still runs is looked at so often."""
 WIDE = 1000
 """Columns where there is no terminal: names are not cut."""
+FILLED = 80
+"""Columns that are filled there."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,15 @@ def watch(options: Options) -> None:
         UserError: there is no instance, or it is not clear which is meant.
     """
     with Attached(options.name) as instance:
-        if options.once or options.json or not sys.stdout.isatty():
+        if options.once or options.json or not _has_screen():
             _once(instance, options)
         else:
             _live(instance, options)
+
+
+def _has_screen() -> bool:
+    """Somebody watches, on a terminal whose cursor can be moved."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
 def _once(instance: Attached, options: Options) -> None:
@@ -67,7 +74,8 @@ def _once(instance: Attached, options: Options) -> None:
         return
     width, _ = shutil.get_terminal_size((WIDE, 0))
     console = Console(width=width)
-    for line in top.lines(status, width):
+    fill = width if sys.stdout.isatty() else min(width, FILLED)
+    for line in top.lines(status, width, fill=fill):
         console.print(line, soft_wrap=True, highlight=False)
     if ended:
         _say_end(instance)

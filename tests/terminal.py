@@ -32,7 +32,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class Terminal:
     """A command of `hummingbird` that believes to be watched by somebody."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, **environment: str) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         self._slave = slave
@@ -41,7 +41,7 @@ class Terminal:
         kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hummingbird.cli", *args],
-            env=kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+            env=kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"} | environment,
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -95,9 +95,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*args: str) -> Iterator[Terminal]:
+def terminal(*args: str, **environment: str) -> Iterator[Terminal]:
     """`hummingbird ARGS` in a terminal, gone when the block ends."""
-    opened = Terminal(*args)
+    opened = Terminal(*args, **environment)
     try:
         yield opened
     finally:

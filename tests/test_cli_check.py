@@ -483,6 +483,38 @@ def test_a_closed_pipe_is_borne_in_silence(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    "arguments, unbuffered",
+    [
+        (["check", str(POLICIES / "forward.yaml")], ""),
+        (["check", str(POLICIES / "forward.yaml")], "1"),
+        (["doctor"], ""),
+        (["--help"], ""),
+    ],
+)
+def test_a_full_disk_is_one_error(arguments: list[str], unbuffered: str) -> None:
+    """As with `hummingbird check ... > FILE` there: while it writes, or at its end."""
+    with open("/dev/full", "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "hummingbird.cli", *arguments],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            cwd=POLICIES.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+        )
+    what = "hummingbird: error: standard output cannot be written: No space left on device\n  fix: "
+    assert done.returncode == 2 and done.stderr.startswith(what), done.stderr
+    assert done.stderr.count("\n") == 2
+
+
+def test_nobody_hears_of_an_error() -> None:
+    with open("/dev/full", "wb") as full:
+        call = [sys.executable, "-m", "hummingbird.cli", "check", "nothing.yaml"]
+        done = subprocess.run(call, stdout=full, stderr=full, cwd=POLICIES.parent)
+    assert done.returncode == 2
+
+
 def test_a_file_name_may_be_any_bytes(tmp_path: Path) -> None:
     for name in ("forward.yaml", "forward.csv"):
         shutil.copy(POLICIES / name, tmp_path)

@@ -188,6 +188,8 @@ def test_match(ask: Ask, match: str, flows: list[int]) -> None:
     [
         ("", "'' asks for nothing"),
         ("->", "asks for nothing"),
+        ("tcp 10.0.0.1 -> ", "has no end behind its arrow\n  fix: write 'tcp 10.0.0.1', or an end"),
+        ("tcp->", "has no end behind its arrow\n  fix: write 'tcp', or an end"),
         ("tpc", "'tpc' is no protocol"),
         ("256", "'256' is no protocol"),
         ("10.0.0.256", "is no address or prefix"),

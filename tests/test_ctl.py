@@ -585,21 +585,21 @@ def test_a_dead_instance(run: Service) -> None:
 
 AS = """\
 import os, sys
-from hummingbird import cli, ctl  # before: the other user may not read Python's files
+from hummingbird import cli, ctl, watch  # before: the other user may not read Python's files
 uid = int(sys.argv[1])
 cli.parser()
 os.setgroups([])
 os.setresgid(uid, uid, uid)
 os.setresuid(uid, uid, uid)
-sys.exit(cli.main(["ctl", *sys.argv[2:]]))
+sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-def ask_as(uid: int, runtime: Path, *words: str) -> str:
+def ask_as(uid: int, runtime: Path, *words: str, command: str = "ctl") -> str:
     """What `hummingbird ctl` tells another user, who has run directories of their own there."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(runtime)}
-    command = [sys.executable, "-c", AS, str(uid), *words]
-    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    call = [sys.executable, "-c", AS, str(uid), command, *words]
+    ended = subprocess.run(call, env=env, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2, ended.stdout + ended.stderr
     return ended.stderr
 
@@ -613,6 +613,11 @@ def test_another_user(run: Service) -> None:
         Path(folder).chmod(0o755)
         said = ask_as(uid, Path(folder), "--name", run.name, "status")
         assert "is running as this user, but root has one\n  fix: ask as root, with sudo" in said
+        said = ask_as(uid, Path(folder), "--name", run.name, command="top")
+        assert "is running as this user, but root has one\n  fix: ask as root, with sudo" in said
+        for command in ("ctl", "top"):
+            said = ask_as(uid, Path(folder), *["status"][: command == "ctl"], command=command)
+            assert "no instance of this user is running, but root has one\n  fix: ask" in said
         (Path(folder) / f"hummingbird-{uid}").symlink_to(base_dir())
         said = ask_as(uid, Path(folder), "--name", run.name, "stop")
         assert "cannot be asked: Permission denied\n  fix: be the user who started it" in said
@@ -655,6 +660,25 @@ def test_fuzzed_requests(run: Service) -> None:
     run.stop().balanced  # noqa: B018 (looks at the summary)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["top", "--once", "--interval", "0.1"], ["ctl", "status"], ["flows"], ["trace", "--count=2"]],
+    ids=lambda words: words[0],
+)
+def test_a_full_disk_is_one_error(run: Service, words: list[str]) -> None:
+    """And the instance does not notice."""
+    command = [sys.executable, "-m", "hummingbird.cli", *words, "--name", run.name]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert ended.returncode == 2, ended.stderr
+    assert "standard output cannot be written: No space left" in ended.stderr
+    assert "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr
+    run.stop().balanced  # noqa: B018 (looks at the summary)
+
+
 def test_commands(run: Service) -> None:
     """The instance says what it knows."""
     items, _ = ask(run, "commands")
@@ -670,6 +694,8 @@ def test_commands(run: Service) -> None:
     assert status["state"] == "running" and status["rates"]["sent_pps"] > 1000
     said = cli(run, "status")
     assert f"{run.name}: topology.yaml, policy version 1, running, up for" in said
+    said = cli(run, "status", "--name", "another", status=2)
+    assert "no instance named 'another' is running" in said, "the last one holds"
     for interval in (-1, "1", True, 61):
         with pytest.raises(UserError, match="'interval' is no number of seconds"):
             ask(run, "status", interval=interval)

@@ -192,6 +192,13 @@ def test_fixes_are_of_reasons_that_there_are() -> None:
     assert FIXES.keys() <= {name for name, _ in reasons()}
 
 
+def test_who_is_behind_is_not_told_to_change_what_it_cannot() -> None:
+    """Nobody knows of the engine there: what to do stands there for each (docs/drops.md)."""
+    assert "engine: gpu" not in FIXES["node_full"]
+    for engine in ("on a CPU: ", "on the device: ", "in Python: less work"):
+        assert engine in FIXES["node_full"]
+
+
 # ---- how many ------------------------------------------------------------------------------------
 
 
@@ -262,7 +269,10 @@ def test_drops_are_said_when_they_begin_and_then_more_and_more_rarely() -> None:
     assert at == [0, 60, 180, 420, 900, 1860, 3780]
     (again,) = watch.look(iter([(3, 5, 10**6)]), 50_000.0)
     assert not again.more, "after a long silence it is news"
-    (fresh,) = watch.look(iter([(3, 5, 7)]), 50_001.0)
+    assert again.packets == 10**6, "what is news is how many they are so far"
+    (on,) = watch.look(iter([(3, 5, 10**6 + 3)]), 50_060.0)
+    assert on.more and on.packets == 3
+    (fresh,) = watch.look(iter([(3, 5, 7)]), 50_061.0)
     assert fresh.packets == 7 and not fresh.more, "a new run counts from 0"
 
 

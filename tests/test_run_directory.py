@@ -16,6 +16,8 @@ from namespaces import needs
 from process import Service, service, write_rows, write_topology
 from test_logs import NOWHERE, ROWS, TOPOLOGY, named
 
+from hummingbird.telemetry.rundir import base_dir
+
 MOUNT = 'mount -t tmpfs -o size=$0 tmpfs "$RUNTIME_DIRECTORY" && exec "$@"'
 
 
@@ -53,6 +55,24 @@ def test_no_room_any_more(tmp_path: Path) -> None:
         summary = process.stop().balanced
         assert len(named(process, "not_shown")) == 1
     assert summary["sent"] > 0 and summary["dropped"].keys() == {"policy"}
+
+
+def test_what_a_killed_run_leaves_goes_with_the_next(tmp_path: Path) -> None:
+    """The rings of a capture, and what was being written; nothing of anybody else."""
+    path = write_topology(tmp_path, TOPOLOGY, ROWS)
+    with service(tmp_path, path, "--log", "json") as process:
+        process.until(lambda: bool(named(process, "started")), "its start")
+        process.process.kill()
+        process.process.wait()
+        folder = base_dir() / process.name
+        left = [folder / name for name in ("tap-1", "tap-12", "view.new", "stats.new")]
+        for file in (*left, folder / "notes"):
+            file.touch()
+        with service(tmp_path, path, "--log", "json", name=process.name) as again:
+            again.until(lambda: bool(named(again, "started")), "the next start")
+            assert not [file for file in left if file.exists()]
+            assert (folder / "notes").exists()
+            assert again.stop().balanced["sent"] > 0
 
 
 def version(process: Service, view: Path) -> int:

@@ -7,19 +7,27 @@ packets ── in0 -> nf0 (CPU) -> nf1 (device) -> out0
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import json
+import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from chain import Run, ipv4, line, started
+from hypothesis import given
+from hypothesis import strategies as st
 from process import Service, service, write_topology
 
 from hummingbird.errors import UserError
+from hummingbird.telemetry import top
 from hummingbird.telemetry.attach import Attached
-from hummingbird.telemetry.rundir import VIEW, base_dir
+from hummingbird.telemetry.rundir import STATS, VIEW, base_dir
+from hummingbird.telemetry.stats import HEAD
 from hummingbird.telemetry.status import Meter
 from hummingbird.telemetry.summary import summarise
 
@@ -140,6 +148,117 @@ def test_the_view_follows_a_reload() -> None:
         assert other.view.paths["other"] == ("in0", "nf1", "out0")
         run.wait()
         run.stop()
+
+
+# ---- what is not whole ---------------------------------------------------------------------------
+
+HEAD_WORDS = HEAD.itemsize // 8
+BIG = [2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
+WORDS = st.one_of(
+    st.sampled_from([*range(9), *BIG]), st.integers(0, 5000), st.integers(0, 2**64 - 1)
+)
+JSON = st.sampled_from(
+    [None, True, -1, 0, 3, 10**400, 1.5, math.nan, "", "x", [], [0], [[]], {}, {"x": 1}]
+)
+
+
+class Sample:
+    """A run directory whose files a test changes, with a lock as if it ran."""
+
+    def __init__(self, name: str, stats: bytes, view: str, file: BinaryIO) -> None:
+        self.name, self.stats, self.view, self.file = name, stats, view, file
+
+    def show(self, stats: bytes, view: str) -> None:
+        """Put these there."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.file.write(stats)
+        self.file.flush()
+        path = base_dir() / self.name / VIEW
+        path.write_text(view, encoding="utf-8", errors="surrogatepass")
+
+    def look(self) -> bool:
+        """All that `hummingbird top` does; whether it refuses."""
+        try:
+            other = Attached(self.name)
+        except UserError as error:
+            assert "damaged" in error.what and error.fix
+            return True
+        with other:
+            meter = Meter(other.view)
+            meter.measure(other.view)
+            status = meter.measure(other.view)
+            assert top.lines(status, 80, 24) and json.dumps(status)
+        return False
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
+    """Files of a run with a device, of 3 nodes."""
+    topology, rows = line("cpu", "gpu")
+    with started(topology, PACKETS[:200], rows) as run:
+        run.wait()
+        stats = (base_dir() / run.engine.name / STATS).read_bytes()
+        view = run.engine.view(reports=False).to_json()
+        run.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNTIME_DIRECTORY", str(tmp_path_factory.mktemp("damaged")))
+        (base_dir() / "x").mkdir()
+        with open(base_dir() / "x" / STATS, "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            found = Sample("x", stats, view, file)
+            found.show(stats, view)
+            assert not found.look()
+            yield found
+
+
+@given(st.data())
+def test_damaged_counters_are_refused(sample: Sample, data: st.DataObject) -> None:
+    """Cut short, or with another number in their head."""
+    stats = sample.stats[: data.draw(st.integers(0, len(sample.stats)))]
+    if data.draw(st.booleans()):
+        at, word = data.draw(st.integers(0, HEAD_WORDS - 1)), data.draw(WORDS)
+        stats = sample.stats[: 8 * at] + word.to_bytes(8, "little") + sample.stats[8 * at + 8 :]
+    sample.show(stats, sample.view)
+    assert sample.look() or len(stats) == len(sample.stats)
+
+
+def replaced(data: st.DataObject, value: Any) -> Any:
+    """The same, with another value or without one somewhere inside."""
+    if not isinstance(value, dict | list) or not value or data.draw(st.integers(0, 3)) == 0:
+        return data.draw(JSON)
+    at = data.draw(st.sampled_from([*(value if isinstance(value, dict) else range(len(value)))]))
+    found = copy.copy(value)
+    if data.draw(st.integers(0, 3)) == 0:
+        del found[at]
+    else:
+        found[at] = replaced(data, value[at])
+    return found
+
+
+@given(st.data())
+def test_a_damaged_view_is_refused(sample: Sample, data: st.DataObject) -> None:
+    """Cut short, garbage, or with something else in it: no traceback."""
+    text = data.draw(
+        st.one_of(
+            st.integers(0, len(sample.view) - 1).map(lambda end: sample.view[:end]),
+            st.sampled_from(["[" * 100_000, "null", '"x"', "[]", "{}", "7"]),
+            st.text(),
+        )
+    )
+    whole = data.draw(st.booleans())
+    sample.show(
+        sample.stats, json.dumps(replaced(data, json.loads(sample.view))) if whole else text
+    )
+    assert sample.look() or whole
+
+
+def test_a_view_of_other_counters_is_refused(sample: Sample) -> None:
+    """As many nodes, lcores and types have to be in one as in the other."""
+    view = json.loads(sample.view)
+    for name, less in (("nodes", view["nodes"][1:]), ("cpus", []), ("paths", {})):
+        sample.show(sample.stats, json.dumps(view | {name: less}))
+        assert sample.look()
 
 
 def test_there_is_none() -> None:

@@ -148,6 +148,7 @@ def test_without_a_terminal_it_shows_one_interval_whole(running: Service) -> Non
     assert done.returncode == narrow.returncode == 0, done.stderr + narrow.stderr
     assert "in0 > nf0 > out0" in done.stdout and "\x1b" not in done.stdout
     assert "bottleneck: nothing: the input offers no more" in done.stdout
+    assert len(done.stdout.splitlines()[0]) == 80, "the title is not drawn apart for nobody"
     assert max(map(len, narrow.stdout.splitlines())) <= 80
 
 
@@ -203,6 +204,20 @@ def test_with_many_nodes_the_important_ones_are_kept(crowd: dict[str, Any]) -> N
     whole = [line.plain for line in top.lines(crowd, 80)]
     shown = sum(line.startswith("network-func~") for line in whole)
     assert shown == 57 and "more;" not in "".join(whole)
+
+
+def test_the_title_is_drawn_apart_as_far_as_it_has_room(crowd: dict[str, Any]) -> None:
+    """Never without a gap, never longer than the terminal."""
+    long = crowd | {"title": "t" * 100}
+    for status, width, fill, wanted in (
+        (crowd, 200, None, 200),
+        (crowd, 1000, 80, 80),
+        (long, 80, None, 80),
+        (long, 1000, 80, 0),
+    ):
+        (first, *_) = top.lines(status, width, fill=fill)
+        assert not wanted or first.cell_len == wanted
+        assert "  up " in first.plain and ("   " in first.plain) == (status is crowd)
 
 
 def test_names_are_whole_where_there_is_room(crowd: dict[str, Any]) -> None:
@@ -263,6 +278,13 @@ def test_it_watches_until_a_key_and_leaves_the_terminal_as_it_was(
         assert seen.settings == seen.before
         assert seen.said.rindex(ORDINARY) > seen.said.rindex(ALTERNATE)
         assert CURSOR in seen.said and "Traceback" not in seen.said
+
+
+def test_a_terminal_without_a_screen_gets_one_interval(running: Service) -> None:
+    """TERM=dumb: an editor's shell, a serial line."""
+    with terminal("top", "--name", running.name, "--interval", "0.2", TERM="dumb") as seen:
+        assert seen.wait() == 0
+        assert "in0 > nf0 > out0" in seen.said and "\x1b" not in seen.said
 
 
 def test_a_signal_leaves_the_terminal_as_it_was(running: Service) -> None:

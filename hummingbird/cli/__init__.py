@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hummingbird import __version__
 from hummingbird.cli import (
@@ -33,6 +35,9 @@ from hummingbird.errors import UserError
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What a write to standard output may end with."""
 
 DESCRIPTION = """\
 Runs chains of network functions (NFs) over the CPU cores and the GPU of this machine.
@@ -87,13 +92,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except UserError as error:
-        print(f"hummingbird: error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _refuse(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        _print_no_more()
+        what = f"standard output cannot be written: {error.strerror}"
+        return _refuse(UserError(what, fix="make room where it goes, or send it elsewhere"))
+
+
+def _refuse(error: UserError) -> int:
+    with suppress(OSError):  # nobody can be told
+        print(f"hummingbird: error: {error}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _print_no_more() -> None:
+    """What is not written yet goes nowhere, now and at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str] | None) -> int:

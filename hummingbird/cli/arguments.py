@@ -9,10 +9,18 @@ import math
 from hummingbird.textfile import NAME, NAME_RULE
 
 
-def add_name(parser: argparse.ArgumentParser) -> None:
-    """``--name``, of an instance that runs."""
+def add_name(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """``--name``, of an instance that runs.
+
+    Args:
+        parser: of a subcommand.
+        default: argparse.SUPPRESS where the parser above it takes a name, too.
+    """
     parser.add_argument(
-        "--name", type=instance_name, help="of the instance (default: the only one that runs)"
+        "--name",
+        type=instance_name,
+        default=default,
+        help="of the instance (default: the only one that runs)",
     )
 
 

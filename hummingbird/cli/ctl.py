@@ -16,7 +16,7 @@ changes nothing."""
 EPILOG = """\
 example:
   hummingbird ctl status
-  hummingbird ctl --name branch reload            # policy and topology; says what has changed
+  hummingbird ctl reload --name branch            # policy and topology; says what has changed
   hummingbird ctl reload policy
   hummingbird ctl reload --restart                # also what cannot change while it runs
   hummingbird ctl drain && hummingbird ctl resume
@@ -49,6 +49,7 @@ def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + "."
     )
+    add_name(parser, default=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print the answer as one JSON object")
     parser.set_defaults(main=main, command=name)
     return parser

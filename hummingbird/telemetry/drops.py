@@ -12,7 +12,8 @@ FIXES: dict[str, str] = {
     "no_route_row": "a row of the route policy for this type, from this node: hummingbird explain",
     "no_mbuf": "raise memory.mbufs, or find what holds them: hummingbird top",
     "ring_full": "that lcore is behind: spread cores:, or take load off (hummingbird top)",
-    "node_full": "this NF is behind: more cores:, engine: gpu, or less load (hummingbird top)",
+    "node_full": "this NF is behind (hummingbird top); on a CPU: a faster engine:, or more cores:; "
+    "on the device: more groups:; in Python: less work there",
     "too_long": "memory.frame_size: 4096, or a smaller MTU at both ends",
     "bad_result": "hummingbird devices --fresh; if it stays, device: {use: none} and report it",
     "device_lost": "hummingbird devices --fresh, and the kernel's log: dmesg",
@@ -40,12 +41,13 @@ def fix_of(reason: str) -> str | None:
 
 @dataclass(frozen=True)
 class Drops:
-    """Packets that were dropped at a node for a reason since it was last said."""
+    """Packets that were dropped at a node for a reason."""
 
     node: int
     reason: str
     meaning: str
     packets: int
+    """Since it was last said if it goes on, else since the start of the run."""
     more: bool
     """It is not news, it goes on."""
 
@@ -78,4 +80,4 @@ class DropWatch:
             more = quiet > 0 and now < at + 2 * quiet
             again = min(2 * quiet, LAST_AGAIN_S) if more else FIRST_AGAIN_S
             self._said[node, reason] = (count, now, again)
-            yield Drops(node, *self._names[reason], packets=count - before, more=more)
+            yield Drops(node, *self._names[reason], packets=count - before * more, more=more)

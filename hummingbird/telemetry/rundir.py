@@ -29,6 +29,8 @@ from hummingbird.errors import UserError
 
 STATS = "stats"
 VIEW = "view"
+NEW_VIEW = "view.new"
+"""For the moment of a change."""
 NEW_STATS = "stats.new"
 """For the moment of a restart."""
 SOCKET = "control"
@@ -119,12 +121,17 @@ def is_running(name: str) -> bool:
 def remove(name: str) -> None:
     """Remove a run directory and what an instance makes there; only while the name is held."""
     folder = base_dir() / name
-    for file in (SOCKET, VIEW, f"{VIEW}.new", STATS, NEW_STATS):
+    for file in (SOCKET, STATS):
         (folder / file).unlink(missing_ok=True)
-    for path in folder.glob(f"{TAP}*"):
-        path.unlink(missing_ok=True)
+    _remove_others(folder)
     with suppress(OSError):  # somebody has put something there
         folder.rmdir()
+
+
+def _remove_others(folder: Path) -> None:
+    """What belongs to counters, and goes with them."""
+    for path in (folder / VIEW, folder / NEW_VIEW, folder / NEW_STATS, *folder.glob(f"{TAP}*")):
+        path.unlink(missing_ok=True)
 
 
 def _reserve(file: BinaryIO, size: int, path: Path) -> None:
@@ -185,7 +192,7 @@ class StatsFile:
             if not _take(before):
                 return False
             self.path.unlink()
-            self.path.with_name(VIEW).unlink(missing_ok=True)  # the names of others' counters
+            _remove_others(self.path.parent)  # such as the names of those counters
             self._file = open(self.path, "x+b")  # noqa: SIM115 (lives as long as the run)
             return _take(self._file)
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from hummingbird.dataplane._native import ffi, lib
+from hummingbird.dataplane.plane import reasons
 
 Counts = npt.NDArray[np.uint64]
 
@@ -72,13 +74,60 @@ class Reader:
     """A view on a counters' region."""
 
     def __init__(self, region: npt.NDArray[np.uint8]) -> None:
+        """Look at its head.
+
+        Args:
+            region: all of it.
+
+        Raises:
+            ValueError: it is none, of another version, or its head does not fit it.
+        """
         self._region = region
+        if len(region) < HEAD.itemsize:
+            raise ValueError("too short for a counters' region")
         self.head = region[: HEAD.itemsize].view(HEAD)[0]
         if int(self.head["magic"]) != lib.HB_STATS_MAGIC:
             raise ValueError("not a counters' region")
         if int(self.head["version"]) != lib.HB_STATS_VERSION:
             raise ValueError("a counters' region of another version")
+        self.lcores, self.nodes, self.types = (
+            int(self.head[name]) for name in ("lcores", "nodes", "types")
+        )
         self.ticks_per_second = int(self.head["ticks_per_second"])
+        self._shapes = self._shapes_of(len(reasons()))
+        self._check()
+
+    def _shapes_of(self, reasons_: int) -> dict[str, tuple[int, ...]]:
+        """Words of the arrays of an lcore's block."""
+        nodes, types = self.nodes, self.types
+        return {
+            "nodes": (nodes, NODE.itemsize // 8),
+            "drops": (nodes, reasons_),
+            "hops": (nodes, types),
+            "ended": (types, 2),
+            "edges": (nodes, nodes),
+            "latency": (nodes, lib.HB_HIST_BUCKETS),
+            "chain_latency": (types, lib.HB_HIST_BUCKETS),
+            "profile": (nodes + lib.HB_ACCOUNTS,),
+        }
+
+    def _check(self) -> None:
+        """Whoever reads a file does not know who has written it."""
+        head = {name: int(self.head[name]) for name in HEAD.names or ()}
+        blocks_end = head["head_bytes"] + self.lcores * head["lcore_bytes"]
+        ends = [(blocks_end, len(self._region))]
+        ends += [(head["device_off"] + DEVICE.itemsize, len(self._region))]
+        ends += [(LCORE.itemsize, head["lcore_bytes"])]
+        ends += [
+            (head[f"{name}_off"] + 8 * math.prod(shape), head["lcore_bytes"])
+            for name, shape in self._shapes.items()
+        ]
+        if (
+            min(self.lcores, self.nodes, self.types, self.ticks_per_second) < 1
+            or head["reasons"] != self._shapes["drops"][1]
+            or any(end > size for end, size in ends)
+        ):
+            raise ValueError("a counters' region whose head does not fit it")
 
     def seconds(self, ticks: int) -> float:
         """Seconds from the start until this tick."""
@@ -92,33 +141,25 @@ class Reader:
     def _blocks(self) -> npt.NDArray[np.uint8]:
         h = self.head
         first, size = int(h["head_bytes"]), int(h["lcore_bytes"])
-        return self._region[first : first + size * int(h["lcores"])].reshape(-1, size)
+        return self._region[first : first + size * self.lcores].reshape(-1, size)
 
-    def _array(self, blocks: npt.NDArray[np.uint8], off: str, *shape: int) -> Counts:
-        start = int(self.head[off])
-        words = int(np.prod(shape))
-        part = np.ascontiguousarray(blocks[:, start : start + 8 * words]).view(np.uint64)
+    def _array(self, blocks: npt.NDArray[np.uint8], name: str) -> Counts:
+        start, shape = int(self.head[f"{name}_off"]), self._shapes[name]
+        end = start + 8 * math.prod(shape)
+        part = np.ascontiguousarray(blocks[:, start:end]).view(np.uint64)
         total: Counts = part.sum(axis=0, dtype=np.uint64).reshape(shape)
         return total
 
     def snapshot(self) -> Snapshot:
         """Read everything once. In-flight packets may be counted at one place and not yet at
         the next; at a quiet point all figures agree exactly."""
-        h = self.head
-        nodes, types, reasons = int(h["nodes"]), int(h["types"]), int(h["reasons"])
         blocks = self._blocks()
-        node_words = self._array(blocks, "nodes_off", nodes, NODE.itemsize // 8)
-        device_off = int(h["device_off"])
+        device_off = int(self.head["device_off"])
+        arrays = {name: self._array(blocks, name) for name in self._shapes}
         return Snapshot(
             ticks=int(lib.hb_ticks()),
-            nodes=node_words.view(NODE).reshape(nodes),
-            drops=self._array(blocks, "drops_off", nodes, reasons),
-            hops=self._array(blocks, "hops_off", nodes, types),
-            ended=self._array(blocks, "ended_off", types, 2),
-            edges=self._array(blocks, "edges_off", nodes, nodes),
-            latency=self._array(blocks, "latency_off", nodes, lib.HB_HIST_BUCKETS),
-            chain_latency=self._array(blocks, "chain_latency_off", types, lib.HB_HIST_BUCKETS),
-            profile=self._array(blocks, "profile_off", nodes + lib.HB_ACCOUNTS),
+            nodes=arrays.pop("nodes").view(NODE).reshape(self.nodes),
+            **arrays,
             lcores=np.array(blocks[:, : LCORE.itemsize]).view(LCORE).reshape(-1),  # a copy, always
             device=self._region[device_off : device_off + DEVICE.itemsize].view(DEVICE)[0].copy(),
         )

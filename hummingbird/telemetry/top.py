@@ -34,9 +34,22 @@ BUCKET_SHARE = 0.005
 Json = Mapping[str, Any]
 
 
-def lines(status: Json, width: int, height: int | None = None) -> list[Text]:
-    """The status as lines of at most ``width`` columns; at most ``height`` of them."""
-    head = [*_title(status, width), *_bottleneck(status, width), *_totals(status)]
+def lines(
+    status: Json, width: int, height: int | None = None, fill: int | None = None
+) -> list[Text]:
+    """The status as lines of at most ``width`` columns; at most ``height`` of them.
+
+    Args:
+        status: of an instance.
+        width: of the terminal.
+        height: of the terminal; None: as many lines as it takes.
+        fill: the title line is drawn apart to so many columns, if it is shorter; None: ``width``.
+    """
+    head = [
+        *_title(status, width, width if fill is None else fill),
+        *_bottleneck(status, width),
+        *_totals(status),
+    ]
     head.append(_lcores(status, width))
     device = _device(status["device"], width) if status["device"] else []
     sections = [
@@ -74,14 +87,15 @@ def _shorten(line: Text, width: int) -> None:
 # ---- the head --------------------------------------------------------------------------------
 
 
-def _title(status: Json, width: int) -> Iterator[Text]:
+def _title(status: Json, width: int, fill: int) -> Iterator[Text]:
     flight = f"{status['totals']['in_flight']:,} in flight"
     state = "" if status["state"] == "running" else f"{status['state']}, "
     right = (
         f"{state}up {span(status['uptime_s'])}, policy version {status['policy_version']}, {flight}"
     )
     left = cut(f"{status['name']}: {status['title']}", max(width - len(right) - 2, LEAST_NAME))
-    yield Text(left.ljust(width - len(right))[:width] + right, style="bold")
+    gap = max(2, fill - cell_len(left) - len(right))
+    yield Text(left + " " * gap + right, style="bold")
 
 
 def _bottleneck(status: Json, width: int) -> list[Text]:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ SHOW_S = 1.0
 BRIEF_S = 0.05
 """Changes may follow each other this fast before those between are left out."""
 
+MOST = 1 << 62
+"""Numbers of a view are less."""
+
+PORT = "port"
+"""What a node that is no NF runs on."""
 PYTHON = "python"
 """Engine of an NF that has a thread of its own beside the lcores."""
 
@@ -30,7 +36,7 @@ class Node:
 
     name: str
     on: str
-    """``port``, ``cpu`` or ``gpu``."""
+    """PORT, ``cpu`` or ``gpu``."""
     driver: str = ""
     """Of a port."""
     engine: str = ""
@@ -78,11 +84,40 @@ class View:
 
     @classmethod
     def from_json(cls, text: str, reader: Reader) -> View:
-        """The inverse of `to_json`; ValueError or TypeError: it is none."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError, RecursionError: it is none, or one of
+                other counters than the reader's.
+        """
         data = json.loads(text)
+        _check(data, reader)
         nodes = [Node(**{**node, "lcores": tuple(node["lcores"])}) for node in data.pop("nodes")]
         data["paths"] = {name: tuple(path) for name, path in data["paths"].items()}
         return cls(reader=reader, nodes=tuple(nodes), **{**data, "cpus": tuple(data["cpus"])})
+
+
+def _check(data: Mapping[str, Any], reader: Reader) -> None:
+    """Whoever reads a file does not know who has written it."""
+    nodes, cpus, device = data["nodes"], data["cpus"], data["device"]
+    sizes = (len(nodes), len(cpus), len(data["paths"]))
+    names = [data["name"], data["title"], data["state"], *chain(*data["paths"].values())]
+    names += [node[name] for node in nodes for name in ("name", "on", "driver", "engine")]
+    numbers = [data[name] for name in ("pid", "queue", "lanes", "policy_version")]
+    numbers += [cpu + 1 for cpu in cpus]
+    described = {"name", "runtime", "tier", "executor"}
+    if device["name"] is not None:
+        described |= {"is_cpu", "binding", "dialect", "state"}
+    if not (
+        sizes == (reader.nodes, reader.lcores, reader.types)
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(number, int) and 0 <= number < MOST for number in numbers)
+        and all(node["on"] != PORT or node["ingress"] or node["egress"] for node in nodes)
+        and all(0 <= lcore < reader.lcores for node in nodes for lcore in node["lcores"])
+        and all(isinstance(about, dict) for about in data["details"].values())
+        and described <= device.keys()
+    ):
+        raise ValueError("no view, or one of other counters")
 
 
 class ViewFile:
