@@ -308,13 +308,13 @@ def _copy(options: Options, region: Region, output: Output, watch: _Watch, asked
             last = region.records  # what has come until now still counts
         left = sys.maxsize if options.count is None else options.count - output.packets
         room = max(0, options.size - output.bytes)
-        before = region.taken
+        before, waiting = region.taken, region.records > region.taken
         data = region.take(room, min(left, sys.maxsize))
         if data:
             output.write(data, region.taken - before)
         if output.packets == options.count:
             return "enough"
-        if not data and room < BUFFER and region.records > region.taken:
+        if not data and room < BUFFER and waiting:  # it was there, and too large
             return "the file has its size"
         if why and (not data or region.taken >= (last or 0)):
             return why

@@ -15,7 +15,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -509,8 +509,8 @@ def test_live(chromium: Browser, tmp_path: Path) -> None:
     topology = generator(tmp_path, rate=5000)
     chromium.look(1280)
     with service(tmp_path, topology) as instance:
+        instance.until(lambda: instance.packets(1) > 0, "packets")
         with serving(tmp_path, instance.name) as address:
-            instance.until(lambda: instance.packets(1) > 0, "packets")
             chromium.open(address)
             first = chromium.until(
                 "document.querySelector('#summary') && hummingbird.state.series.t.length > 1"
@@ -573,12 +573,9 @@ def test_a_browser_left_open_for_a_day(chromium: Browser, tmp_path: Path) -> Non
     """86,400 samples, among them some that change what there is to draw: heap and document do not
     grow, and the page still follows."""
     chromium.look(1280)
-    with (
-        service(tmp_path, generator(tmp_path, rate=5000)) as instance,
-        serving(tmp_path, instance.name) as address,
-    ):
+    with service(tmp_path, generator(tmp_path, rate=5000)) as instance, ExitStack() as stack:
         instance.until(lambda: instance.packets(1) > 0, "packets")
-        chromium.open(address)
+        chromium.open(stack.enter_context(serving(tmp_path, instance.name)))
         chromium.until("document.querySelector('#summary') !== null")
         chromium.run("hummingbird.stop()")
         chromium.run(f"{DAY}(3000, 0)")
