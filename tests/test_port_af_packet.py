@@ -30,6 +30,7 @@ from namespaces import Namespace, capture, namespace, needs, raw, until
 from process import Service
 
 from hummingbird.errors import UserError
+from hummingbird.telemetry import rundir
 
 ADDRESSES = bytes.fromhex("020000000002020000000001")
 UNKNOWN = b"\x88\xb5"  # an EtherType for experiments
@@ -418,6 +419,9 @@ def service(
     finally:
         run.process.kill()
         run.process.wait()
+        with rundir.held(name) as dead:
+            if dead:
+                rundir.remove(name)
 
 
 def refusal(bed: Namespace, **ports: Any) -> str:
