@@ -13,6 +13,7 @@ all of them. What it returns is judged by test_port_dpdk.py.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -24,11 +25,13 @@ from typing import Any
 
 from chain import Result, Run, run_chain, started
 from namespaces import until
+from rich.console import Console
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 from wires import Wire, wires
 
+from hummingbird import logs
 from hummingbird.errors import UserError
 from hummingbird.testing import capture, read_capture
 from hummingbird.topology import Topology
@@ -295,14 +298,17 @@ def mixed(build: str) -> dict[str, Any]:
 
 def comes_back(build: str, driver: str) -> dict[str, Any]:
     """The interface is deleted and made again while it runs."""
-    made = packets(50, longest=1400)
-    with wired() as far, started(top(build, at_wires(driver)), rows=BOTH_WAYS) as run:
+    made, said = packets(50, longest=1400), io.StringIO()
+    with (
+        logs.shown(Console(file=said)),
+        wired() as far,
+        started(top(build, at_wires(driver)), rows=BOTH_WAYS) as run,
+    ):
         first = there_and_back(run, far, made)
-        node = running(run).nodes.index("d0")
         sh("ip", "link", "del", "x0")
-        run.engine.plane.port_away(node)
+        run.until(lambda: "y0 is gone" in said.getvalue(), what="a word of it")
         wire(0)
-        run.engine.plane.port_reopen(node)
+        run.until(lambda: "y0 is back" in said.getvalue(), what="a word of it")
         second = there_and_back(run, (Wire("x0"), far[1]), made)
         result = run.stop()
     return told(result) | {"first": first, "second": second}

@@ -70,6 +70,8 @@ static void test_reloads(enum plane_executor e, uint32_t lcores, uint32_t reload
     for (uint32_t i = 0; i < reloads; i++) {
         CHECK_EQUAL(swap_soon(&f, i % 2), i + 2);
         CHECK(live(&f) >= 1 && live(&f) <= HB_MAX_POLICIES);
+        if (i < 2) /* lcores may sleep through all the others */
+            CHECK(plane_wait_for_packets(f.p, 100));
     }
     CHECK(plane_wait_for(&f.p->sink[0].packets, 1000));
     CHECK_EQUAL(hb_drain(f.p->dp, PATIENCE_MS), 0);
