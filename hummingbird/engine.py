@@ -16,21 +16,18 @@ import numpy.typing as npt
 
 from hummingbird import flows, logs, ports
 from hummingbird.dataplane._native import ffi, lib
-from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines, flow_places
+from hummingbird.dataplane.plane import Dataplane, Sizes, cpu_engines
 from hummingbird.device_choice import DeviceChoice, choose_device
 from hummingbird.errors import UserError
 from hummingbird.flows import Flow, StatefulNf
 from hummingbird.nfs import HostContext, NfHost, NfTable
-from hummingbird.nfs.tables import Layout, layout
-from hummingbird.opencl import memory, watchdog
 from hummingbird.opencl.device import on_cpus
-from hummingbird.opencl.program import Code
-from hummingbird.opencl.session import LAUNCH, QueueShape, Session, open_session
 from hummingbird.placement import Placement
 from hummingbird.policy import Policy
 from hummingbird.ports import PortParams, dpdk
 from hummingbird.ports.addresses import set_addresses
 from hummingbird.ports.watch import InterfaceWatch
+from hummingbird.regions import Regions, open_regions
 from hummingbird.telemetry.rundir import VIEW, StatsFile, state_dir
 from hummingbird.telemetry.stats import Reader
 from hummingbird.telemetry.taps import Taps
@@ -86,7 +83,8 @@ class Engine:
     """Input ports take nothing in: see hold()."""
     running: Wanted | None = None
     choice: DeviceChoice = field(default_factory=DeviceChoice)
-    session: Session | None = None
+    regions: Regions | None = None
+    """Frames and tables, and the device in use."""
     tables: Mapping[str, NfTable] = field(default_factory=dict)
     engines: Mapping[str, str] = field(default_factory=dict)
     """What runs each NF: ``gpu``, ``cpu``, a library, or ``python`` for a peer."""
@@ -107,13 +105,8 @@ class Engine:
     """What ports have said, by their names."""
     _stats: StatsFile | None = None
     _view_file: ViewFile | None = None
-    _keep: list[Any] = field(default_factory=list)
     _cpu_engines: Mapping[str, int] = field(default_factory=dict)
     """Number of the engine of each NF that a CPU runs."""
-    _table_views: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    """The table of each NF in the tables region."""
-    _state_views: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
-    """Bytes by flow index of the NFs that have state of flows."""
 
     @property
     def plane(self) -> Dataplane:
@@ -199,8 +192,9 @@ class Engine:
         self._view_file = ViewFile(
             self._stats.path.with_name(VIEW), lambda: self.view(reports=False)
         )
-        frames, tables, device_config = self._memory(topology, sizes)
+        self.regions = open_regions(topology, self.placement, self.choice, self.tables, sizes)
         self._make_hosts(topology)
+        frames, tables = self.regions.frames.address, self.regions.tables.address
         self._plane = Dataplane(sizes, frames, tables, self._stats.region)
         self._plane.hold(self.held)
         behind = sizes.behind_frames
@@ -215,8 +209,8 @@ class Engine:
             self._attach_port(topology, port.name)
         for index, _ in enumerate(topology.nfs):
             self._add_nf(topology, index)
-        if device_config is not None:
-            self._plane.set_device(device_config)
+        if self.regions.session:
+            self._plane.set_device(self.regions.session.config)
         self._plane.set_rules([rule.native() for rule in topology.rules])
         self._publish(wanted)
 
@@ -233,7 +227,8 @@ class Engine:
         return cpu_engines(spec.nf.kind)[self._cpu_engines[spec.name]].name
 
     def _make_hosts(self, topology: Topology) -> None:
-        for spec, table in zip(topology.nfs, self._table_views, strict=True):
+        assert self.regions is not None
+        for spec, table in zip(topology.nfs, self.regions.nf_tables, strict=True):
             context = HostContext(
                 name=spec.name,
                 base=topology.base,
@@ -260,35 +255,15 @@ class Engine:
                 error.what, path=topology.path, line=spec.line, field=f"ports.{name}", fix=error.fix
             ) from None
 
-    def _gnfs(self, topology: Topology) -> list[str]:
-        assert self.placement is not None
-        return [nf.name for nf in topology.nfs if self.placement.engines[nf.name] == "gpu"]
-
-    def _groups(self, topology: Topology) -> int:
-        """Groups to launch: on a CPU runtime one per core that it has to itself."""
-        device = self.choice.device
-        assert device is not None and self.placement is not None
-        if topology.device.groups:
-            return topology.device.groups
-        if device.is_cpu:
-            return max(1, min(device.compute_units, len(self.placement.spare)))
-        return 2 * device.compute_units
-
-    def _workgroups(self, topology: Topology) -> int:
-        """Logical workgroups that each syncer gives each GNF: equal shares of the groups."""
-        assert self.placement is not None
-        seats = sum(len(self.placement.nfs[name]) for name in self._gnfs(topology))
-        return max(1, self._groups(topology) // seats)
-
     def _add_nf(self, topology: Topology, index: int) -> None:
-        assert self.placement is not None
+        assert self.placement is not None and self.regions is not None
         spec = topology.nfs[index]
         on_device = self.placement.engines[spec.name] == "gpu"
         host = self.hosts[spec.name]
         add = self.plane.add_peer if spec.nf.peer else self.plane.add_nf
         node = add(
             self.placement.nfs[spec.name],
-            self._workgroups(topology) if on_device else 0,
+            self.regions.workgroups if on_device else 0,
             kind=spec.nf.kind,
             instance=index,
             reads=spec.nf.reads,
@@ -303,83 +278,6 @@ class Engine:
             code=lib.hb_peer_kind() if spec.nf.peer else ffi.cast("void *", spec.nf.native),
         )
         host.attach(self.plane, node)
-
-    def _memory(self, topology: Topology, sizes: Sizes) -> tuple[int, int, Any]:
-        """Addresses of frames and tables, and the device's configuration if there is one."""
-        tables = layout(
-            [(spec.nf.kind, self.tables[spec.name]) for spec in topology.nfs],
-            [[index] for index in range(len(topology.nfs))],
-            [spec.nf.flow_bytes for spec in topology.nfs],
-            self._flow_indexes(topology),
-        )
-        if self.choice.device is None:
-            frames = memory.host_region(sizes.frames_bytes)
-            region = memory.host_region(tables.size)
-            tables.fill(region.array)
-            self._keep += [frames, region]
-            self._view_tables(tables, region.array)
-            return frames.address, region.address, None
-        self.session = open_session(
-            self.choice.device,
-            self.choice.executor or LAUNCH,
-            [
-                Code(nf.nf.name, nf.nf.kind, nf.nf.code)
-                for nf in topology.nfs
-                if nf.name in self._gnfs(topology)
-            ],
-            sizes.frames_bytes,
-            sizes.frame_size,
-            tables,
-            self._shape(topology),
-            self.choice.binding,
-        )
-        self._view_tables(tables, self.session.tables.array)
-        return self.session.frames.address, self.session.tables.address, self.session.config
-
-    def _flow_indexes(self, topology: Topology) -> int:
-        """Every lcore with an input port has its own."""
-        assert self.placement is not None
-        inputs = [port.name for port in topology.ports if port.params.ingress]
-        owners = {lcore for name in inputs for lcore in self.placement.ports[name]}
-        return len(owners) * flow_places(topology.memory.flows)
-
-    def _view_tables(self, tables: Layout, region: npt.NDArray[np.uint8]) -> None:
-        """The NFs' tables, and their states of flows, where they are read."""
-        parts = tables.parts[len(tables.parts) - len(self.tables) :]
-        self._table_views = [region[at : at + part.size] for at, part in parts]
-        self._state_views = {
-            name: region[at : at + count * stride].reshape(count, stride)
-            for name, (at, count, stride) in zip(self.tables, tables.states, strict=True)
-            if stride
-        }
-
-    def _shape(self, topology: Topology) -> QueueShape:
-        assert self.placement is not None
-        device = topology.device
-        assert self.choice.device is not None
-        seats = sum(len(self.placement.nfs[name]) for name in self._gnfs(topology))
-        return QueueShape(
-            workgroups=seats * self._workgroups(topology),
-            lanes=min(device.lanes, self.choice.device.max_workgroup),
-            depth=device.depth,
-            groups=self._groups(topology),
-            lifetime_us=self._lifetime_ms(device.lifetime_ms) * 1000,
-            idle_us=device.idle_ms * 1000,
-        )
-
-    def _lifetime_ms(self, wanted: int) -> int:
-        """At most half of what the GPU's kernel driver allows."""
-        assert self.choice.device is not None
-        limit = None if self.choice.device.is_cpu else watchdog.tightest_ms()
-        if limit is None or wanted <= limit // 2:
-            return wanted
-        logs.warning(
-            "device_lifetime",
-            f"the GPU driver resets kernels after {limit} ms: "
-            f"device.lifetime_ms is {limit // 2} instead of {wanted}",
-            fix=f"lifetime_ms: {limit // 2}, or what `hummingbird doctor` says of the watchdog",
-        )
-        return max(1, limit // 2)
 
     # ---- while it runs ----
 
@@ -475,12 +373,12 @@ class Engine:
 
     def describe_flows(self, some: npt.NDArray[np.void]) -> Iterator[Flow]:
         """Some of them, and what NFs know of them."""
-        assert self.running is not None
+        assert self.running is not None and self.regions is not None
         topology = self.running.topology
         stateful = []
         for spec in topology.nfs:
             if spec.nf.flow_state is not None:
-                states = self._state_views[spec.name][:, : spec.nf.flow_bytes]
+                states = self.regions.flow_states[spec.name][:, : spec.nf.flow_bytes]
                 stateful.append(
                     StatefulNf(
                         spec.name,
@@ -494,9 +392,9 @@ class Engine:
     def view(self, *, reports: bool = True) -> View:
         """What telemetry has to know to put names on the counters; also what NFs have to say of
         themselves, if ``reports``."""
-        assert self.running is not None and self.placement is not None
+        assert self.running is not None and self.placement is not None and self.regions is not None
         topology, policy = self.running.topology, self.running.policy
-        place = self.placement
+        place, session = self.placement, self.regions.session
         ports_ = (
             Node(
                 p.name,
@@ -526,7 +424,7 @@ class Engine:
             queue=topology.memory.queue,
             paths={name: paths.get(name, ()) for name in topology.types},
             device=self._describe_device(),
-            lanes=int(self.session.config.lanes) if self.session else 0,
+            lanes=int(session.config.lanes) if session else 0,
             policy_version=self.version,
             state=self._state(),
             details=self._modes() | (self._reports() if reports else {}),
@@ -544,7 +442,7 @@ class Engine:
         return {name: {"mode": note} for name, note in self.port_notes()}
 
     def _describe_device(self) -> dict[str, Any]:
-        device, session = self.choice.device, self.session
+        device, session = self.choice.device, self.regions.session if self.regions else None
         if device is None or session is None:
             return {"name": None, "runtime": None, "tier": None, "executor": None}
         return {
@@ -591,15 +489,14 @@ class Engine:
             let_go = [host.stop() for host in self.hosts.values()]
             hangs = self._plane.device_state() == "hangs" or self._plane.stuck
             if hangs or not all(let_go):
-                _in_use_for_good.append((self.session, self._plane, [*self._keep]))
+                _in_use_for_good.append((self.regions, self._plane))
             else:
                 self._plane.close()
             self._plane = None
         for host in self.hosts.values():
             host.close()
         self.hosts.clear()
-        self.session = None
-        self._keep.clear()
+        self.regions = None
 
 
 _in_use_for_good: list[Any] = []

@@ -270,8 +270,8 @@ def running(run: Run) -> Topology:
 
 def arena(run: Run) -> Any:
     """The region that the device and the drivers share."""
-    engine = run.engine
-    return engine.session.frames.array if engine.session else engine._keep[0].array
+    assert run.engine.regions is not None
+    return run.engine.regions.frames.array
 
 
 def places(region: Any, packet: bytes) -> list[int]:

@@ -106,7 +106,7 @@ def test_a_million_flows_at_once() -> None:
         run.wait()
         assert counts(run) == flow_soak.Counts(begun=flows, over=0, live=flows, refused=0)
         views = listed(run)
-        states = run.engine._state_views["nf0"]
+        states = run.engine.regions.flow_states["nf0"]
         packets = states[views["index"]].view(np.uint64)[:, 0]
         engine = run.engine
         assert engine.stop() == 0  # not Run.stop(), which makes a Flow of each

@@ -41,6 +41,7 @@ TOPOLOGY: dict[str, Any] = {
     "nfs": {"nf0": {"type": "forward"}},
 }
 ROWS = "*,gen0,nf0\n*,nf0,out0\n"
+BEHIND = "*,router0,lb0\n*,lb0,drop\n"
 NEVER_PY = "from hummingbird.nfs import Nf\nNF = Nf('never')\n"
 NEVER_CL = """\
 static hb_u32 hb_nf_never(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *result)
@@ -52,6 +53,23 @@ static hb_u32 hb_nf_never(hb_packet *p, const hb_table *t, hb_u64 arg, hb_u64 *r
 }
 """
 """A packet of this length never comes out of it."""
+READERS = {
+    "router0": {"type": "router", "routes": "fib.csv"},
+    "lb0": {
+        "type": "load_balancer",
+        "backends": "backends.csv",
+        "mac": "02:00:00:00:00:fe",
+        "services": {"web": {"address": "203.0.113.10", "protocol": "tcp", "port": 443}},
+    },
+}
+"""NFs with tables that change while lcores may look at them."""
+
+
+def write_tables(folder: Path, number: int) -> None:
+    """Other ones for each number."""
+    (folder / "fib.csv").write_text(f"prefix,next_hop\n10.{number}.0.0/16,unreachable\n")
+    backends = f"service,address,mac\nweb,10.0.0.{number},02:00:00:00:00:{number:02x}\n"
+    (folder / "backends.csv").write_text(backends)
 
 
 class Listener:
@@ -124,8 +142,9 @@ def test_an_lcore_that_never_returns_stops_the_watchdog(tmp_path: Path) -> None:
     for file, text in {"never.py": NEVER_PY, "never.cl": NEVER_CL}.items():
         (tmp_path / file).write_text(text)
     port = {"driver": "af_packet", "interface": "ia"}
-    topology = {"ports": {"lan": port}, "nfs": {"nf0": {"type": "./never.py"}}}
-    path = write_topology(tmp_path, topology, "*,lan,nf0\n*,nf0,drop\n")
+    topology = {"ports": {"lan": port}, "nfs": {"nf0": {"type": "./never.py"}} | READERS}
+    write_tables(tmp_path, 1)
+    path = write_topology(tmp_path, topology, f"*,lan,nf0\n*,nf0,router0\n{BEHIND}")
     with namespace() as bed, listening(name) as ear:
         bed.wire("ia", "pa")
         environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"}
@@ -154,8 +173,12 @@ def _check_stuck(process: Service, folder: Path) -> None:
         found = meter.measure(other.view)["bottleneck"]
     assert "makes no passes: an NF on it does not return" in found["why"]
     with pytest.raises(UserError, match="an NF on it does not return"):
-        write_rows(folder, "*,lan,nf0\n*,nf0,lan\n")
+        write_rows(folder, f"*,lan,nf0\n*,nf0,lb0\n{BEHIND}")
         list(Reply(process.name, "reload"))
+    write_rows(folder, f"*,lan,nf0\n*,nf0,router0\n{BEHIND}")
+    write_tables(folder, 2)
+    changed = {change["name"] for change in Reply(process.name, "reload")}
+    assert changed == set(READERS), "what the lcore may look at stays, what is new stands beside it"
     reply = Reply(process.name, "trace", seconds=0.2)
     list(reply)
     assert reply.end["packets"] == 0

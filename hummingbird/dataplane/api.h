@@ -457,8 +457,9 @@ void hb_tables_begin(hb_dataplane *dp);
 void hb_tables_changed(hb_dataplane *dp, const void *at, uint64_t bytes);
 void hb_tables_end(hb_dataplane *dp);
 /* Wait until nobody reads what was in the tables before this call: every lcore has begun a pass
- * since, and every row that was published before has come back. */
-void hb_wait_readers(hb_dataplane *dp);
+ * since, and every row that was published before has come back. 0, or -1 if an lcore is stuck: it
+ * may read it for good. */
+int hb_wait_readers(hb_dataplane *dp);
 uint64_t hb_rule_hits(const hb_dataplane *dp, uint32_t node, uint32_t rule);
 uint64_t hb_ticks(void); /* of the clock that all latencies use */
 double hb_ticks_per_second(void);

@@ -541,13 +541,15 @@ void hb_tables_changed(hb_dataplane *dp, const void *at, uint64_t bytes)
         hb_device_mark_tables(dp->device, at, bytes);
 }
 
-void hb_wait_readers(hb_dataplane *dp)
+int hb_wait_readers(hb_dataplane *dp)
 {
     if (!dp->running)
-        return;
-    hb_wait_passes(dp);
+        return 0;
+    if (!hb_wait_passes(dp))
+        return -1;
     if (dp->device)
         hb_device_wait_rows(dp->device);
+    return 0;
 }
 
 int hb_device_state(const hb_dataplane *dp)

@@ -205,11 +205,16 @@ bool hb_wait_passes(hb_dataplane *dp)
     struct timespec t = {0, 100000};
     uint64_t begin = hb_monotonic_ns(), now = begin;
     for (uint32_t l = 0; dp->running && l < dp->config.lcores; l++) {
-        uint64_t seen = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire);
-        while (atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire) < seen + 2) {
+        uint64_t seen = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire), is = seen;
+        if (dp->stood[l] == seen + 1) /* still */
+            return false;
+        for (; is < seen + 2;
+             is = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire)) {
             now = hb_monotonic_ns();
-            if (dp->stuck || now - begin > STUCK_NS)
+            if (dp->stuck || now - begin > STUCK_NS) {
+                dp->stood[l] = is + 1;
                 return false;
+            }
             if (now - begin < WATCH_NS)
                 hb_pause();
             else

@@ -328,9 +328,10 @@ class Dataplane:
         """These bytes of the tables region were written; a device that has a copy gets them."""
         lib.hb_tables_changed(self._dp, ffi.cast("void *", address), size)
 
-    def wait_readers(self) -> None:
-        """Wait until nobody reads what was in the tables before this call."""
-        lib.hb_wait_readers(self._dp)
+    def wait_readers(self) -> bool:
+        """Wait until nobody reads what was in the tables before this call; False: an lcore is
+        stuck, and may read it for good."""
+        return bool(lib.hb_wait_readers(self._dp) == 0)
 
     def rule_hits(self, node: int, rules: int) -> list[int]:
         """The counters that an NF's finish() keeps."""

@@ -38,6 +38,10 @@ COUNTS = (
 )
 
 
+_in_use_for_good: list[Plan] = []
+"""Plans that a stuck lcore may still look at."""
+
+
 def seed_of(params: LoadBalancerParams, name: str) -> int:
     """Of the hash; the same after a restart."""
     return zlib.crc32(name.encode()) if params.seed is None else params.seed
@@ -115,25 +119,28 @@ class LoadBalancerHost(NfHost):
         )
         return text
 
-    def _swap(self) -> None:
+    def _swap(self) -> bool:
         """Put the plan as it is now in the place of what the data plane looks at; that goes when
-        nobody looks at it any more."""
+        nobody looks at it any more. False: an lcore is stuck, and may look at it for good."""
         seen, self._seen = self._seen, self._plan
         old = lib.hb_lb_swap(self.pointer, native(self._plan, self._slots))
-        if self._plane:
-            self._plane.wait_readers()
+        if self._plane and not self._plane.wait_readers():
+            _in_use_for_good.append(seen)  # and old is not freed
+            return False
         lib.hb_lb_config_free(old)
         del seen  # until here its tables were needed
+        return True
 
     def _forget(self) -> None:
         """Give back the slots of removed backends that no flow is with. First they must be out of
         every lcore's sight: only then do no more flows come."""
         idle = [slot for slot in self._slots.removed if self._is_idle(slot)]
-        if not idle or not self._plane:
+        if not idle or not self._plane or not self._plane.wait_readers():
             return
         for slot in idle:
             self._slots.removed[slot].replies = False
-        self._swap()
+        if not self._swap():
+            return
         for slot in idle:
             if self._is_idle(slot):
                 gone = self._slots.removed.pop(slot)

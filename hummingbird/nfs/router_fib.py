@@ -66,7 +66,7 @@ class Fib:
         if not pointer:
             raise MemoryError("no memory for the routing table")
         self._router = ffi.gc(pointer, lib.hb_router_free)
-        self._wait: Callable[[], None] = lambda: None
+        self._wait: Callable[[], bool] = lambda: True
         self._changed: Callable[[int, int], None] = lambda address, size: None
         self._changing: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -80,16 +80,31 @@ class Fib:
         self._wait, self._changed = plane.wait_readers, plane.tables_changed
         self._changing = plane.changing_tables
 
-    def readers_passed(self) -> None:
-        """Wait until nobody sees what was there before."""
-        self._wait()
-        lib.hb_router_readers_passed(self._router)
+    def readers_passed(self) -> bool:
+        """Wait until nobody sees what was there before; False: an lcore is stuck, and may see it
+        for good."""
+        if passed := self._wait():
+            lib.hb_router_readers_passed(self._router)
+        return passed
+
+    def _make_room(self) -> None:
+        """What was taken out before can be used again.
+
+        Raises:
+            UserError: an lcore may still look at it.
+        """
+        if not self.readers_passed():
+            raise UserError(
+                "an lcore is stuck, and may be looking at what is to be changed",
+                fix="stop, and start again: an NF on it does not return",
+            )
 
     def change(self, family: int, hi: Words, lo: Words, length: Ints, hop: Ints) -> None:
         """Add routes, change their next hops, or withdraw them (next hop -1), in order.
 
         Raises:
-            UserError: there is no room for more groups; the changes before this one are made.
+            UserError: there is no room for more groups, or an lcore is stuck; the changes before
+                this one are made.
         """
         his = np.ascontiguousarray(hi, dtype=np.uint64)
         los = np.ascontiguousarray(lo, dtype=np.uint64)
@@ -107,7 +122,7 @@ class Fib:
 
     def _check(self, end: int, family: int) -> None:
         if end == lib.HB_ROUTER_WAIT:
-            self.readers_passed()
+            self._make_room()
         elif end == lib.HB_ROUTER_FULL:
             room = self.room.v4 if family == 4 else self.room.v6
             raise UserError(
@@ -137,7 +152,7 @@ class Fib:
                 lib.hb_router_set_hop(self._router, hop, kind, macs, mtu, own, confirm)
                 == lib.HB_ROUTER_WAIT
             ):
-                self.readers_passed()
+                self._make_room()
 
     def set_group(self, hop: int, members: Sequence[int]) -> None:
         """Make a next hop several others."""
@@ -147,7 +162,7 @@ class Fib:
                 lib.hb_router_set_group(self._router, hop, array, len(members))
                 == lib.HB_ROUTER_WAIT
             ):
-                self.readers_passed()
+                self._make_room()
 
     @contextmanager
     def _change(self) -> Iterator[None]:

@@ -154,8 +154,8 @@ class RouterHost(NfHost):
             loaded.fib.change(old.family, one.hi, one.lo, one.length, one.hop)
         loaded.plan = wanted
         glean(loaded, self._known())
-        loaded.fib.readers_passed()
-        self._forget_hops()
+        if loaded.fib.readers_passed():
+            self._forget_hops()
 
     def _forget_hops(self) -> None:
         """Give back the numbers of next hops that no route leads to."""

@@ -119,6 +119,8 @@ static uint32_t source_rx(hb_port *port, const hb_arena *a, uint32_t *handles, u
 {
     plane_source *s = (plane_source *)port;
     uint64_t now = hb_monotonic_ns();
+    for (; atomic_load(&s->stuck); usleep(100))
+        atomic_fetch_add(&s->waited, 1);
     if (now - s->polled_ns < s->gap_us * 1000ull)
         return 0;
     s->polled_ns = now;

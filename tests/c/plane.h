@@ -42,8 +42,10 @@ typedef struct {
     hb_port port;
     uint32_t index; /* of the source */
     uint64_t packets, made;
-    uint32_t burst;  /* most packets of a poll */
-    uint32_t gap_us; /* at least this long between two of them */
+    uint32_t burst;          /* most packets of a poll */
+    uint32_t gap_us;         /* at least this long between two of them */
+    _Atomic bool stuck;      /* a poll does not return while it is set */
+    _Atomic uint64_t waited; /* turns of such a poll */
     uint64_t polled_ns;
 } plane_source;
 

@@ -125,6 +125,29 @@ static void test_drops(uint16_t next, enum hb_reason reason)
     CHECK(t.sent >= sent);
 }
 
+#ifndef __SANITIZE_THREAD__ /* nothing here is a matter of threads, and it takes seconds */
+/* An lcore that does not return may look at an old policy or table for good: nobody waits for it
+ * that long, and all goes on if it does return. */
+static void test_stuck(void)
+{
+    plane_config c = {.types = 1};
+    fork_plane f = new_fork(&c, 1);
+    plane_start(f.p);
+    CHECK(plane_wait_for_packets(f.p, 3));
+    CHECK_EQUAL(hb_wait_readers(f.p->dp), 0);
+    atomic_store(&f.p->source[0].stuck, true);
+    CHECK(plane_wait_for(&f.p->source[0].waited, 1));
+    CHECK_EQUAL(hb_wait_readers(f.p->dp), -1);
+    CHECK_EQUAL(swap(&f, false), HB_POLICY_STUCK);
+    atomic_store(&f.p->source[0].stuck, false);
+    CHECK_EQUAL(hb_wait_readers(f.p->dp), 0);
+    CHECK(swap_soon(&f, false) > 0);
+    CHECK(plane_wait_for_packets(f.p, 3));
+    plane_totals t = plane_end(f.p);
+    CHECK_EQUAL(t.dropped, 0);
+}
+#endif
+
 /* Before the start nothing can be in flight, however often the policy changes. */
 static void test_before_start(void)
 {
@@ -148,5 +171,8 @@ int main(void)
     test_versions_in_flight();
     test_drops(HB_NEXT_DROP, HB_REASON_policy);
     test_drops(HB_NEXT_NONE, HB_REASON_no_route_row);
+#ifndef __SANITIZE_THREAD__
+    test_stuck();
+#endif
     return failures != 0;
 }
