@@ -191,7 +191,9 @@ class Bed:
     def bridge(self, name: str) -> None:
         """Linux passes frames on as they are, where tcpdump can see them all."""
         enslaved = (f"link set {side} master bridge" for side in ("west", "east"))
-        self.ip(name, "link add bridge type bridge", *enslaved, "link set bridge up")
+        # with snooping, a bridge joins a multicast group and says so on the wire
+        made = "link add bridge type bridge mcast_snooping 0"
+        self.ip(name, made, *enslaved, "link set bridge up")
 
     def neighbours(self, *, far: bool = False) -> None:
         """Tell the ends the gateways' Ethernet addresses, so that nobody has to ask: those of the

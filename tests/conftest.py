@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What holds for all tests: how many CPUs an OpenCL runtime for CPUs gets, and hypothesis."""
+"""What holds for all tests: how many CPUs an OpenCL runtime for CPUs gets, Ctrl-C, hypothesis."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from hummingbird.opencl.device import reserve_cores
 
 # The first OpenCL call of a process settles it, so do it here, whichever test comes first.
 reserve_cores(max(1, len(os.sched_getaffinity(0)) - 1))
+
+# A shell ignores it for what it starts in the background, and so would all that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As key files have to be; git does not keep it.
 (Path(__file__).parent.parent / "policies" / "demo" / "ipsec.key").chmod(0o600)
