@@ -124,7 +124,7 @@ static void test_hang_at_the_end(void)
 {
     PLANE_EACH_EXECUTOR(e)
     {
-        plane_config c = {.executor = e, .lcores = 3, .lifetime_us = 5000, .hang_ms = 300};
+        plane_config c = {.executor = e, .lcores = 3, .lifetime_us = 5000, .hang_ms = 1000};
         c.gpu = (fake_config){.fault = FAKE_HANG, .first = 40, .times = 1};
         plane *p = plane_long_chain(&c, 0, 2);
         plane_start(p);
