@@ -118,13 +118,15 @@ static void test_verdict(uint32_t verdict, enum hb_reason reason, uint32_t impos
     CHECK_EQUAL(me.impossible, impossible);
 }
 
-/* A source that waits for nobody, and a peer that takes its time. */
+/* A source that waits for nobody, and a peer that does nothing for a while, then takes its time. */
 static void test_overload(uint32_t lcores)
 {
-    player me = {.pause_us = 500};
+    player me = {.pause_us = 500, .hold = 1};
     plane_config c = {.lcores = lcores, .queue = 64};
     plane *p = chain(&c, &me, 0, true);
     CHECK(plane_wait_for_packets(p, 50000));
+    atomic_store(&me.hold, 0);
+    CHECK(plane_wait_for_packets(p, 5000));
     plane_totals t = end(p, &me);
     CHECK_EQUAL(t.in_flight, 0);
     CHECK(t.reason[HB_REASON_node_full] > 0);
