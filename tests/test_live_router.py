@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pings import PATIENCE, answered
 from process import Service
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS
 from scapy.layers.l2 import ARP, Ether
@@ -81,11 +82,12 @@ def routed(driver: str, folder: Path) -> Iterator[tuple[Bed, Service]]:
             yield bed, process
 
 
-def reached(bed: Bed, to: str, count: int = 1, wait: float = 10) -> int:
-    """How many of so many pings from a are answered. ``wait`` seconds if none is; else it does not
-    wait long for the last one, so they come slowly."""
-    argv = ["ping", "-n", "-i", "0.2", "-W", str(wait), "-c", str(count), to]
-    return bed.run("a", *argv).stdout.count(" bytes from ")
+def reached(bed: Bed, to: str, count: int = 1, wait: float | None = None) -> int:
+    """How many of so many pings from a are answered; with ``wait`` it is sure after so many seconds
+    that no answer comes, else it waits for all."""
+    patience = PATIENCE if wait is None else ("-W", str(wait))
+    argv = ["ping", "-n", "-i", "0.01", *patience, "-c", str(count), to]
+    return answered(bed.run("a", *argv).stdout, count)
 
 
 def state(bed: Bed, name: str, address: str) -> str:

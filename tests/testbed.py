@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pings import PATIENCE, answered
 from process import ROOT, Service, service, write_topology
 
 from hummingbird import benches
@@ -32,8 +33,6 @@ __all__ = ["ENDS", "ENDS6", "GATEWAYS", "GATEWAYS6", "NETWORKS", "Bed", "line", 
 
 TIMEOUT_S = 60.0
 POLL_S = 0.005
-PATIENCE_S = 30.0
-"""How long an answer may take on a busy machine."""
 A_MOMENT_S = 0.5
 """How long something that is not to come is waited for."""
 PING, IPERF, REPLAY = "ping:iputils-ping", "iperf3", "tcpreplay"
@@ -128,15 +127,17 @@ def tcpdump(bed: Bed, name: str, side: str, folder: Path) -> Iterator[Path]:
 
 
 def ping(
-    bed: Bed, count: int = 20, name: str = "a", size: int = 56, wait: float = PATIENCE_S
+    bed: Bed, count: int = 20, name: str = "a", size: int = 56, wait: float | None = None
 ) -> int:
-    """How many of so many pings to the other end were answered, all of their bytes intact; the last
-    answers may take ``wait`` seconds."""
+    """How many of so many pings to the other end were answered, all of their bytes intact.
+
+    Args:
+        wait: seconds until it is sure that no answer comes; else it waits for all.
+    """
     to = ENDS[1 if name == bed.names[0] else 0]
-    argv = ["ping", "-n", "-i", "0.01", "-W", str(wait), "-c", str(count), "-s", str(size), to]
-    done = bed.run(name, *argv)
-    assert "wrong data byte" not in done.stdout and "DUP!" not in done.stdout, done.stdout
-    return sum(" bytes from " in answer for answer in done.stdout.splitlines())
+    patience = PATIENCE if wait is None else ("-W", str(wait))
+    argv = ["ping", "-n", "-i", "0.01", *patience, "-c", str(count), "-s", str(size), to]
+    return answered(bed.run(name, *argv).stdout, count)
 
 
 def reach(bed: Bed) -> None:
