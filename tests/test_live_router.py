@@ -130,15 +130,16 @@ def test_nobody_is_asked_more_often_than_once_a_second(driver: str, tmp_path: Pa
     with routed(driver, tmp_path) as (bed, process):
         until(lambda: reached(bed, ENDS[1], wait=0.5), "a first ping to go through")
         with tcpdump(bed, "b", "west", tmp_path) as seen:
-            argv = ["ping", "-n", "-i", "0.05", "-c", "120", "-W", "1", "198.51.100.7"]
+            argv = ["ping", "-nD", "-i", "0.05", "-c", "120", "-W", "1", "198.51.100.7"]
             said = bed.run("a", *argv).stdout
         summary = summary_of(process)
     times = questions(seen, bed.mac("m", "east"))
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    assert len(times) >= 4 and min(gaps) > 0.98
+    assert len(times) >= 4 and min(gaps) > 0.5  # from decision to wire some took longer
+    assert len(gaps) <= times[-1] - times[0] + 0.2
     assert f"From {GATEWAYS[0]}" in said and "Destination Host Unreachable" in said
-    first = int(re.search(r"icmp_seq=(\d+) Destination", said)[1])  # type: ignore[index]
-    assert first > 40, "nobody is told before it was asked three times"
+    told = re.search(r"\[(\S+)\] From .* Destination Host Unreachable", said)
+    assert told and float(told[1]) > times[2], "nobody is told before it was asked three times"
     assert summary["dropped"]["no_neighbour"] >= 120
 
 
