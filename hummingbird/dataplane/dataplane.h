@@ -161,7 +161,7 @@ struct hb_dataplane {
     _Atomic int stop;     /* lcores leave */
     bool running;
     bool stuck; /* an lcore did not stop: all that it may use stays as it is, for good */
-    uint64_t stood[HB_MAX_LCORES];     /* 1 + passes at which an lcore was found stuck */
+    uint64_t stuck_at[HB_MAX_LCORES];  /* control's own: 1 + passes of an lcore found stuck */
     _Atomic uint32_t watched;          /* taps that there are; written by control */
     hb_tap *_Atomic tap[HB_MOST_TAPS]; /* NULL: none; likewise (taps.h) */
 };

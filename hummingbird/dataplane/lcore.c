@@ -206,13 +206,13 @@ bool hb_wait_passes(hb_dataplane *dp)
     uint64_t begin = hb_monotonic_ns(), now = begin;
     for (uint32_t l = 0; dp->running && l < dp->config.lcores; l++) {
         uint64_t seen = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire), is = seen;
-        if (dp->stood[l] == seen + 1) /* still */
+        if (dp->stuck_at[l] == seen + 1) /* still: nobody waits for it again */
             return false;
         for (; is < seen + 2;
              is = atomic_load_explicit(&dp->lcore[l].passes, memory_order_acquire)) {
             now = hb_monotonic_ns();
             if (dp->stuck || now - begin > STUCK_NS) {
-                dp->stood[l] = is + 1;
+                dp->stuck_at[l] = is + 1;
                 return false;
             }
             if (now - begin < WATCH_NS)

@@ -135,6 +135,7 @@ class LoadBalancerHost(NfHost):
         """Give back the slots of removed backends that no flow is with. First they must be out of
         every lcore's sight: only then do no more flows come."""
         idle = [slot for slot in self._slots.removed if self._is_idle(slot)]
+        # beside a stuck lcore each swap would keep a plan for good, at every look
         if not idle or not self._plane or not self._plane.wait_readers():
             return
         for slot in idle:

@@ -87,7 +87,7 @@ class Fib:
             lib.hb_router_readers_passed(self._router)
         return passed
 
-    def _make_room(self) -> None:
+    def _free_old(self) -> None:
         """What was taken out before can be used again.
 
         Raises:
@@ -122,7 +122,7 @@ class Fib:
 
     def _check(self, end: int, family: int) -> None:
         if end == lib.HB_ROUTER_WAIT:
-            self._make_room()
+            self._free_old()
         elif end == lib.HB_ROUTER_FULL:
             room = self.room.v4 if family == 4 else self.room.v6
             raise UserError(
@@ -152,7 +152,7 @@ class Fib:
                 lib.hb_router_set_hop(self._router, hop, kind, macs, mtu, own, confirm)
                 == lib.HB_ROUTER_WAIT
             ):
-                self._make_room()
+                self._free_old()
 
     def set_group(self, hop: int, members: Sequence[int]) -> None:
         """Make a next hop several others."""
@@ -162,7 +162,7 @@ class Fib:
                 lib.hb_router_set_group(self._router, hop, array, len(members))
                 == lib.HB_ROUTER_WAIT
             ):
-                self._make_room()
+                self._free_old()
 
     @contextmanager
     def _change(self) -> Iterator[None]:
