@@ -10,7 +10,6 @@ The ends ask for the gateways' Ethernet addresses; the ports answer.
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,7 @@ from testbed import (
     needs,
     ping,
     reach,
-    running,
+    stream,
     summary_of,
 )
 
@@ -131,15 +130,7 @@ def test_pings_both_ways(bed: Bed, process: Service) -> None:
 @pytest.mark.parametrize("reverse", [False, True], ids=["up", "down"])
 def test_tcp(bed: Bed, process: Service, tmp_path: Path, reverse: bool) -> None:
     """iperf3 to its end. What is lost is lost before a port could take it, or for want of room."""
-    with running(
-        bed, "b", "iperf3", "-s", "-1", "--forceflush", says="Server listening", folder=tmp_path
-    ):
-        way = ["-R"] if reverse else []
-        done = bed.run("a", "iperf3", "-c", ENDS[1], "-n", "4M", "-J", *way)
-    assert done.returncode == 0, done.stdout
-    end = json.loads(done.stdout)["end"]
-    received = end["sum_received"]["bytes"]  # until the sender said that it was through
-    assert end["sum_sent"]["bytes"] >= 4 << 20 and received > 1 << 20
+    received = stream(bed, tmp_path, reverse)
     summary = summary_of(process)
     went_in, came_out = ("wan", "lan") if reverse else ("lan", "wan")
     assert summary["ports"][went_in]["received_bytes"] > received

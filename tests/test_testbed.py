@@ -8,7 +8,6 @@ cannot be asked of Hummingbird.
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from testbed import (
     line,
     needs,
     ping,
-    running,
+    stream,
     sweep,
     tcpdump,
 )
@@ -75,12 +74,7 @@ def test_a_quiet_line_is_quiet() -> None:
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["up", "down"])
 def test_tcp(bed: Bed, tmp_path: Path, reverse: bool) -> None:
-    server = ["iperf3", "-s", "-1", "--forceflush"]
-    with running(bed, "b", *server, says="Server listening", folder=tmp_path):
-        way = ["-R"] if reverse else []
-        done = bed.run("a", "iperf3", "-c", ENDS[1], "-n", "4M", "-J", *way)
-    assert done.returncode == 0, done.stdout
-    assert json.loads(done.stdout)["end"]["sum_received"]["bytes"] >= 4 << 20
+    stream(bed, tmp_path, reverse)
 
 
 def test_http_and_a_capture(bed: Bed, tmp_path: Path) -> None:
