@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,12 @@ class Snapshot:
         lcores = self.lcores
         gone = int(lcores["gone"].sum()) + int(lcores["quarantined"].sum())
         return int(lcores["born"].sum()) - gone
+
+    def at_start(self, ticks: int) -> Snapshot:
+        """What a snapshot at the start would have been: nothing yet, at this tick."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        zeros = {name: np.zeros_like(array) for name, array in kept.items() if name != "ticks"}
+        return Snapshot(ticks=ticks, **zeros)
 
 
 class Reader:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hummingbird.telemetry import bottleneck, scheduling
-from hummingbird.telemetry.stats import Counts, Snapshot
+from hummingbird.telemetry.stats import Snapshot
 from hummingbird.telemetry.summary import by_reason
 from hummingbird.telemetry.view import Node, View
 
@@ -44,7 +44,8 @@ class Meter:
             self._begin(view)  # after a restart all counters begin anew
         now, waited = view.reader.snapshot(), scheduling.waited_ns(self._threads)
         more = {lcore: ns - self._waited.get(lcore, 0) for lcore, ns in waited.items()}
-        status = _Interval(view, now, self._before, self._start, more).status()
+        before = self._before or now.at_start(self._start)
+        status = _Interval(view, now, before, more).status()
         self._before, self._waited = now, waited
         return status | {"bottleneck": bottleneck.find(status)}
 
@@ -53,15 +54,10 @@ class _Interval:
     """What happened between two snapshots."""
 
     def __init__(
-        self,
-        view: View,
-        now: Snapshot,
-        before: Snapshot | None,
-        start: int,
-        waited: Mapping[int, int],
+        self, view: View, now: Snapshot, before: Snapshot, waited: Mapping[int, int]
     ) -> None:
         self.view, self.now, self.before, self.waited = view, now, before, waited
-        self.ticks = max(now.ticks - (before.ticks if before else start), 1)
+        self.ticks = max(now.ticks - before.ticks, 1)
         self.seconds = self.ticks / view.reader.ticks_per_second
 
     def status(self) -> Json:
@@ -92,15 +88,9 @@ class _Interval:
 
     # ---- differences
 
-    def _since(self, now: Any, before: Any) -> Any:
-        """A counter's or an array's growth in the interval."""
-        return now - before if self.before is not None else now
-
     def _field(self, index: int, name: str) -> tuple[int, int]:
         """A counter of a node: in all, and in the interval."""
         total = int(self.now.nodes[index][name])
-        if self.before is None:
-            return total, total
         return total, total - int(self.before.nodes[index][name])
 
     def _rate(self, number: float) -> float:
@@ -126,9 +116,7 @@ class _Interval:
         def total(way: str, field: str) -> float:
             return sum((port[way][field] for port in ports.values() if port[way]), 0.0)
 
-        dropped = int(self.now.drops.sum())
-        if self.before is not None:
-            dropped -= int(self.before.drops.sum())
+        dropped = int(self.now.drops.sum()) - int(self.before.drops.sum())
         return {
             "received_pps": total("in", "pps"),
             "sent_pps": total("out", "pps"),
@@ -138,10 +126,8 @@ class _Interval:
         }
 
     def _lcores(self) -> list[Json]:
-        before = self.before.lcores if self.before else None
         busy, passes = (
-            self._since(self.now.lcores[name], before[name] if before is not None else 0)
-            for name in ("busy_ticks", "passes")
+            self.now.lcores[name] - self.before.lcores[name] for name in ("busy_ticks", "passes")
         )
         return [
             {
@@ -175,7 +161,7 @@ class _Interval:
     def _node(self, index: int, node: Node) -> Json:
         """What ports and NFs have in common."""
         drops = self.now.drops[index]
-        more = self._since(drops, self.before.drops[index] if self.before else 0)
+        more = drops - self.before.drops[index]
         lcores = len(node.lcores)
         return {
             "lcores": list(node.lcores),
@@ -203,7 +189,7 @@ class _Interval:
             "missed_pps": self._rate(more_missed),
             "answered": int(self.now.nodes[index]["answered"]),
             "held": self._busy(index, node, "held_ticks") if node.ingress else None,
-            "latency_us": self._latency(self.now.latency, index) if node.egress else None,
+            "latency_us": self._latency("latency", index) if node.egress else None,
         } | self._node(index, node)
 
     def _nf(self, index: int, node: Node) -> Json:
@@ -213,21 +199,21 @@ class _Interval:
             "in": self._way(index, "in"),
             "out": self._way(index, "out"),
             "retyped": int(self.now.nodes[index]["retyped"]),
-            "latency_us": self._latency(self.now.latency, index),
+            "latency_us": self._latency("latency", index),
         } | self._node(index, node)
 
     def _chains(self) -> Json:
         found = {}
         for number, (name, path) in enumerate(self.view.paths.items()):
             sent, dropped = (int(n) for n in self.now.ended[number])
-            before = int(self.before.ended[number].sum()) if self.before else 0
+            before = int(self.before.ended[number].sum())
             found[name] = {
                 "path": list(path),
                 "packets": sent + dropped,
                 "sent": sent,
                 "dropped": dropped,
                 "pps": self._rate(sent + dropped - before),
-                "latency_us": self._latency(self.now.chain_latency, number),
+                "latency_us": self._latency("chain_latency", number),
             }
         return found
 
@@ -236,7 +222,7 @@ class _Interval:
         names = [node.name for node in self.view.nodes]
         for source, target in np.argwhere(self.now.edges):
             packets = int(self.now.edges[source, target])
-            before = int(self.before.edges[source, target]) if self.before else 0
+            before = int(self.before.edges[source, target])
             yield {
                 "from": names[source],
                 "to": names[target],
@@ -244,26 +230,25 @@ class _Interval:
                 "pps": self._rate(packets - before),
             }
 
-    def _latency(self, histograms: Counts, row: int) -> Json | None:
-        histogram = histograms[row]
-        if self.before is not None:
-            of = "latency" if histograms is self.now.latency else "chain_latency"
-            histogram = histogram - getattr(self.before, of)[row]
+    def _latency(self, histograms: str, row: int) -> Json | None:
+        """Of the samples of a node or a type, in the field of this name."""
+        histogram = getattr(self.now, histograms)[row] - getattr(self.before, histograms)[row]
         if not (samples := int(histogram.sum())):
             return None
         return {**self.view.reader.percentiles_us(histogram), "samples": samples}
+
+    def _sum(self, name: str) -> tuple[int, int]:
+        """A counter of all lcores: in all, and in the interval."""
+        total = int(self.now.lcores[name].sum())
+        return total, total - int(self.before.lcores[name].sum())
 
     def _device(self) -> Json | None:
         view, now = self.view, self.now
         if view.device["name"] is None:
             return None
-        rows, real = (int(now.lcores[name].sum()) for name in ("rows", "row_packets"))
-        batch = now.lcores["batch"].sum(axis=0)
-        more_rows, more_real, more_batch = rows, real, batch
-        if self.before is not None:
-            more_rows -= int(self.before.lcores["rows"].sum())
-            more_real -= int(self.before.lcores["row_packets"].sum())
-            more_batch = batch - self.before.lcores["batch"].sum(axis=0)
+        rows, more_rows = self._sum("rows")
+        _, more_real = self._sum("row_packets")
+        batch = now.lcores["batch"].sum(axis=0) - self.before.lcores["batch"].sum(axis=0)
         slots = more_rows * view.lanes
         launches = int(now.device["launches"])
         return dict(view.device) | {
@@ -279,5 +264,5 @@ class _Interval:
             "relaunches": max(0, launches - 1),
             "failures": int(now.device["failures"]),
             "copied_bytes": int(now.device["copied_bytes"]),
-            "batch": [int(n) for n in more_batch],
+            "batch": [int(n) for n in batch],
         }
