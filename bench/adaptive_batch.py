@@ -29,6 +29,7 @@ from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, main
 from watched import Watched, folder, watched
 
 from hummingbird.errors import UserError
+from hummingbird.telemetry.stats import Snapshot
 
 NFS = ("router", "ipsec")
 """Little work for each packet, and much: the paper has 60 and 180 firewall rules."""
@@ -86,12 +87,26 @@ def _run(nf: str, source: Mapping[str, Any], seconds: float, *options: str, **ho
         time.sleep(0.05)
         before = run.moment()
         time.sleep(seconds)
+        _await_row(run, before.counters)
         after = run.moment()
         stretch = run.stretch(before, after)
         if not how:  # with a fixed batch the last packets are too few, and never go
             run.stop()
     found = seen(before, after, stretch, GNF, spinning=spins())
     return Reading(found["mpps_undisturbed"], found)
+
+
+def _await_row(run: Watched, before: Snapshot) -> None:
+    """Until there is a row of which something can be said: a busy machine may have let the run wait
+    all the time."""
+    end = time.monotonic() + START_WITHIN_S
+    while _rows(run.look()[1])[0] == _rows(before)[0] and time.monotonic() < end:
+        time.sleep(STEP_S)
+
+
+def _rows(now: Snapshot) -> tuple[int, int]:
+    """So far, and packets in them."""
+    return int(now.lcores["rows"].sum()), int(now.lcores["row_packets"].sum())
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -160,7 +175,7 @@ def _looks(run: Watched, seconds: float) -> list[Look]:
     end = time.monotonic() + START_WITHIN_S
     while time.monotonic() < end:
         reader, now = run.look()
-        rows, packets = (int(now.lcores[name].sum()) for name in ("rows", "row_packets"))
+        rows, packets = _rows(now)
         if rows and not (found and found[-1][1]):  # the first of them
             end = time.monotonic() + seconds
         if not rows:

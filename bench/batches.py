@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from chains import NOTHING_CAME
 from harness import Case, Reading
 from watched import Moment, Shared, Stretch
 
@@ -95,5 +96,5 @@ def _take(shared: Shared, name: str, key: str) -> Reading:
     reading = shared.take(name)
     value = reading.more[key]
     if value is None:
-        raise UserError("no packet came through: the machine is too busy, or the time too short")
+        raise UserError(NOTHING_CAME)
     return Reading(value, reading.more)

@@ -26,6 +26,8 @@ from hummingbird.telemetry.rundir import base_dir
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
 
+NOTHING_CAME = "no packet came through: the machine is too busy, or the time too short"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -37,6 +39,17 @@ class Run:
     def mpps(self) -> float:
         """Million packets sent a second."""
         return float(self.summary["sent"]) / float(self.summary["seconds"]) / 1e6
+
+    @property
+    def us_per_packet(self) -> float:
+        """Microseconds, all NFs together.
+
+        Raises:
+            UserError: no packet was sent.
+        """
+        if not self.mpps:
+            raise UserError(NOTHING_CAME)
+        return 1 / self.mpps
 
     @property
     def gbps(self) -> float:

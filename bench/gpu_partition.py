@@ -31,6 +31,8 @@ from typing import Any
 import paper
 from harness import Bench, Case, Ratio, Reading, Result, Settings, main
 
+from hummingbird.errors import UserError
+
 LONGEST = 1514
 CHAINS = {
     "g-chain": (("ipsec", "cpu"), ("nids", "gpu"), ("router", "cpu")),
@@ -46,8 +48,14 @@ def esp_length(frame: int) -> int:
 
 
 def predict(t: dict[str, float]) -> float:
-    """Mpps of the g-chain from the microseconds per packet of its parts: see above."""
+    """Mpps of the g-chain from the microseconds per packet of its parts: see above.
+
+    Raises:
+        UserError: these cannot be: the ports alone were disturbed.
+    """
     host = t["ports"] + sum(t[part] - t["ports"] for part in ("ipsec", "router", "gnf"))
+    if host <= 0:
+        raise UserError("ports took longer without NFs than with them: the machine is too busy")
     return min(1 / host, 1 / t["nids"])
 
 
@@ -65,7 +73,7 @@ def measure_parts(size: int, seconds: float) -> Reading:
         "nids": ((("nids", "gpu"),), min(esp_length(frame), LONGEST)),
     }
     us = {
-        name: 1 / paper.chain(*steps, size=long, seconds=seconds).mpps
+        name: paper.chain(*steps, size=long, seconds=seconds).us_per_packet
         for name, (steps, long) in parts.items()
     }
     return Reading(predict(us) * frame * 8 / 1e3, {"mpps": predict(us), "us_per_packet": us})

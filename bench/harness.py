@@ -377,6 +377,15 @@ def _show(console: Console, bench: Bench, result: Result, cases: Sequence[Case])
         console.print(f"\n{note}")
 
 
+def make_logarithmic(axes: Any) -> bool:
+    """Give a panel a logarithmic y-axis, if it shows anything above 0: matplotlib draws none of
+    zeros. Returns whether it does."""
+    if not axes.dataLim.y1 > 0:
+        return False
+    axes.set_yscale("log")
+    return True
+
+
 def _plot(bench: Bench, result: Result, path: Path) -> None:
     if bench.plot is None:
         raise UserError(f"{bench.name} draws no picture", fix="leave --plot out")

@@ -20,7 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Bench, Case, Limit, Ratio, Reading, Result, Settings, main
+from chains import NOTHING_CAME
+from harness import (
+    Bench,
+    Case,
+    Limit,
+    Ratio,
+    Reading,
+    Result,
+    Settings,
+    main,
+    make_logarithmic,
+)
 from paper import one_lcore
 from watched import Shared, Stretch, folder, watched
 
@@ -122,7 +133,7 @@ def asleep(way: Way, seconds: float) -> Mapping[str, Reading]:
     """The same with a kernel that has left; and how late a sleeping lcore received it."""
     stretch, late = _run(way, ASLEEP_RATE, seconds, 2, True)
     if not late:
-        raise UserError("no packet came through: the machine is too busy, or the time too short")
+        raise UserError(NOTHING_CAME)
     more = {"packets": len(late), "largest": max(late)}
     return {**_percentiles(stretch), "late": Reading(float(np.median(late)), more)}
 
@@ -195,7 +206,8 @@ def plot(result: Result, picture: Any) -> None:
         known = [(k + 0.27 * (i - 1), value) for k, value in points if value]
         right.bar([x for x, _ in known], [y for _, y in known], 0.25, label=way.name)
     right.set_xticks(range(len(kinds)), [k.replace(", ", ",\n") for k in kinds], fontsize=7)
-    right.set(yscale="log", ylabel="us")
+    make_logarithmic(right)
+    right.set_ylabel("us")
     right.legend(fontsize=7)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import chains
 import paper
 from harness import Bench, Case, Ratio, Reading, Result, Settings, figure, main
 
@@ -49,6 +50,8 @@ class Baseline:
         rate = round(min(rates) * 1e6 / 2)
         run = paper.chain((kind, engine), size=size, seconds=self.seconds, rate=rate)
         port = run.summary["ports"]["sink0"]["latency_us"]
+        if port["p50"] is None:
+            raise UserError(chains.NOTHING_CAME)
         nf = run.summary["nfs"][f"{kind}0"]["latency_us"]
         more = {"p99": port["p99"], "nf_p50": nf["p50"], "nf_p99": nf["p99"], "rate": rate}
         return Reading(port["p50"], {**more, "dropped": run.summary["dropped"]})

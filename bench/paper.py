@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import chains
-from harness import Reading, Result
+from harness import Reading, Result, make_logarithmic
 
 DEMO = chains.POLICIES / "demo"
 RULES = Path(__file__).resolve().parent / "nids147.rules"
@@ -122,7 +122,7 @@ def bars(
         series: label, and name of the case with ``{}`` where the size goes.
     """
     shown = [g for g in groups if any(result.values(case.format(g)) for _, case in series)]
-    width = min(0.25, 0.8 / len(series))
+    width = min(0.25, 0.8 / max(len(series), 1))
     for number, (label, case) in enumerate(series):
         for place, group in enumerate(shown):
             values = result.values(case.format(group))
@@ -170,7 +170,8 @@ def _size_axis(axes: Any, sizes: Sequence[int]) -> None:
 
 def _log_axis(axes: Any) -> None:
     """From one power of ten to another, written as plain numbers."""
-    axes.set_yscale("log")
+    if not make_logarithmic(axes):
+        return
     low, high = axes.get_ylim()
     axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
     axes.yaxis.set_major_formatter("{x:g}")

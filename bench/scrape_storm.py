@@ -48,7 +48,7 @@ def storm(port: int, seconds: float) -> None:
     began = time.monotonic()
     took: list[int] = []
     with closing(connection):
-        while (now := time.monotonic()) < began + seconds:
+        while (now := time.monotonic()) < began + seconds or not took:
             time.sleep(max(0.0, began + len(took) / PER_S - now))
             asked = time.monotonic()
             _ask(connection, PATHS[len(took) % len(PATHS)])
@@ -60,13 +60,20 @@ def _ask(connection: socket.socket, path: str) -> None:
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     answer = b""
     while b"\r\n\r\n" not in answer:
-        answer += connection.recv(1 << 16)
+        answer += _received(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     length = re.search(rb"Content-Length: (\d+)", head)
     assert length and head.startswith(b"HTTP/1.1 200 "), head
     left = int(length[1]) - len(body)
     while left:
-        left -= len(connection.recv(left))
+        left -= len(_received(connection))
+
+
+def _received(connection: socket.socket) -> bytes:
+    data = connection.recv(1 << 16)
+    if not data:
+        raise ConnectionError("`hummingbird web` has hung up")
+    return data
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -107,10 +114,8 @@ def _stretch(run: Watched, pid: int, seconds: float) -> dict[str, Any]:
     before, cpu = run.moment(), _cpu_seconds(pid)
     time.sleep(seconds)
     found = run.stretch(before, run.moment())
-    if not found.lcore_cpu:
-        raise UserError("the lcore got no CPU at all: the machine is too busy")
     return {
-        "mpps": found.packets / found.lcore_cpu / 1e6,
+        "mpps": found.mpps_by_cpu,
         "mpps_by_the_clock": found.packets / found.seconds / 1e6,
         "lcore_cpu_share": found.lcore_cpu / found.seconds,
         "web_cpu_share": (_cpu_seconds(pid) - cpu) / found.seconds,
@@ -136,7 +141,10 @@ def _both(seconds: float) -> Mapping[str, Any]:
             )
             assert asking.stdout and asking.stdout.readline() == "asking\n"
             stormy = _stretch(run, web.pid, seconds)
-            took = np.array(list(map(int, asking.communicate()[0].split()))) / 1e3
+            said, _ = asking.communicate()
+            if asking.returncode:
+                raise UserError("not every question was answered")
+            took = np.array(list(map(int, said.split()))) / 1e3
             pages = int(Path(f"/proc/{web.pid}/statm").read_text().split()[1])
         run.stop()
     stormy |= {

@@ -54,7 +54,7 @@ def _measure(what: str, seconds: float, env: Mapping[str, str]) -> Reading:
         stretch = run.stretch(before, after)
         run.stop()
     more = {"mpps_by_the_clock": stretch.packets / stretch.seconds / 1e6}
-    return Reading(stretch.packets / stretch.lcore_cpu / 1e6, more)
+    return Reading(stretch.mpps_by_cpu, more)
 
 
 def _begin(words: Sequence[str] | None, name: str, at: Path) -> subprocess.Popen[str] | None:

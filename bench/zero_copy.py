@@ -15,7 +15,16 @@ from typing import Any
 
 import chains
 import queues
-from harness import Bench, Case, Ratio, Reading, Result, Settings, main
+from harness import (
+    Bench,
+    Case,
+    Ratio,
+    Reading,
+    Result,
+    Settings,
+    main,
+    make_logarithmic,
+)
 from queues import BATCHES, LANES
 
 from hummingbird.opencl.session import LAUNCH, PERSISTENT
@@ -163,7 +172,8 @@ def _draw_sizes(result: Result, axes: Any) -> None:
         places = [i + (number - 0.5) * 0.4 for i in range(len(sizes))]
         axes.bar(places, gbps, 0.4, label=label)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    axes.set(xlabel="packet size (bytes)", ylabel="throughput (Gbps)", yscale="log")
+    axes.set(xlabel="packet size (bytes)", ylabel="throughput (Gbps)")
+    make_logarithmic(axes)
     axes.set_title(f"batches of {LANES}", fontsize=9)
 
 
@@ -175,7 +185,8 @@ def _draw_batches(result: Result, axes: Any) -> None:
         shown = {batch: mpps for batch, mpps in points.items() if mpps}
         axes.plot(list(shown), list(shown.values()), "o-", label=label)
     axes.set(xlabel="batch (packets of 64 B)", ylabel="throughput (Mpps)")
-    axes.set(xscale="log", yscale="log")
+    axes.set(xscale="log")
+    make_logarithmic(axes)
     axes.set_xticks(BATCHES, [str(batch) for batch in BATCHES])
     axes.minorticks_off()
     axes.set_title("over batch", fontsize=9)

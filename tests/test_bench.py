@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import pytest
 
 from hummingbird import benches
+from hummingbird.errors import UserError
 from hummingbird.opencl.device import choose
 
 sys.path.append(str(benches.folder()))
@@ -53,6 +53,7 @@ def call(*args: object) -> subprocess.CompletedProcess[str]:
 # ---- every script --------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)  # dozens of runs, each of which a busy machine may start in seconds
 @pytest.mark.parametrize("name", benches.names())
 def test_writes_what_the_design_says(name: str, tmp_path: Path) -> None:
     """A table, JSON with every sample and ratio, and a picture."""
@@ -105,6 +106,34 @@ def test_no_script_hides_a_module_of_python() -> None:
     """`python bench/x.py` puts bench/ first: a queue.py there would break much of Python."""
     scripts = {path.stem for path in benches.folder().glob("*.py")}
     assert not scripts & set(sys.stdlib_module_names)
+
+
+@pytest.mark.skipif(not DRAWS, reason="NOT TESTED: no matplotlib")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of empty legends
+@pytest.mark.parametrize("value", [None, 0.0])
+@pytest.mark.parametrize("name", [n for n in benches.names() if benches.load(n).plot])
+def test_a_picture_is_drawn_of_what_there_is(
+    name: str, value: float | None, tmp_path: Path
+) -> None:
+    """On a busy machine a case may have no figure, or be 0."""
+    bench, result = benches.load(name), result_of(("of no panel", 1.0, None))
+    shown = () if value is None else bench.cases(harness.Settings(True, 1, 0.1))
+    for case in shown:
+        result.samples.append(
+            {"case": case.name, "round": 0, "value": value, "unit": case.unit, "series": []}
+        )
+    result.machine = harness.machine()
+    harness._plot(bench, result, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 4_000
+
+
+def test_parts_that_cannot_be_predict_nothing() -> None:
+    """A port that was kept from its CPU, and then was not."""
+    bench = importlib.import_module("gpu_partition")
+    parts = {"ports": 0.1, "ipsec": 1.1, "router": 0.2, "gnf": 0.3, "nids": 0.5}
+    assert bench.predict(parts) == pytest.approx(1 / 1.4)
+    with pytest.raises(UserError, match="too busy"):
+        bench.predict(parts | {"ports": 0.8})
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -258,12 +287,15 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 
 
 def test_a_fixed_batch_is_one_and_ours_is_not() -> None:
-    """gen0 ── router0 (GPU) ── sink0: a packet that comes alone goes alone, or waits for others."""
+    """gen0 ── router0 (GPU) ── sink0: a packet that comes alone goes alone, or waits for others.
+
+    They come 10 ms apart: a row of many is of those that came while others had the CPUs, and most
+    of a second has to be lost like that for half of a fixed batch on average."""
     bench = importlib.import_module("adaptive_batch")
     if choose("auto") is None:
         pytest.skip("there is no OpenCL device")
     assert bench.fixed("router", 96, 0.1).more["batch"] == 96
-    assert bench.paced("router", 1000, 96, 0.2).more["batch"] < 8
+    assert 0 < bench.paced("router", 100, 96, 1.0).more["batch"] < 48
 
 
 # ---- the page and the peer -----------------------------------------------------------------------
@@ -311,16 +343,25 @@ import signal, sys
 sys.path.append({str(benches.folder())!r})
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 import testpmd
-print("begins", flush=True)
-testpmd.measure(30.0, 0, huge_pages={pages})
+start = testpmd._wait_for
+def started(*how):
+    start(*how)
+    print("forwards", flush=True)
+testpmd._wait_for = started
+try:
+    testpmd.measure(60.0, 0, huge_pages={pages})
+except testpmd.UserError as error:
+    print(error, flush=True)
 """
     words = [sys.executable, "-c", script]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None and child.stdout.readline() == "begins\n"
-    time.sleep(2)
-    assert started_by(child.pid)
+    assert child.stdout is not None
+    said = child.stdout.readline()
+    if "memory is too fragmented" in said:
+        pytest.skip(f"NOT TESTED: {said.strip()}")
+    assert said == "forwards\n" and started_by(child.pid)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(20) == 143
+    assert child.wait(60) == 143
     assert huge_pages() == before
     assert not list(Path("/var/run/dpdk").glob(f"hummingbird-{child.pid}*"))
     assert not started_by(child.pid)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def test_per_core_counts_lcores_and_the_time_of_other_threads() -> None:
     assert not isinstance(gbps, UserError) and not isinstance(per_core, UserError)
     assert gbps.value == pytest.approx(11.776)
     assert per_core.value == pytest.approx(11.776 / 2.5)
+
+
+def test_an_lcore_that_had_no_cpu_has_no_figure() -> None:
+    assert STRETCH.mpps_by_cpu == pytest.approx(1.0)
+    with pytest.raises(UserError, match="too busy"):
+        _ = replace(STRETCH, lcore_cpu=0.0).mpps_by_cpu
 
 
 def test_per_watt_and_per_packet() -> None:
