@@ -7,7 +7,8 @@
     ```csv file=a.csv     written to a.csv
 
     <!-- run: DIRECTIVE; DIRECTIVE -->   status 2             the last command ends with this status
-                                         numbers vary         no number of the output is compared
+                                         numbers vary         no number of the output is compared,
+                                                              and no unit: us may be ms
                                          interfaces a0 a1     there are these, each with a far end
                                          in the background    goes on until the page ends
                                          until TEXT           ... and the page once it says this
@@ -15,7 +16,8 @@
                                          it says at the end   ... when it ends
                                          again                until it prints what is shown
                                          stop after 2 s       Ctrl-C then
-                                         instead COMMAND      because the one shown takes too long
+                                         instead COMMAND      because the one shown takes too long,
+                                                              or may be over before the page is
     <!-- not run: REASON -->
 
 Commands of a page run in its order, in a folder with policies/ and the files of its blocks.
@@ -89,7 +91,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
 
 _UNITS = r"(?:ns|us|ms|s|min|%|pps|[kMG]pps|[kMG]?bit/s|[KMG]iB)"
 _MEASURED = re.compile(rf"(?<![\w.])[\d,.]*\d ?{_UNITS}(?![\w/])")
-_NUMBER = re.compile(r"\d[\d,.]*")
+_NUMBER = re.compile(rf"\d[\d,.]*(?: ?{_UNITS}(?![\w/])|[kMG](?!\w))?")
 
 
 def comparable(text: str, numbers_vary: bool) -> str:

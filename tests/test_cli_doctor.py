@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from elsewhere import ENVIRONMENT, ROOT, Place, need_tool, place
 from process import write_topology
-from test_cli_clean import program
+from test_cli_clean import program, until
 
 from hummingbird import cli, topology
 from hummingbird.doctor import devices, dpdk, kernel, system
@@ -389,10 +389,17 @@ def test_an_interface_that_is_down(there: Place) -> None:
     mend(there, finding)
     assert named(examine(there, {"driver": "af_packet"}), "a0", "problem") == []
     there.call("ip", "link", "set", "a1", "down")
+    until(lambda: not has_carrier(there, "a0"), "Linux to notice")
     finding = only(examine(there, {"driver": "af_packet"}), "no carrier")
     assert finding.state == "warning"
     mend(there, finding)
+    until(lambda: has_carrier(there, "a0"), "Linux to notice")
     assert not [f for f in examine(there, {"driver": "af_packet"}) if "carrier" in f.what]
+
+
+def has_carrier(there: Place, interface: str) -> bool:
+    """Linux gets to know of it in its own time."""
+    return "NO-CARRIER" not in there.call("ip", "link", "show", "dev", interface)
 
 
 @pytest.mark.parametrize("mtu", [1646, 1647, 3695])

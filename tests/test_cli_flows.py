@@ -315,7 +315,8 @@ def test_a_killed_run(tmp_path: Path) -> None:
         status, said = command("--name", going.name)
         assert status == 2 and "the one that was has been killed" in said
         with service(tmp_path, "topology.yaml", name=going.name) as again:
-            again.until(lambda: "running after" in again.text, "its start")
+            again.until(lambda: "running after" in again.text, "its start")  # the counters are its
+            again.until(lambda: again.packets(2) > 200, "packets")
             assert command("--name", going.name, "--count") == (0, "40\n")
             assert again.stop().balanced
 

@@ -51,6 +51,13 @@ def test_what_is_not_run_is_little_and_says_why() -> None:
     assert len(left) <= MOST_NOT_RUN, "\n".join(left)
 
 
+def test_where_numbers_vary_so_may_their_units() -> None:
+    shown = "p50 0.38us p99 1.02us 5.00k"
+    assert missing(shown, "p50 12.1us p99 1.2ms 980", True) is None
+    assert missing(shown, "p50 - p99 1.2ms 980", True) is not None
+    assert missing("18 flows", "18us flows", False) is not None
+
+
 def test_every_block_is_of_a_kind_that_is_known() -> None:
     kinds = {*OURS, *OTHER}
     assert [f"{block}: {block.language}" for block in ALL if block.language not in kinds] == []
