@@ -33,7 +33,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, copy)
     env = os.environ | {"CFLAGS": SANITIZE, "LDFLAGS": SANITIZE}
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(build, cwd=copy, env=env, check=True, timeout=600)
+    subprocess.run(build, cwd=copy, env=env, check=True, timeout=1800)
     return copy
 
 

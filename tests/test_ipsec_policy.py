@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -78,24 +78,39 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def model(policy: dict[str, Any], packet: bytes) -> bool:
+class Seen(NamedTuple):
+    """What scapy sees in a packet: once for all policies, for it takes its time."""
+
+    protocol: int
+    src: Any
+    dst: Any
+    ports: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, packet: bytes) -> Seen:
+        ip = Ether(packet).payload
+        protocol = ip.proto if ip.version == 4 else ip.nh
+        ports = struct.unpack(">HH", bytes(ip.payload)[:4]) if protocol in (6, 17) else None
+        return cls(protocol, *map(ipaddress.ip_address, (ip.src, ip.dst)), ports)
+
+
+def model(policy: dict[str, Any], packet: Seen) -> bool:
     """Does the policy match? By ipaddress."""
-    ip = Ether(packet).payload
-    protocol = ip.proto if ip.version == 4 else ip.nh
     for field in ("src", "dst"):
-        address = ipaddress.ip_address(getattr(ip, field))
+        address = getattr(packet, field)
         nets = [ipaddress.ip_network(p) for p in as_list(policy.get(field, []))]
         if field in policy and not any(address.version == n.version and address in n for n in nets):
             return False
     numbers = {"tcp": 6, "udp": 17, "icmp": 1, 50: 50}
-    if "protocol" in policy and protocol not in [numbers[p] for p in as_list(policy["protocol"])]:
+    wanted = [numbers[p] for p in as_list(policy.get("protocol", []))]
+    if wanted and packet.protocol not in wanted:
         return False
     for field in ("src_port", "dst_port", "port"):
         if field not in policy:
             continue
-        if protocol not in (6, 17):
+        if packet.ports is None:
             return False
-        sport, dport = struct.unpack(">HH", bytes(ip.payload)[:4])
+        sport, dport = packet.ports
         ports = {"src_port": [sport], "dst_port": [dport], "port": [sport, dport]}[field]
         ranges = [str(r).split("-") for r in as_list(policy[field])]
         if not any(int(r[0]) <= port <= int(r[-1]) for port in ports for r in ranges):
@@ -131,8 +146,10 @@ def test_the_first_policy_that_matches_decides(rules: list[dict[str, Any]], seed
     packets = some_packets(seed)
     wanted: list[bytes | int] = []
     dropped = {"no_policy": 0, "nf_action": 0}
-    for packet in packets:
-        action = next((rule["action"] for rule in rules if model(rule, packet)), None)
+    seen = map(Seen.of, packets)
+    firsts = [next((i for i, rule in enumerate(rules) if model(rule, p)), None) for p in seen]
+    for packet, first in zip(packets, firsts, strict=True):
+        action = None if first is None else rules[first]["action"]
         if action is None or action == "discard":
             dropped["no_policy" if action is None else "nf_action"] += 1
         else:
@@ -142,7 +159,6 @@ def test_the_first_policy_that_matches_decides(rules: list[dict[str, Any]], seed
     assert got == wanted
     assert result.dropped == {reason: n for reason, n in dropped.items() if n}
     hits = result.summary["nfs"]["nf0"]["detail"]["policies"]
-    firsts = [next((i for i, r in enumerate(rules) if model(r, p)), None) for p in packets]
     assert [hit["packets"] for hit in hits] == [firsts.count(i) for i in range(len(rules))]
 
 
