@@ -436,7 +436,9 @@ int64_t hb_drain(hb_dataplane *dp, uint32_t timeout_ms)
 {
     if (!dp->running)
         return 0;
-    atomic_store_explicit(&dp->draining, 1, memory_order_relaxed);
+    /* one that ran out of time goes on: what it has ended, as a peer, does not work again */
+    if (!dp->draining)
+        atomic_store_explicit(&dp->draining, 1, memory_order_relaxed);
     bool stuck = !hb_wait_passes(dp); /* then waiting helps nobody */
     int64_t left = stuck ? hb_in_flight(dp) : hb_wait_empty(dp, timeout_ms);
     if (!left)
