@@ -39,7 +39,7 @@ NETWORKS = ("10.81.0.0/24", "10.82.0.0/24")
 ENDS6 = ("fd81::2", "fd82::2")
 GATEWAYS6 = ("fd81::1", "fd82::1")
 NAMES = Path("/run/netns")
-LINK_S = 10.0
+LINK_S = 60.0
 _OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
 
 

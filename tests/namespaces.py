@@ -26,7 +26,7 @@ from scapy.utils import RawPcapReader
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 POLL_S = 0.002
 _numbers = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -184,8 +184,8 @@ class Capture:
         """All so far."""
         if not self.file.exists() or self.file.stat().st_size < 24:
             return []
-        with RawPcapReader(str(self.file)) as reader:
-            return [bytes(data) for data, _ in reader]
+        with RawPcapReader(str(self.file)) as reader:  # the last one may not be whole yet
+            return [bytes(data) for data, about in reader if len(data) == about.caplen]
 
     def wait(self, count: int) -> list[bytes]:
         """Until there are so many; all there are."""
@@ -200,5 +200,5 @@ def capture(at: Namespace, interface: str, folder: Path, *rule: str) -> Iterator
     try:
         yield new
     finally:
-        new.process.kill()
+        new.process.terminate()  # which leaves whole packets in the file
         new.process.wait()

@@ -8,7 +8,7 @@ import re
 PATIENCE = ("-w", "30")
 """Options to wait for all answers, however long a busy machine takes for the last ones; by itself
 ping waits for these no longer than two round trips. It goes on with more pings until it has had as
-many answers as `-c` says, or a few more, if they come together."""
+many answers as `-c` says, or a few more, if they come together: nobody knows how many it sends."""
 
 
 def answered(said: str, count: int) -> int:

@@ -181,7 +181,12 @@ def write_topology(folder: Path, topology: Mapping[str, Any], rows: str) -> Path
 
 
 def write_rows(folder: Path, rows: str) -> None:
-    """Replace the route policy as an editor does: a new file takes the old one's place."""
-    new = folder / "routes.csv.new"
-    new.write_text(HEADER + rows)
-    new.replace(folder / "routes.csv")
+    """Replace the route policy."""
+    edit(folder / "routes.csv", HEADER + rows)
+
+
+def edit(path: Path, text: str) -> None:
+    """Replace a file as an editor does: a new one takes its place, so that nobody sees half."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)

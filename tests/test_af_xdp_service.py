@@ -14,7 +14,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 from chain import started, udp
+from namespaces import until
 from process import Service, service, write_topology
 from test_port_af_xdp import ROWS, topology
 from wires import Bed, Wire, bed, pump, wires
@@ -185,10 +185,12 @@ def has(wire: Wire, many: int) -> bool:
 
 def until_clean(place: Bed) -> None:
     """The kernel takes a moment."""
-    end = time.monotonic() + 10
-    while "prog/xdp" in (says := place.link("lan0")) or "promiscuity 1" in says:
-        assert time.monotonic() < end, says
-        time.sleep(0.01)
+
+    def clean() -> bool:
+        says = place.link("lan0")
+        return "prog/xdp" not in says and "promiscuity 1" not in says
+
+    until(clean, "the kernel to tidy up")
 
 
 @pytest.fixture
@@ -271,6 +273,7 @@ def test_too_little_locked_memory(one: Bed, readable: Path) -> None:
 def test_devices_lists_interfaces(one: Bed) -> None:
     one.run("ip", "link", "set", "lan1", "down")
     one.run("ip", "link", "set", "wan0", "mtu", "9000")
+    until(lambda: "LOWERLAYERDOWN" in one.link("lan0"), "the loss of the link")
     said = {line.partition(":")[0]: line for line in interfaces()}
     if "before 6.3" in said["lan0"]:
         pytest.skip("NOT TESTED: this kernel does not tell what XDP can do (before 6.3)")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from chain import capture, udp
-from process import Service, service, write_topology
+from process import Service, edit, service, write_topology
 
 TOPOLOGY: dict[str, Any] = {
     "ports": {
@@ -34,7 +34,7 @@ FILE = "service,address,weight\ndns,10.0.2.1,1\ndns,10.0.2.2,1\n"
 def watched(tmp_path: Path) -> Iterator[Service]:
     """A run with --watch, until packets come to the sink."""
     path = write_topology(tmp_path, TOPOLOGY, "*,in0,lb0\n*,lb0,out0\n")
-    (tmp_path / "backends.csv").write_text(FILE)
+    edit(tmp_path / "backends.csv", FILE)
     packets = [udp("10.0.0.1", "10.0.1.1", port, 9) for port in range(1, 200)]
     (tmp_path / "in.pcap").write_bytes(capture(packets))
     with service(tmp_path, path, "--in", "in.pcap", "--watch") as run:
@@ -43,11 +43,9 @@ def watched(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_an_edit_is_applied_and_told(watched: Service, tmp_path: Path) -> None:
-    (tmp_path / "backends.csv").write_text(
-        FILE.replace("10.0.2.1,1", "10.0.2.1,0") + "dns,10.0.2.3,\n"
-    )
+    edit(tmp_path / "backends.csv", FILE.replace("10.0.2.1,1", "10.0.2.1,0") + "dns,10.0.2.3,\n")
     watched.until(lambda: "1 added, 1 changed, 0 removed" in watched.text, "a word about it")
-    (tmp_path / "backends.csv").write_text("service,address\ndns,10.0.2.3\n")
+    edit(tmp_path / "backends.csv", "service,address\ndns,10.0.2.3\n")
     watched.until(lambda: "0 added, 0 changed, 2 removed" in watched.text, "a word about it")
     before = watched.packets(1)
     watched.until(lambda: watched.packets(1) > before + 1000, "more packets")
@@ -58,7 +56,7 @@ def test_an_edit_is_applied_and_told(watched: Service, tmp_path: Path) -> None:
 
 
 def test_a_broken_edit_changes_nothing(watched: Service, tmp_path: Path) -> None:
-    (tmp_path / "backends.csv").write_text(FILE + "dns,10.0.2.2,5\n")
+    edit(tmp_path / "backends.csv", FILE + "dns,10.0.2.2,5\n")
     watched.until(lambda: "stay as they were" in watched.text, "a word about it")
     assert "backends.csv:4: 10.0.2.2 of dns stands on line 3 already" in watched.text
     assert "fix: remove one of the two" in watched.text

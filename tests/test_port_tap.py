@@ -156,8 +156,8 @@ def test_ping_and_tcp_between_two_taps(bed: Namespace, tmp_path: Path) -> None:
             with accepted:
                 assert _transferred(client, accepted, data) == data
         result = run.stop()
-        assert result.summary["ports"]["wan"]["sent_bytes"] > len(data)
-        assert wrong_checksums(seen.file) == []
+    assert result.summary["ports"]["wan"]["sent_bytes"] > len(data)
+    assert wrong_checksums(seen.file) == []
 
 
 def _transferred(client: socket.socket, server: socket.socket, data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from chain import capture, udp
-from process import Service, service, write_topology
+from process import Service, edit, service, write_topology
 
 from hummingbird.opencl.device import choose
 
@@ -45,7 +45,7 @@ def watched(tmp_path: Path) -> Iterator[Service]:
 def watching(tmp_path: Path, topology: dict[str, Any], **environment: str) -> Iterator[Service]:
     """Until packets come to the sink."""
     path = write_topology(tmp_path, topology, "*,in0,router0\n*,router0,out0\n")
-    (tmp_path / "table.csv").write_text(TABLE)
+    edit(tmp_path / "table.csv", TABLE)
     (tmp_path / "in.pcap").write_bytes(
         capture([udp("10.0.0.1", f"10.0.1.{n}", 1000, 9) for n in range(100)])
     )
@@ -55,7 +55,7 @@ def watching(tmp_path: Path, topology: dict[str, Any], **environment: str) -> It
 
 
 def test_an_edit_is_applied_and_told(watched: Service, tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text(TABLE + "10.0.1.7/32,drop\n2001:db8::/32,drop\n")
+    edit(tmp_path / "table.csv", TABLE + "10.0.1.7/32,drop\n2001:db8::/32,drop\n")
     watched.until(lambda: "2 added, 0 changed, 0 withdrawn" in watched.text, "a word about it")
     before = watched.packets(1)
     watched.until(lambda: watched.packets(1) > before + 1000, "more packets")
@@ -65,12 +65,12 @@ def test_an_edit_is_applied_and_told(watched: Service, tmp_path: Path) -> None:
 
 
 def test_a_broken_edit_changes_nothing(watched: Service, tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("prefix,next_hop\n10.0.1.0/24,drop\n10.0.2.0/24,nobody\n")
+    edit(tmp_path / "table.csv", "prefix,next_hop\n10.0.1.0/24,drop\n10.0.2.0/24,nobody\n")
     watched.until(lambda: "stay as they were" in watched.text, "a word about it")
     assert "table.csv:3: unknown next hop nobody" in watched.text
     before = watched.packets(1)
     watched.until(lambda: watched.packets(1) > before + 1000, "more packets")
-    (tmp_path / "table.csv").write_text(TABLE.replace("10.0.0.1", "drop"))
+    edit(tmp_path / "table.csv", TABLE.replace("10.0.0.1", "drop"))
     watched.until(lambda: "0 added, 1 changed, 0 withdrawn" in watched.text, "a word about it")
     assert set(watched.stop().balanced["dropped"]) <= {"blackhole"}
 
@@ -80,11 +80,11 @@ def test_an_edit_that_needs_more_room_than_there_is_changes_nothing(tmp_path: Pa
     nfs = {"router0": TOPOLOGY["nfs"]["router0"] | {"room": 2}}
     with watching(tmp_path, TOPOLOGY | {"nfs": nfs}) as run:
         long = [f"10.9.{n}.0/25,drop\n" for n in range(3)]
-        (tmp_path / "table.csv").write_text(TABLE + "".join(long))
+        edit(tmp_path / "table.csv", TABLE + "".join(long))
         run.until(lambda: "stay as they were" in run.text, "a word about it")
         assert "long IPv4 prefixes may need 3 groups of entries, there is room for 2" in run.text
         assert "fix: write room: 3 and start again" in run.text
-        (tmp_path / "table.csv").write_text(TABLE + "".join(long[:2]))
+        edit(tmp_path / "table.csv", TABLE + "".join(long[:2]))
         run.until(lambda: "2 added, 0 changed, 0 withdrawn" in run.text, "a word about it")
         assert run.stop().balanced["nfs"]["router0"]["detail"]["ipv4"]["groups"] == 2
 
@@ -99,7 +99,7 @@ def test_a_device_sees_the_edit(executor: str, binding: str | None, tmp_path: Pa
     device = {"use": "required", "executor": executor}
     topology = TOPOLOGY | {"nfs": {"router0": router}, "device": device}
     with watching(tmp_path, topology, **environment) as run:
-        (tmp_path / "table.csv").write_text(TABLE.replace("10.0.0.1", "drop"))
+        edit(tmp_path / "table.csv", TABLE.replace("10.0.0.1", "drop"))
         run.until(lambda: "0 added, 1 changed, 0 withdrawn" in run.text, "a word about it")
         came = run.packets(0, "in_packets")
         run.until(lambda: run.packets(0, "in_packets") > came + 2000, "more packets")

@@ -12,6 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import signal
+import struct
 import subprocess
 import sys
 import time
@@ -25,6 +28,7 @@ from pings import PATIENCE, answered
 from process import ROOT, Service, service, write_topology
 
 from hummingbird import benches
+from hummingbird.testing import read_capture
 
 sys.path.append(str(benches.folder()))
 
@@ -109,8 +113,10 @@ def running(
 @contextlib.contextmanager
 def http(bed: Bed, name: str, folder: Path, root: Path, address: str) -> Iterator[str]:
     """Python's own HTTP server; its URL."""
-    argv = [sys.executable, "-u", "-m", "http.server", "--bind", address, "8080"]
-    # it asks for its own name, in vain: a packet to a name server or two may be seen
+    # By itself it asks a name server for its own name first, for ten seconds and in vain.
+    nameless = "import runpy, socket; socket.getfqdn = str; runpy.run_module('http.server', None, "
+    nameless += "'__main__')"
+    argv = [sys.executable, "-u", "-c", nameless, "--bind", address, "8080"]
     with running(bed, name, *argv, says="Serving HTTP", folder=folder, cwd=root):
         yield f"http://{address}:8080"
 
@@ -124,7 +130,33 @@ def tcpdump(bed: Bed, name: str, side: str, folder: Path) -> Iterator[Path]:
     argv += ["--time-stamp-precision", "nano", "-w", str(file)]
     with running(bed, name, *argv, says="listening on", folder=folder) as run:
         yield file
+        _take_all(run)
         run.stop()
+
+
+_TAKEN = re.compile(r"(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? d")
+
+
+def _take_all(run: Running) -> None:
+    """Until tcpdump has written all that came until now: what waits for it in the kernel is lost
+    when it is told to end, and on a busy machine it may not have run for a while."""
+
+    def counts() -> tuple[int, int]:
+        before = len(_TAKEN.findall(run.text))
+        run.process.send_signal(signal.SIGUSR1)
+        taken, came, lost = until(lambda: _TAKEN.findall(run.text)[before:], "tcpdump's counts")[0]
+        return int(taken), int(came) - int(lost)
+
+    _, all_of_them = counts()
+    until(lambda: counts()[0] >= all_of_them, f"{all_of_them} packets in tcpdump's file")
+
+
+def so_far(capture: Path) -> list[bytes]:
+    """The packets of a capture that tcpdump is writing."""
+    try:
+        return read_capture(capture).packets
+    except (AssertionError, struct.error):  # the last one is not yet whole
+        return []
 
 
 def ping(

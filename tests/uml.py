@@ -33,7 +33,7 @@ ESP_MODULES = [
     *("sha512_generic", "jitterentropy_rng", "drbg", "seqiv", "echainiv"),  # IVs
 ]
 MAC = "02:00:00:00:09:02"
-BOOT_S, ANSWER_S = 60.0, 60.0
+BOOT_S, ANSWER_S = 120.0, 60.0
 
 CLONE_NEWNET = 0x40000000
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23

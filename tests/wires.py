@@ -22,6 +22,9 @@ ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING = 263, 8, 23
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
+AT_ONCE = 250
+"""Packets that may be sent without a look at what has become of them: a veth interface with an XDP
+program has room for 256, and whoever takes them there may have to wait for a CPU."""
 
 
 class Bed(Namespace):
@@ -31,6 +34,11 @@ class Bed(Namespace):
         """A veth pair, both ends up and with so many queues."""
         many = f"numrxqueues {queues} numtxqueues {queues}"
         self.wire(f"{pair}0 {many}", f"{pair}1 {many}")
+
+    def sent(self, interface: str) -> int:
+        """Packets that an interface has handed to its peer, of which that may still miss some;
+        without those for which there was no room on the way (AT_ONCE)."""
+        return int(self.run("cat", f"/sys/class/net/{interface}/statistics/tx_packets"))
 
     def link(self, interface: str) -> str:
         """What `ip` says of an interface."""
