@@ -101,6 +101,7 @@ static void test_impossible_index(void)
 /* A launch that does not end: its mbufs are never used again, and what comes is dropped. */
 static void test_hang(enum fake_fault fault)
 {
+    uint64_t sent = 0;
     PLANE_EACH_EXECUTOR(e)
     {
         plane_config c = {.executor = e, .lcores = 3, .lifetime_us = 5000, .hang_ms = 50};
@@ -114,23 +115,29 @@ static void test_hang(enum fake_fault fault)
         CHECK_EQUAL(t.received, 60000);
         CHECK_EQUAL(t.in_flight, 0);
         CHECK_EQUAL(t.dropped, t.reason[HB_REASON_device_lost]);
-        CHECK(t.sent > 0);
+        sent += t.sent;
         CHECK(t.quarantined > 0 && t.quarantined <= 6 * 4 * 4);
     }
+    /* not by each: a device that gets no CPU for 50 ms hangs, too, perhaps at its first row */
+    CHECK(sent > 0);
 }
 
 /* As a drain runs out: a launch that hangs, though it is not yet known. */
 static void test_hang_at_the_end(void)
 {
+    enum { HANG_MS = 1000 };
     PLANE_EACH_EXECUTOR(e)
     {
-        plane_config c = {.executor = e, .lcores = 3, .lifetime_us = 5000, .hang_ms = 1000};
+        plane_config c = {.executor = e, .lcores = 3, .lifetime_us = 5000, .hang_ms = HANG_MS};
         c.gpu = (fake_config){.fault = FAKE_HANG, .first = 40, .times = 1};
         plane *p = plane_long_chain(&c, 0, 2);
+        uint64_t begin = hb_monotonic_ns();
         plane_start(p);
         CHECK(wait_for_strikes(p, 1));
-        CHECK(hb_drain(p->dp, 20) > 0);
-        CHECK_EQUAL(hb_device_state(p->dp), 0);
+        int64_t left = hb_drain(p->dp, 20);
+        int state = hb_device_state(p->dp);
+        if (hb_monotonic_ns() - begin < HANG_MS * 1000000ull) /* else it may well be known */
+            CHECK(left > 0 && state == 0);
         hb_stop(p->dp);
         CHECK_EQUAL(hb_device_state(p->dp), 2);
         plane_totals t = plane_free(p);

@@ -237,6 +237,7 @@ typedef struct {
     pthread_t thread;
     hb_ring *ring;
     hb_mbuf m[HEADERS];
+    _Atomic uint64_t done; /* packets */
     _Atomic int stop;
 } retyper;
 
@@ -256,6 +257,7 @@ static void *retype(void *arg)
         }
         hb_mbuf m = r->m[e % HEADERS];
         hb_flow_retype(&flows, &m, sticky_type((uint32_t)m.rx_tick));
+        atomic_fetch_add(&r->done, 1);
     }
     return NULL;
 }
@@ -276,7 +278,15 @@ static void stop(retyper *r)
     free(r->ring);
 }
 
-/* Far more flows than entries, so most re-types come late: they must never hit another flow. */
+/* The thread may not have run yet. */
+static void wait_for_all(const retyper *r, uint64_t sent)
+{
+    while (atomic_load(&r->done) < sent)
+        sched_yield();
+}
+
+/* Far more flows than entries, so most re-types come late: they must never hit another flow. With
+ * room for all of them, every packet of the second half is of a flow that was re-typed. */
 static void test_retypes_from_other_threads(uint32_t remembered, uint64_t least_sticky)
 {
     static retyper r[RETYPERS];
@@ -301,6 +311,8 @@ static void test_retypes_from_other_threads(uint32_t remembered, uint64_t least_
         }
         if (i % 512 == 0)
             sched_yield();
+        for (uint32_t k = 0; i == PACKETS / 2 && k < RETYPERS; k++)
+            wait_for_all(&r[k], sent[k]);
     }
     for (uint32_t i = 0; i < RETYPERS; i++)
         stop(&r[i]);
@@ -320,6 +332,6 @@ int main(void)
     test_eviction();
     test_generations_wrap();
     test_retypes_from_other_threads(ENTRIES, 0);
-    test_retypes_from_other_threads(1024, PACKETS / 10);
+    test_retypes_from_other_threads(1024, PACKETS / 2 - 1);
     return failures != 0;
 }

@@ -129,7 +129,8 @@ static void test_overload(uint32_t lcores)
     CHECK(plane_wait_for_packets(p, 5000));
     plane_totals t = end(p, &me);
     CHECK_EQUAL(t.in_flight, 0);
-    CHECK(t.reason[HB_REASON_node_full] > 0);
+    /* of several lcores, all packets may find full the ring to one that gets no CPU */
+    CHECK(t.reason[HB_REASON_node_full] > 0 || (lcores > 1 && t.dropped > 0));
     CHECK_EQUAL(t.dropped, t.reason[HB_REASON_node_full] + t.reason[HB_REASON_ring_full]);
 }
 
