@@ -72,5 +72,5 @@ def test_linux_reaches_the_far_end(bed: Bed, driver: str, tmp_path: Path) -> Non
             bed.do("m", "curl", "-sS", "-o", str(tmp_path / "got"), f"{url}/file")
         summary = summary_of(process)
     assert (tmp_path / "got").read_bytes() == content
-    assert set(summary["dropped"]) <= {"port_full"}
+    assert set(summary["dropped"]) <= {"port_full", "queue_full"}  # TCP fills what room there is
     assert summary["ports"]["lan"]["received"] > 20 < summary["ports"]["lan"]["sent"]

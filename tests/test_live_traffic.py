@@ -157,7 +157,7 @@ def test_a_download_and_one_that_is_stopped(bed: Bed, process: Service, tmp_path
     assert not (tmp_path / "bad").exists() or not (tmp_path / "bad").read_bytes()
     summary = summary_of(process)
     # the firewall knows nothing of a server that goes on after its client has gone
-    assert set(summary["dropped"]) <= {"policy", "denied"}
+    assert set(summary["dropped"]) <= {"policy", "denied"} | OVERLOAD
     check_device(summary)
 
 
