@@ -50,7 +50,8 @@ def test_the_parts_add_up(engine: str, word: str, tmp_path: Path) -> None:
     assert list(parts) == [*nodes, "classify", "forward", "poll loop", "rest"]
     assert sum(p["seconds"] for p in parts.values()) == pytest.approx(whole["seconds"])
     assert whole["of_seconds"] == pytest.approx(summary["seconds"] * whole["lcores"])
-    assert whole["seconds"] == pytest.approx(whole["of_seconds"], rel=0.05)
+    # of a second; on a busy machine more may pass before the lcores begin and behind their end
+    assert 0.5 * whole["lcores"] < whole["seconds"] < 1.01 * whole["of_seconds"]
     assert all(parts[name]["seconds"] > 0 for name in [*nodes, "classify", "forward"])
     assert parts["rx in0"]["packets"] == parts["classify"]["packets"] == summary["received"]
     assert parts["forward"]["packets"] == 3 * summary["received"]
