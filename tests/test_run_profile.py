@@ -60,7 +60,8 @@ def test_the_parts_add_up(engine: str, word: str, tmp_path: Path) -> None:
 
 def test_the_heavy_nf_is_seen(tmp_path: Path) -> None:
     parts = profile(tmp_path, "cpu")[0]["profile"]["parts"]
-    assert parts["nf heavy0"]["seconds"] > 10 * parts["nf light0"]["seconds"]
+    # some fifty times, but others may have the CPU for some 100 ms while light0 has its turn
+    assert parts["nf heavy0"]["seconds"] > 2 * parts["nf light0"]["seconds"]
 
 
 def test_a_slow_source_leaves_time_to_rest(tmp_path: Path) -> None:
