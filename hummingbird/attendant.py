@@ -60,14 +60,16 @@ class Attendant:
         if not self._ready and snapshot.lcores["passes"].all():
             self._ready, self._away_since = True, None
             self._notifier.ready()
-        if self._is_due(now) and self._pulse.beats():
+        if self._ready and self._is_due(now) and self._pulse.beats():
             self._pulse.said = now
             self._notifier.alive()
         failures, launches = (int(snapshot.device[name]) for name in ("failures", "launches"))
         self._device.look(failures, launches, self.engine.plane.device_state())
         for drops in self._drops.look(_rising(snapshot), now):
             _say_drops(self.engine, drops)
-        if self._notifier.listening and (line := self._status.line(self.engine, snapshot, now)):
+        if not self._ready or not self._notifier.listening:
+            return
+        if line := self._status.line(self.engine, snapshot, now):
             self._notifier.status(line)
 
     def away(self) -> None:

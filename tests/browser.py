@@ -72,9 +72,11 @@ class Browser:
                 return result
 
     def end(self) -> None:
-        """Make it end."""
-        self._session = None
-        self.call("Browser.close")
+        """Make it end. It may be gone before it has answered."""
+        message = {"id": next(self._numbers), "method": "Browser.close"}
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while select.select([self._from], [], [], TIMEOUT_S)[0] and os.read(self._from, 1 << 20):
+            pass
 
     def _receive(self, timeout: float) -> dict[str, Any] | None:
         end = time.monotonic() + timeout
@@ -156,12 +158,14 @@ class Browser:
 def browser() -> Iterator[Browser]:
     """A fresh one; gone when the block ends."""
     assert CHROMIUM is not None
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="hummingbird-browser-") as folder:
+    # processes that it has started may write there for a moment after it has ended
+    place = tempfile.TemporaryDirectory(prefix="hummingbird-browser-", ignore_cleanup_errors=True)
+    with ExitStack() as stack, place as folder:
         theirs_in, ours_out = _pipe(stack)
         ours_in, theirs_out = _pipe(stack)
-        place = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         process = subprocess.Popen(
-            ["bash", "-c", place, "-", CHROMIUM, *FLAGS, f"--user-data-dir={folder}"],
+            ["bash", "-c", script, "-", CHROMIUM, *FLAGS, f"--user-data-dir={folder}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

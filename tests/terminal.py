@@ -6,6 +6,7 @@ test ── keys ──> [ pseudo-terminal: hummingbird top ] ── what is wri
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 COLUMNS, LINES = 80, 24
 HOME = "\x1b[H"
 ALTERNATE, ORDINARY, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
@@ -38,6 +39,7 @@ class Terminal:
         self._slave = slave
         self.before = termios.tcgetattr(slave)
         self.said = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hummingbird.cli", *args],
@@ -67,7 +69,7 @@ class Terminal:
 
     def _read(self) -> None:
         while select.select([self._master], [], [], 0.02)[0]:
-            self.said += os.read(self._master, 1 << 16).decode(errors="replace")
+            self.said += self._decode(os.read(self._master, 1 << 16))
 
     def until(self, *wanted: str) -> None:
         """Until a screen has all of this."""
@@ -75,6 +77,13 @@ class Terminal:
         while not all(text in "\n".join(self.screen) for text in wanted):
             assert self.process.poll() is None, self.said
             assert time.monotonic() < end, f"waited for {wanted}: {self.screen}"
+            self._read()
+
+    def until_said(self, *wanted: str) -> None:
+        """Until all of this has been written, on whatever screen."""
+        end = time.monotonic() + TIMEOUT_S
+        while not all(text in self.said for text in wanted):
+            assert self.process.poll() is None and time.monotonic() < end, self.said
             self._read()
 
     def wait(self) -> int:

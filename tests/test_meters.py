@@ -178,11 +178,14 @@ def test_amdgpu_knows_an_apu(files: dict[str, object], covers: str, tmp_path: Pa
 
 
 def sampled(meter: Meter) -> meters.Energy:
-    """A real sampler, hurried: its thread needs real time."""
+    """A real sampler, hurried, as long as its thread needs."""
     assert isinstance(meter, Sampler)
     meter._every = meter.period_s = 0.01
     meter.start()
-    time.sleep(0.15)
+    end = time.monotonic() + 60
+    while len(meter._samples) < meters.MIN_PERIODS and not meter._error:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     return meter.stop()
 
 
@@ -248,8 +251,10 @@ def test_too_short_for_the_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         count(meters.rapl(tmp_path), monkeypatch, 0.004, lambda: None)
     hwmon(tmp_path, 0, power1_average=1)
     meter = meters.amdgpu(tmp_path)
+    assert isinstance(meter, Sampler) and meter.period_s == 0.1
+    meter.period_s = 100.0  # longer than the next two lines can take
     meter.start()
-    with pytest.raises(NotReadable, match=r"amdgpu: .* too short for a meter of 0.1 s"):
+    with pytest.raises(NotReadable, match=r"amdgpu: .* too short for a meter of 100 s"):
         meter.stop()
 
 
@@ -365,9 +370,15 @@ def test_external_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_external_that_is_too_slow_for_its_period() -> None:
-    meter = meters.external("sleep 0.08; echo 1")
+    """Its first answer has not come when the measurement ends."""
+    meter = meters.external("echo 1")
+    assert isinstance(meter, Sampler)
+    meter._every = meter.period_s = 0.01
+    meter._read = lambda: float(meter._end.wait(60))
+    meter.start()
+    time.sleep(meters.MIN_PERIODS * 0.01)
     with pytest.raises(NotReadable, match="it answers slowly"):
-        sampled(meter)
+        meter.stop()
 
 
 def test_tdp_says_everywhere_that_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:

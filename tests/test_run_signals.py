@@ -6,6 +6,7 @@ gen0 (all that the chain takes) ── nf0 on the device ── nf1 ── out0 
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ def test_many_signals_are_one(tmp_path: Path) -> None:
 def test_a_killed_run_does_not_stand_in_the_way(tmp_path: Path) -> None:
     """kill -9, then at once again under the same name: that one runs as if nothing had been."""
     path = write_topology(tmp_path, TOPOLOGY, ROWS)
-    with service(tmp_path, path, name="killed") as first:
+    name = f"killed-{os.getpid()}"
+    with service(tmp_path, path, name=name) as first:
         in_full_flight(first)
         first.process.kill()
         first.process.wait()
         assert first.snapshot() is not None, "its counters are still there"
-        with service(tmp_path, path, name="killed") as second:
+        with service(tmp_path, path, name=name) as second:
             in_full_flight(second)
             summary = second.stop().balanced
     assert summary["dropped"] == {}
@@ -91,12 +93,13 @@ def test_a_killed_run_does_not_stand_in_the_way(tmp_path: Path) -> None:
 def test_two_runs_of_one_name_do_not_mix(tmp_path: Path) -> None:
     """The second says so and ends; the first goes on. Under another name both run."""
     path = write_topology(tmp_path, TOPOLOGY, ROWS)
-    with service(tmp_path, path, name="twice") as first:
+    name = f"twice-{os.getpid()}"
+    with service(tmp_path, path, name=name) as first:
         in_full_flight(first)
-        second = Service(tmp_path, str(path), name="twice", environment={})
+        second = Service(tmp_path, str(path), name=name, environment={})
         ended = second.wait()
         assert ended.status == 2
-        assert "an instance named 'twice' is running already" in ended.text
+        assert f"an instance named '{name}' is running already" in ended.text
         assert "--name OTHER" in ended.text and "Traceback" not in ended.text
         ports = TOPOLOGY["ports"] | {"gen0": {"driver": "generator", "packets": 1000}}
         path = write_topology(tmp_path, TOPOLOGY | {"ports": ports}, ROWS)

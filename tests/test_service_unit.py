@@ -8,6 +8,7 @@ ready, killed, watchdog, back-off, as the user and with the rights that they giv
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,7 +125,8 @@ def machine() -> Iterator[Systemd]:
         system.write(f"{folder}/never.py", NEVER_PY)
         system.write(f"{folder}/never.cl", NEVER_CL)
         log = "append:/run/service.log"
-        drop_in = f"[Service]\nStandardOutput={log}\nStandardError={log}\nWatchdogSec=3s\n"
+        drop_in = f"[Service]\nStandardOutput={log}\nStandardError={log}\nWatchdogSec=8s\n"
+        # fed every 4 s: shorter, and a machine that stands still for a moment would set it off
         # This machine may not raise limits, and AF_XDP pins memory.
         drop_in += "AmbientCapabilities=CAP_IPC_LOCK\nCapabilityBoundingSet=CAP_IPC_LOCK\n"
         system.write("/etc/systemd/system/hummingbird@.service.d/test.conf", drop_in)
@@ -250,8 +252,10 @@ def test_killed_it_is_back_at_once(machine: Systemd) -> None:
 def test_a_stuck_lcore_is_killed_by_the_watchdog(machine: Systemd) -> None:
     started(machine)
     machine.until(lambda: forwards(machine), "a frame")
-    pid = main_pid(machine)
-    time.sleep(4)  # longer than the watchdog waits: so far it is fed
+    pid, fed = main_pid(machine), machine.show(UNIT, "WatchdogTimestampMonotonic")
+    machine.until(
+        lambda: machine.show(UNIT, "WatchdogTimestampMonotonic") != fed, "the watchdog to be fed"
+    )
     assert main_pid(machine) == pid
     send(machine, 666)
     machine.until(lambda: main_pid(machine) != pid, "the watchdog")
@@ -273,6 +277,8 @@ def test_it_backs_off_and_comes_back(machine: Systemd) -> None:
     assert "2 failures in a row: starting in 1 s" in log(machine)
     machine.write("/etc/hummingbird/edge.csv", good)
     machine.until(lambda: machine.show(UNIT, "ActiveState") == "active", "its start")
-    assert 3 <= time.monotonic() - began < 60
-    assert log(machine).count("unknown NF or port 'nowhere'") == 3, "as many starts"
+    assert time.monotonic() - began >= 3
+    failures = max(map(int, re.findall(r"(\d+) failures in a row", log(machine))))
+    assert failures >= 3  # more, if it was mended after the next start
+    assert log(machine).count("unknown NF or port 'nowhere'") == failures, "as many starts"
     machine.ctl("stop", UNIT)

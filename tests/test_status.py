@@ -12,7 +12,6 @@ import fcntl
 import json
 import math
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,7 +74,8 @@ def test_status_equals_summary() -> None:
     chain = status["chains"]["other"]
     assert chain["path"] == ["in0", "nf0", "nf1", "out0"] and chain["packets"] == len(PACKETS)
     stay, first = chain["latency_us"], status["nfs"]["nf1"]["latency_us"]
-    assert first["p50"] <= stay["p50"] <= stay["p99"] <= stay["p999"]
+    assert stay["p50"] <= stay["p99"] <= stay["p999"]
+    assert first["p50"] <= stay["p999"]  # not its p50: bursts of one may leave the other as one
     json.dumps(status)
 
 
@@ -104,18 +104,21 @@ def attached(run: Service) -> Attached:
 
 
 def test_another_process_reads_rates(tmp_path: Path) -> None:
-    """A generator at 20,000 packets a second, looked at for some tenths of a second."""
+    """A generator at 20,000 packets a second at most, looked at while 10,000 leave it."""
     path = write_topology(tmp_path, *forever(20_000))
     with service(tmp_path, path) as run:
         with attached(run) as other:
             meter = Meter(other.view)
-            meter.measure(other.view)
-            time.sleep(0.5)  # what a rate is measured over, not what is waited for
+            before = meter.measure(other.view)
+            seen = run.packets(0, "in_packets")
+            run.until(lambda: run.packets(0, "in_packets") >= seen + 10_000, "packets")
             status = meter.measure(other.view)
             assert other.running and status["pid"] == run.process.pid
-        assert 0.5 <= status["interval_s"] < 5
-        assert status["rates"]["received_pps"] == pytest.approx(20_000, rel=0.5)  # other work
+        grown = status["totals"]["received"] - before["totals"]["received"]
+        assert grown >= 10_000
+        assert status["rates"]["received_pps"] * status["interval_s"] == pytest.approx(grown)
         assert status["ports"]["in0"]["in"]["pps"] == status["rates"]["received_pps"]
+        assert status["totals"]["received"] <= 20_000 * (status["uptime_s"] + 0.1)
         assert all(0 < lcore["busy"] <= 1 for lcore in status["lcores"])
         run.stop()
 

