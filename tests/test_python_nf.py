@@ -302,7 +302,9 @@ def test_a_failure_drops_its_burst_and_names_the_line(
 ) -> None:
     """The first packet's burst passes, all later ones fail."""
     check = "if burst.column('serial')[0] == 1:\n    return burst.verdicts()\n"
+    began = time.monotonic()
     result = run(check + body, numbered(3000))
+    took = time.monotonic() - began
     passed = len(result.packets)
     assert 0 < passed <= 256 and result.dropped == {"python_error": 3000 - passed}
     detail = result.summary["nfs"]["nf0"]["detail"]
@@ -311,7 +313,7 @@ def test_a_failure_drops_its_burst_and_names_the_line(
         assert f"nf.py:{FIRST + 2}: " in detail["last_error"]
     assert detail["failed"] > 0
     logged = [r.getMessage() for r in caplog.records if message in r.getMessage()]
-    assert 1 <= len(logged) <= 3, "said once, then at most once a second"
+    assert 1 <= len(logged) <= 3 + took, "said once, then at most once a second"
     assert "Traceback" not in caplog.text
 
 
