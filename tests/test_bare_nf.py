@@ -66,7 +66,7 @@ def test_packets_that_pass_come_out_as_they_went_in() -> None:
 
 
 def test_it_measures_as_long_as_it_shall() -> None:
-    ran = bare.run(forward(), packets(64, 10), seconds=0.05)
+    ran = bare.run(forward(), packets(64, 10), seconds=0.5)  # it may get no CPU for most of it
     assert ran.passes > 10
 
 

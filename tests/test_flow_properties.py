@@ -174,11 +174,12 @@ def check(case: Case) -> Result:
 
 
 def reloads(run: Run, rows: str) -> bool:
-    """False: too many versions have packets in flight, which may be on a busy machine."""
+    """False: too many versions have packets in flight, or an lcore got no CPU for five seconds,
+    which may be on a busy machine."""
     try:
         run.reload(rows)
     except UserError as error:
-        assert "in flight" in error.what
+        assert "in flight" in error.what or "makes no passes" in error.what
         return False
     return True
 

@@ -101,9 +101,9 @@ def test_one_that_comes_back_finds_everything_as_it_was() -> None:
 
 def test_a_thousand_backends_take_well_under_a_second() -> None:
     names = [f"10.0.{i >> 8}.{i & 255}:80".encode() for i in range(1000)]
-    began = time.perf_counter()
+    began = time.thread_time()
     fill([permutation(name, SMALL) for name in names], [1] * 1000, SMALL)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_nobody_has_an_entry_where_nobody_has_a_weight() -> None:

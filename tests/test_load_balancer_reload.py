@@ -222,11 +222,13 @@ def test_slots_are_given_back_when_the_last_flow_has_ended(tmp_path: Path) -> No
     with started(source, packets + quiet, rows, times=times, use="none") as run:
         host: Any = run.engine.hosts["nf0"]
         run.until(lambda: run.counters("out0")["out_packets"] >= len(packets), what="packets")
+        run.engine.hold()  # or their second is over while the file is read
         file.write_text(
             FILE.replace("dns,10.0.2.1,,,,\n", "").replace("dns,10.0.2.2,5353,,,\n", "")
         )
         host.reload()
         gone = host.report()["services"]["dns"]["removed"]
         assert sum(one["live"] for one in gone.values()) == len(packets)
+        run.engine.resume()
         run.until(lambda: "removed" not in host.report()["services"]["dns"], what="the end of them")
         run.stop()

@@ -137,7 +137,7 @@ return choices[number % 4]"""
 def test_a_sticky_type_holds_for_the_flow() -> None:
     """What follows the packet with an X goes in0 -> late0, once all before it are through."""
     source, rows = line(nf("late", sticky="flow"))
-    source["ports"]["in0"] = {"driver": "generator", "packets": 5000, "rate": 50_000, "flows": 4}
+    source["ports"]["in0"] = {"driver": "generator", "packets": 5000, "flows": 4}
     source["ports"] |= {"late0": {"driver": "sink"}, "out0": {"driver": "sink"}}
     body = "return burst.verdicts(burst.retype('late'))"
     result = run_chain(source, None, rows + "late,in0,late0\n", files=function(body))
@@ -196,7 +196,7 @@ def test_two_lcores_serve_one_function() -> None:
 def test_two_functions_in_a_row_and_a_reload() -> None:
     """in0 -> nf0 -> nf1 -> out0, and after a reload in0 -> nf1 -> out0."""
     source, rows = line(nf(), nf())
-    source["ports"] = {"in0": {"driver": "generator", "rate": 100_000}, "out0": {"driver": "sink"}}
+    source["ports"] = {"in0": {"driver": "generator"}, "out0": {"driver": "sink"}}
     with started(source, None, rows, files=function("return burst.verdicts()")) as chain:
         chain.until(lambda: chain.counters("out0")["out_packets"] > 2000, what="packets")
         chain.reload("*,in0,nf1\n*,nf1,out0\n*,nf0,drop\n")
@@ -244,7 +244,6 @@ def test_its_full_ring_is_a_counted_drop() -> None:
 def test_packets_in_its_hands_end_as_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that never returns: the drain runs out, its packets are dropped and counted, and
     the memory stays for as long as it works on it."""
-    monkeypatch.setattr(engines, "DRAIN_MS", 200)
     monkeypatch.setattr(python, "END_S", 0.1)
     source, rows = line("cpu", nf(), "cpu")
     body = """
@@ -258,7 +257,7 @@ return burst.verdicts()"""
         assert running is not None
         top, kept = running.topology, len(engines._in_use_for_good)
         chain.until(lambda: chain.counters("nf1")["in_packets"] == 500, what="packets")
-        assert chain.engine.stop() == 500
+        assert chain.engine.stop(drain_ms=1000) == 500
         summary = summarise(chain.engine.view(), chain.engine.counters(), 1.0)
         check_balance(top, chain.engine.reader().snapshot(), summary)
         assert summary["dropped"] == {"shutdown": 500}
@@ -303,7 +302,9 @@ def test_a_failure_drops_its_burst_and_names_the_line(
 ) -> None:
     """The first packet's burst passes, all later ones fail."""
     check = "if burst.column('serial')[0] == 1:\n    return burst.verdicts()\n"
+    began = time.monotonic()
     result = run(check + body, numbered(3000))
+    took = time.monotonic() - began
     passed = len(result.packets)
     assert 0 < passed <= 256 and result.dropped == {"python_error": 3000 - passed}
     detail = result.summary["nfs"]["nf0"]["detail"]
@@ -312,7 +313,7 @@ def test_a_failure_drops_its_burst_and_names_the_line(
         assert f"nf.py:{FIRST + 2}: " in detail["last_error"]
     assert detail["failed"] > 0
     logged = [r.getMessage() for r in caplog.records if message in r.getMessage()]
-    assert 1 <= len(logged) <= 3, "said once, then at most once a second"
+    assert 1 <= len(logged) <= 3 + took, "said once, then at most once a second"
     assert "Traceback" not in caplog.text
 
 

@@ -143,6 +143,9 @@ static void test_shutdown(uint32_t lcores)
     CHECK(plane_wait_for(&me.taken, 1));
     int64_t left = hb_drain(p->dp, 50);
     CHECK(left > 0);
+    CHECK_EQUAL(hb_drain(p->dp, PATIENCE_MS), 0); /* an lcore may get no CPU for 50 ms */
+    CHECK_EQUAL(atomic_load(&p->dp->draining),
+                2); /* the peer is closed: nobody waits for it again */
     CHECK_EQUAL(hb_in_flight(p->dp), 0);
     atomic_store(&me.hold, 0);
     plane_totals t = end(p, &me);

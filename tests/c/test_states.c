@@ -89,7 +89,8 @@ static void test_reloads(enum plane_executor e, uint32_t lcores)
     plane_config c = {.executor = e, .lcores = lcores};
     ways w = new_ways(&c, 0, 2);
     plane_start(w.p);
-    for (uint32_t i = 0; i < MANY; i++) {
+    /* once one was not drained in time, order says nothing any more */
+    for (uint32_t i = 0; i < MANY && !hb_undrained_reloads(w.p->dp); i++) {
         for (uint32_t k = 0; k < 2; k++)
             plane_route_all(w.p, w.in[k], w.way[i % 2]);
         int version;
@@ -102,6 +103,7 @@ static void test_reloads(enum plane_executor e, uint32_t lcores)
         return;
     }
     printf("this machine is too busy to drain in time: order is not looked at\n");
+    w.p->sink[0].any_order = true;
     plane_end(w.p);
 }
 
