@@ -339,7 +339,8 @@ class Engine:
         """Drain and end all threads; counters stay readable until close().
 
         Returns:
-            Packets that did not make it out in time and were dropped as ``shutdown``.
+            Packets that did not make it out in time: dropped as ``shutdown`` or, where the device
+            has not given them back, in flight for ever.
         """
         left = self.plane.drain(drain_ms)
         self.plane.stop()

@@ -303,9 +303,7 @@ class Operator:
         seconds = time.monotonic() - engine.started
         ended = summary.summarise(engine.view(), engine.counters(), seconds)
         self.runs.append({"title": before.topology.path.name, **ended})
-        if left:
-            what = f"{left} packets were still in flight after the drain and were dropped"
-            logs.warning("undrained", what, fix=_SLOW, packets=left)
+        say_undrained(left)
         totals = {name: ended[name] for name in TOTALS}
         title = before.topology.path.name
         logs.info("ended", f"{title} has ended: {summary.balance_line(ended)}", **totals)
@@ -334,6 +332,13 @@ class Operator:
 
 _SLOW = "find the NF that is slow: hummingbird top"
 _NEW_PROCESS = "stop it, and start it again"
+
+
+def say_undrained(packets: int) -> None:
+    """After the end of a data plane: so many did not make it out."""
+    if packets:
+        what = f"{packets} packets did not make it out before the drain ended and are lost"
+        logs.warning("undrained", what, fix=_SLOW, packets=packets)
 
 
 def _back(error: Exception) -> UserError:

@@ -23,7 +23,7 @@ from hummingbird.attendant import Attendant
 from hummingbird.engine import DRAIN_MS, Engine, Wanted
 from hummingbird.errors import UserError
 from hummingbird.linux.notify import Notifier
-from hummingbird.operator import LAST_DRAIN_MS, Operator
+from hummingbird.operator import LAST_DRAIN_MS, Operator, say_undrained
 from hummingbird.ports.pcap import PcapParams
 from hummingbird.telemetry import summary, top
 from hummingbird.telemetry.status import Meter
@@ -132,13 +132,7 @@ def _stop(operator: Operator) -> dict[str, Any]:
     left = engine.stop(LAST_DRAIN_MS if operator.drained else DRAIN_MS)
     seconds = time.monotonic() - engine.started
     _say_messages(engine)
-    if left:
-        logs.warning(
-            "undrained",
-            f"{left} packets were still in flight after the drain and were dropped",
-            fix="find the NF that is slow: hummingbird top",
-            packets=left,
-        )
+    say_undrained(left)
     return {
         **summary.summarise(engine.view(), engine.counters(), seconds),
         "runs": operator.runs,

@@ -333,10 +333,17 @@ HELD = """\
 import os, time
 def process(burst):
     while os.path.exists("hold"):
+        open("held", "w").close()
         time.sleep(0.01)
     return burst.verdicts()
 """
-"""As long as this file is there, no packet gets past it."""
+"""As long as `hold` is there, no packet gets past it."""
+
+
+def hold(run: Service, folder: Path) -> None:
+    """Until packets are held: the burst before may have got past."""
+    (folder / "hold").touch()
+    run.until((folder / "held").exists, "packets in its hands")
 
 
 def test_a_drain_that_takes_too_long(tmp_path: Path) -> None:
@@ -346,7 +353,7 @@ def test_a_drain_that_takes_too_long(tmp_path: Path) -> None:
     wanted["nfs"]["old"] = {"type": "python", "file": "nf.py"}
     (tmp_path / "nf.py").write_text(HELD)
     with running(tmp_path, wanted) as run:
-        (tmp_path / "hold").touch()
+        hold(run, tmp_path)
         end = ask(run, "drain", timeout=0.01)[1]
         assert not end["drained"] and end["in_flight"] > 0
         assert state(run) == "draining"
@@ -385,7 +392,7 @@ def test_a_client_that_goes_during_a_drain(tmp_path: Path) -> None:
     wanted["nfs"]["old"] = {"type": "python", "file": "nf.py"}
     (tmp_path / "nf.py").write_text(HELD)
     with running(tmp_path, wanted) as run:
-        (tmp_path / "hold").touch()
+        hold(run, tmp_path)
         write_topology(tmp_path, topology(rate=None), ROWS.format("new"))
         with control_client.open_instance(run.name) as asking:
             asking.sendall(
