@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from elsewhere import ENVIRONMENT, Place, need_tool, place
+from namespaces import until
 from process import write_topology
 
 from hummingbird import cache, clean, cli
@@ -57,13 +57,6 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(clean, "_dpdk_dir", lambda: tmp_path / "dpdk")
     return tmp_path / "run"
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, f"waited for {what}"
-        time.sleep(0.002)
 
 
 def received(there: Place, name: str) -> int:

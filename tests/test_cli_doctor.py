@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 from elsewhere import ENVIRONMENT, ROOT, Place, need_tool, place
+from namespaces import until
 from process import write_topology
-from test_cli_clean import program, until
+from test_cli_clean import program
 
 from hummingbird import cli, topology
 from hummingbird.doctor import devices, dpdk, kernel, system

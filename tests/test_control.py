@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from namespaces import until
 
 from hummingbird import control, control_client
 from hummingbird.control import Answer, Command, Server
@@ -104,10 +105,7 @@ class Instance:
 
     def await_no_client(self) -> None:
         """Until all have gone, or were hung up on."""
-        end = time.monotonic() + 60
-        while self.server._clients:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: not self.server._clients, "clients to be gone")
 
 
 @contextlib.contextmanager

@@ -347,8 +347,7 @@ def hold(run: Service, folder: Path) -> None:
 
 
 def test_a_drain_that_takes_too_long(tmp_path: Path) -> None:
-    """An NF is slow: it says how many packets are left, and takes none in until it is told to. A
-    restart drops what is left by then, and says so."""
+    """An NF is slow: it says how many packets are left, and takes none in until it is told to."""
     wanted = topology(rate=None)
     wanted["nfs"]["old"] = {"type": "python", "file": "nf.py"}
     (tmp_path / "nf.py").write_text(HELD)

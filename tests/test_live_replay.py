@@ -17,6 +17,7 @@ from namespaces import Namespace, raw
 from process import Service
 from scapy.utils import RawPcapReader
 from testbed import LIVE, Bed, counted, hummingbird, line, needs, summary_of, tcpdump, wire
+from wires import AT_ONCE
 
 from hummingbird.testing import read_capture
 
@@ -26,8 +27,6 @@ OWN = ROOT / "policies" / "demo" / "branch.pcap"
 OTHERS = ("mixed_ndpi.pcap", "attack/ndpi__WebattackXSS.pcap", "fragments/suricata__frag-15.pcap")
 EXACT = ("af_xdp", "af_packet")
 """Drivers that know what was missed; DPDK's af_packet never asks Linux."""
-AT_ONCE = 200
-"""Frames: a veth interface has room for 256 with XDP, DPDK's af_packet for 512."""
 _SENT = re.compile(r"Successful packets:\s+(\d+)")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from namespaces import until
 
 sys.path.append(str(Path(__file__).parent.parent / "bench"))
 
@@ -182,10 +183,7 @@ def sampled(meter: Meter) -> meters.Energy:
     assert isinstance(meter, Sampler)
     meter._every = meter.period_s = 0.01
     meter.start()
-    end = time.monotonic() + 60
-    while len(meter._samples) < meters.MIN_PERIODS and not meter._error:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: len(meter._samples) >= meters.MIN_PERIODS or meter._error, "samples")
     return meter.stop()
 
 

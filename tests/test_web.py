@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from namespaces import until
 
 from hummingbird.errors import UserError
 from hummingbird.web import server
@@ -105,13 +106,6 @@ def running(source: Said | None = None, host: str = "127.0.0.1") -> Iterator[Run
         yield run
     finally:
         run.end()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, f"waited for {what}"
-        time.sleep(0.005)
 
 
 def read_all(connection: socket.socket) -> bytes:

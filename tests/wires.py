@@ -22,7 +22,7 @@ ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING = 263, 8, 23
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
-AT_ONCE = 250
+AT_ONCE = 200
 """Packets that may be sent without a look at what has become of them: a veth interface with an XDP
 program has room for 256, and whoever takes them there may have to wait for a CPU."""
 
